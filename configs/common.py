@@ -1,0 +1,62 @@
+"""What every configuration starts from; a configuration file changes what it must."""
+
+import os
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from mijax import methods
+
+
+def get_config(method):
+    """Defaults of everything, with the method and its own defaults filled in."""
+    return ConfigDict(
+        {
+            "name": "",
+            "seed": 0,
+            "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
+            # training
+            "steps": 3000,
+            "labelled_batch": 4,
+            "unlabelled_batch": 10,
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "weight_decay": 0.0,
+            "precision": "float32",  # of activations; or bfloat16
+            "steps_per_dispatch": 0,  # 0: 1 on a CPU, log_every elsewhere
+            "log_every": 50,
+            "evaluate_every": 500,  # and save; a multiple of log_every
+            "predict_batch": 16,
+            "method": {"name": method, **methods.defaults(method)},
+            "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0},
+            "data": {
+                "source": "folder",
+                "dir": "",
+                "splits": "",  # a splits.json to use instead of drawing one
+                "split_seed": 0,
+                # numbers of patients; the rest is unlabelled
+                "labelled_cases": 4,  # 0: all, full supervision
+                "validation_cases": 5,
+                "test_cases": 0,  # 0: scores are those of the validation cases
+                # volumes to slices
+                "plane": "axial",
+                "size": (256, 256),
+                "fit": "pad",  # or resize
+                "spacing": placeholder(float),  # in-plane mm to resample to first
+                "intensity": "percentile",  # or minmax, zscore, window
+                "window": (-160.0, 240.0),  # native units, for intensity=window
+            },
+            # of labelled and unlabelled training slices alike
+            "augmentation": {
+                "crop": (),  # height and width; empty: none
+                "rotation": 20.0,  # degrees
+                "shear": 0.0,  # degrees
+                "scale": (1.0, 1.0),
+                "flip": False,
+                "brightness": 0.0,
+                "contrast": 0.0,
+                "gamma": 0.0,
+                "noise": 0.0,
+            },
+        }
+    )

@@ -1,0 +1,187 @@
+"""TFDS builders, one a source, that need no TensorFlow: volumes as they came, in ArrayRecord.
+
+Every case is a TFDS split of its own. TFDS keeps a split in memory while it writes it and, above
+1 GiB, spills it to disk through TensorFlow; a case a split keeps both away and makes a case
+addressable by name.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mijax.data.volume import Recipe, Volume
+from mijax.errors import UserError
+
+_LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
+
+
+class _LocalInfo(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: TFDS would look these data sets up in its own and leave a temporary folder."""
+
+
+class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes what a recipe reads; ``info.metadata`` is the index of cases and classes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    DESCRIPTION = "Volumes of a folder."
+
+    def __init__(self, *, recipe: Recipe, data_dir: Path):
+        self._recipe = recipe
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        bytes_ = tfds.features.Encoding.BYTES
+        tensor = tfds.features.Tensor
+        features = {
+            "image": tensor(shape=(None,) * 4, dtype=np.float32, encoding=bytes_),
+            "label": tensor(shape=(None,) * 3, dtype=np.uint8, encoding=bytes_),
+            "labelled": tfds.features.Scalar(dtype=np.bool_),
+            "affine": tensor(shape=(4, 4), dtype=np.float64, encoding=bytes_),
+            "spacing": tensor(shape=(3,), dtype=np.float32),
+            "case": tfds.features.Text(),
+            "patient": tfds.features.Text(),
+        }
+        index = {
+            "classes": self._recipe.classes,
+            "channels": self._recipe.channels,
+            "cases": [case._asdict() for case in self._recipe.cases],
+        }
+        return _LocalInfo(
+            builder=self,
+            description=self.DESCRIPTION,
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(index),
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {
+            split_name(index): self._generate_examples(index)
+            for index in range(len(self._recipe.cases))
+        }
+
+    def _generate_examples(self, index: int) -> Iterator[tuple[str, dict]]:
+        case = self._recipe.cases[index]
+        _show_progress(self.name, index, len(self._recipe.cases))
+        volume = self._recipe.read(case.name)
+        label = volume.label
+        if label is None:  # zeros, as TFDS cannot read an array of fewer bytes than axes back
+            label = np.zeros(volume.image.shape[:3], np.uint8)
+        size = volume.image.nbytes + label.nbytes
+        if size > _LARGEST:
+            raise UserError(
+                f"case {case.name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
+                "crop or resample it"
+            )
+        yield (
+            case.name,
+            {
+                "image": np.ascontiguousarray(volume.image),
+                "label": np.ascontiguousarray(label),
+                "labelled": case.labelled,
+                "affine": volume.affine,
+                "spacing": volume.spacing.astype(np.float32),
+                "case": case.name,
+                "patient": case.patient,
+            },
+        )
+
+
+class Msd(VolumeBuilder, skip_registration=True):
+    """A task of the Medical Segmentation Decathlon, or a folder laid out like one."""
+
+    DESCRIPTION = "Volumes in the layout of the Medical Segmentation Decathlon."
+
+
+class Nnunet(VolumeBuilder, skip_registration=True):
+    """A folder in nnU-Net v2 raw layout."""
+
+    DESCRIPTION = "Volumes in the raw layout of nnU-Net v2."
+
+
+class Phantom(VolumeBuilder, skip_registration=True):
+    """Volumes drawn from a seed."""
+
+    DESCRIPTION = "Volumes drawn from a seed."
+
+
+BUILDERS = {"msd": Msd, "nnunet": Nnunet, "phantom": Phantom}
+
+
+def split_name(index: int) -> str:
+    """The TFDS split that holds the case of this index."""
+    return f"case{index:05d}"
+
+
+def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
+    """The builder of a recipe, written under the cache unless it already is.
+
+    TFDS writes into a temporary folder and renames it at the end, so a failure leaves nothing
+    that a later run would take for a data set.
+
+    Raises:
+      UserError: a file of the data set is bad, or the cache cannot be written.
+    """
+    data_dir = cache / recipe.key
+    builder = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
+    if builder.data_path.is_dir():
+        return builder
+    try:
+        with _quiet():
+            builder.download_and_prepare(file_format="array_record")
+    except OSError as error:
+        other = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
+        if other.data_path.is_dir():  # another process wrote it meanwhile
+            return other
+        raise UserError(
+            f"{data_dir}: cannot write the prepared data set ({error.strerror or error}); "
+            "free space there or choose another cache"
+        ) from error
+    return builder
+
+
+def read_volume(builder: tfds.core.DatasetBuilder, index: int) -> Volume:
+    """The volume of the case of this index, back from its record.
+
+    Raises:
+      UserError: the prepared data set is damaged.
+    """
+    try:
+        (record,) = builder.as_data_source(split=split_name(index))
+    except Exception as error:  # array_record raises whatever its C++ side meets
+        raise UserError(
+            f"{builder.data_path}: the prepared data set is damaged; delete this folder and rerun"
+        ) from error
+    return Volume(
+        name=record["case"].decode(),
+        image=np.array(record["image"]),
+        label=np.array(record["label"]) if record["labelled"] else None,
+        affine=np.array(record["affine"]),
+    )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hides TFDS's own bars (one a split, which is one a case) and ends the line of ours."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
+
+def _show_progress(name: str, index: int, total: int) -> None:
+    if sys.stderr.isatty():
+        text = f"\rpreparing {name}: {index + 1} of {total}"
+        print(text, end="", file=sys.stderr, flush=True)
+    elif index == 0:
+        print(f"preparing {name}: {total} volumes", file=sys.stderr, flush=True)

@@ -1,0 +1,107 @@
+"""A folder of files to a recipe: what is in it, and each volume with all its checks."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mijax.data.imagefile import check_same_geometry, read_image
+from mijax.data.layout import Entry, read_layout
+from mijax.data.volume import Recipe, Volume
+from mijax.errors import UserError
+
+
+def folder_recipe(
+    directory: str, *, kind: str, patient_pattern: str = "", test_images: bool = True
+) -> Recipe:
+    """The recipe of a folder in MSD or nnU-Net v2 raw layout.
+
+    Args:
+      directory: the folder that holds dataset.json.
+      kind: "msd", "nnunet", or "folder" to tell by dataset.json.
+      patient_pattern: regular expression for the patient in a case's name; empty: case = patient.
+      test_images: whether imagesTs gives unlabelled cases.
+
+    Raises:
+      UserError: what is wrong with the folder; files are opened by ``read`` only.
+    """
+    if not directory:
+        raise UserError("no data folder given; pass --config.data.dir=FOLDER")
+    root = Path(directory).expanduser()
+    layout = read_layout(root, kind=kind, patient_pattern=patient_pattern, test_images=test_images)
+    entries = {entry.case.name: entry for entry in layout.entries}
+
+    def read(name: str) -> Volume:
+        return read_volume(entries[name], classes=layout.classes, channels=layout.channels)
+
+    return Recipe(
+        builder=layout.kind,
+        key=f"{root.resolve().name}-{_fingerprint(root, layout.entries)}",
+        classes=layout.classes,
+        channels=layout.channels,
+        cases=tuple(entry.case for entry in layout.entries),
+        read=read,
+    )
+
+
+def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Volume:
+    """Reads and checks one case.
+
+    Raises:
+      UserError: the first file that is unreadable or does not fit, and why.
+    """
+    image, affine = _read_channels(entry.images, channels)
+    label = None
+    if entry.label is not None:
+        label, label_affine = read_image(entry.label)
+        label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
+        check_same_geometry(
+            entry.label, label.shape, label_affine, entry.images[0], image.shape[:3], affine
+        )
+        label = _check_label(label, entry.label, classes)
+    return Volume(entry.case.name, image, label, affine)
+
+
+def _read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y, z, c) float32 from one file of c channels or c files of one."""
+    per_file = channels // len(paths)
+    parts = []
+    for path in paths:
+        values, affine = read_image(path)
+        values = values[..., None] if values.ndim == 3 else values
+        if values.shape[3] != per_file:
+            raise UserError(f"{path}: {values.shape[3]} channels; dataset.json names {per_file}")
+        with np.errstate(over="ignore"):  # what overflows is found by the next line
+            values = values.astype(np.float32)
+        if not np.isfinite(values).all():
+            bad = np.count_nonzero(~np.isfinite(values))
+            raise UserError(f"{path}: {bad} voxels are NaN or infinite; repair the file")
+        parts.append((values, affine))
+        first, first_affine = parts[0]
+        check_same_geometry(path, values.shape, affine, paths[0], first.shape, first_affine)
+    return np.concatenate([values for values, _ in parts], axis=3), first_affine
+
+
+def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np.ndarray:
+    """(x, y, z) uint8; whole numbers stored as floats are fine."""
+    found = np.unique(values)
+    wrong = found[~np.isin(found, np.arange(len(classes)))]
+    if wrong.size:
+        raise UserError(
+            f"{path}: label value {wrong[0]:g} is none of the {len(classes)} classes "
+            f"(0 to {len(classes) - 1}) of dataset.json"
+        )
+    return values.astype(np.uint8)
+
+
+def _fingerprint(root: Path, entries: tuple[Entry, ...]) -> str:
+    """Changes when a file of the data set is added, removed or rewritten, or a case is renamed."""
+    files = [path for entry in entries for path in (*entry.images, entry.label) if path]
+    stamps = [
+        (path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+    ]
+    description = (root / "dataset.json").read_text(encoding="utf-8-sig")
+    content = json.dumps([stamps, [entry.case for entry in entries], description])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

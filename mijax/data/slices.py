@@ -1,0 +1,174 @@
+"""Volumes to stacks of equal 2-D slices, and class probabilities back to the native grid."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from mijax.data.intensity import normalise
+from mijax.data.volume import Volume
+from mijax.errors import UserError
+
+_PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that is cut across
+_FITS = ("pad", "resize")
+
+
+class Grid(NamedTuple):
+    """How a stack of slices lies on its volume; enough to go back.
+
+    Attributes:
+      shape: (3,) voxels of the volume as it came.
+      orientation: (3, 2) for each axis as it came, the RAS+ axis it is nearest to and its sign.
+      axis: the RAS+ axis across the slices.
+      plane: (2,) native voxels of a slice, in RAS+ order.
+      window: (top, left, height, width) pixels of a slice that show the volume.
+    """
+
+    shape: tuple[int, int, int]
+    orientation: tuple[tuple[int, int], ...]
+    axis: int
+    plane: tuple[int, int]
+    window: tuple[int, int, int, int]
+
+
+class Slices(NamedTuple):
+    """The slices of one volume.
+
+    Attributes:
+      image: (n, h, w, c) float32.
+      label: (n, h, w) uint8, or None.
+      grid: the way back.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    grid: Grid
+
+
+def to_slices(
+    volume: Volume,
+    *,
+    size: int | Sequence[int],
+    fit: str,
+    spacing: float | None,
+    plane: str,
+    intensity: str | Sequence[float],
+) -> Slices:
+    """Cuts a volume into 2-D slices of one size.
+
+    The volume is turned to the nearest RAS+ axes first, so that all cases face the same way.
+    h and w are the remaining axes in the order x, y, z. Images are interpolated linearly and
+    without anti-aliasing, labels take the nearest voxel; edges of first and last pixels, not
+    their centres, are aligned.
+
+    Args:
+      volume: as it came.
+      size: h and w, one number for both or two.
+      fit: "pad" with zeros on all sides, or "resize".
+      spacing: millimetres a pixel to resample to before the fit; None keeps the native one.
+      plane: "axial", "coronal" or "sagittal".
+      intensity: see ``intensity.normalise``; over the whole volume, before resampling.
+
+    Raises:
+      UserError: an unknown option, or a slice that is larger than ``size`` with fit="pad".
+    """
+    height, width = _check_options(size, fit, spacing, plane)
+    axis = _PLANES[plane]
+    orientation = orientations.io_orientation(volume.affine)
+    in_plane = [a for a in range(3) if a != axis]
+    native = _cut(volume.image, orientation, axis).shape[1:3]
+    target = native
+    if spacing is not None:
+        millimetres = volume.spacing[np.argsort(orientation[:, 0])][in_plane]
+        target = tuple(
+            max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)
+        )
+    if fit == "pad":
+        top, left = (height - target[0]) // 2, (width - target[1]) // 2
+        if top < 0 or left < 0:
+            raise UserError(
+                f"case {volume.name}: slices of {target[0]}×{target[1]} exceed data.size "
+                f"{height}×{width}; raise data.size or use data.fit=resize"
+            )
+        window = (top, left, *target)
+    else:
+        window = (0, 0, height, width)
+
+    def fitted(values: np.ndarray, order: int) -> np.ndarray:
+        values = _resize(_cut(values, orientation, axis), target, order)
+        return _pad(_resize(values, window[2:], order), window, (height, width))
+
+    image = fitted(normalise(volume.image, intensity=intensity), 1)
+    label = None if volume.label is None else fitted(volume.label[..., None], 0)[..., 0]
+    grid = Grid(
+        shape=volume.image.shape[:3],
+        orientation=tuple((int(a), int(sign)) for a, sign in orientation),
+        axis=axis,
+        plane=tuple(native),
+        window=window,
+    )
+    return Slices(image, label, grid)
+
+
+def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Class probabilities of slices on the native grid of their volume.
+
+    Cuts the padding away, interpolates linearly in the plane to the native pixels, stacks, and
+    undoes the reorientation. Sums over classes stay what they were.
+
+    Args:
+      values: (n, h, w, k), as the slices of ``to_slices``.
+      grid: from ``to_slices``.
+
+    Returns:
+      (x, y, z, k) float32.
+    """
+    top, left, height, width = grid.window
+    values = np.asarray(values, np.float32)[:, top : top + height, left : left + width]
+    volume = np.moveaxis(_resize(values, grid.plane, 1), 0, grid.axis)
+    ras = orientations.axcodes2ornt("RAS")
+    back = orientations.ornt_transform(ras, np.array(grid.orientation, float))
+    return np.ascontiguousarray(orientations.apply_orientation(volume, back))
+
+
+def _check_options(size, fit, spacing, plane) -> tuple[int, int]:
+    if plane not in _PLANES:
+        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(_PLANES)}")
+    if fit not in _FITS:
+        raise UserError(f"data.fit={fit!r}: must be one of {', '.join(_FITS)}")
+    if spacing is not None and not spacing > 0:
+        raise UserError(f"data.spacing={spacing!r}: must be millimetres above 0, or None")
+    sizes = np.atleast_1d(size)
+    if sizes.size not in (1, 2) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        raise UserError(f"data.size={size!r}: must be one or two whole numbers above 0")
+    return int(sizes[0]), int(sizes[-1])
+
+
+def _cut(values: np.ndarray, orientation: np.ndarray, axis: int) -> np.ndarray:
+    """(x, y, z, c) as it came -> (n, h, w, c) in RAS+ order."""
+    return np.moveaxis(orientations.apply_orientation(values, orientation), axis, 0)
+
+
+def _resize(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
+    """(n, h, w, c) -> (n, *shape, c); pixel i covers [i, i + 1), as align_corners=False."""
+    if values.shape[1:3] == tuple(shape):
+        return values
+    n, h, w, c = values.shape
+    zoom = (shape[0] / h, shape[1] / w)
+    result = np.empty((n, *shape, c), values.dtype)
+    for i in range(n):
+        for j in range(c):
+            result[i, ..., j] = ndimage.zoom(
+                values[i, ..., j], zoom, order=order, mode="nearest", grid_mode=True
+            )
+    return result
+
+
+def _pad(values: np.ndarray, window: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+    """(n, height, width, c) placed at its window in zeros of (n, *shape, c)."""
+    top, left, height, width = window
+    result = np.zeros((len(values), *shape, values.shape[3]), values.dtype)
+    result[:, top : top + height, left : left + width] = values
+    return result

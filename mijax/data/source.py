@@ -1,0 +1,101 @@
+"""Sources: a data set by name, prepared once, then read case by case."""
+
+import inspect
+from pathlib import Path
+
+from mijax.data.folder import folder_recipe
+from mijax.data.phantom import phantom_recipe
+from mijax.data.spleen import fetch_spleen
+from mijax.data.volume import Case, Recipe, Volume
+from mijax.errors import UserError
+
+
+class Source:
+    """A prepared data set with random access by case name.
+
+    Attributes:
+      classes: names; the index is the label value and the first is the background.
+      channels: of every image.
+      cases: all cases, sorted by name.
+    """
+
+    def __init__(self, builder):
+        self._builder = builder
+        index = builder.info.metadata
+        self.classes: tuple[str, ...] = tuple(index["classes"])
+        self.channels: int = index["channels"]
+        self.cases: tuple[Case, ...] = tuple(Case(**case) for case in index["cases"])
+        self._index = {case.name: i for i, case in enumerate(self.cases)}
+
+    def volume(self, name: str) -> Volume:
+        """One volume, read from the prepared data set.
+
+        Raises:
+          UserError: there is no case of this name.
+        """
+        from mijax.data.builders import read_volume
+
+        if name not in self._index:
+            raise UserError(f"no case {name} among the {len(self.cases)} cases of this data set")
+        return read_volume(self._builder, self._index[name])
+
+
+def open_source(name: str, *, directory: str, cache: str, **options) -> Source:
+    """Opens a data set, preparing it under the cache first where that was not done yet.
+
+    A folder whose files changed since is prepared anew.
+
+    Args:
+      name: "msd", "nnunet", "folder" (tells which of the two), "spleen" or "phantom".
+      directory: the folder of the data set. For "spleen" it may be empty: then MSD task 9 is
+        downloaded. "phantom" has none and ignores it.
+      cache: where prepared data sets (and downloads) go.
+      **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "spleen":
+        ``patient_pattern``; "phantom": ``seed``, ``patients``, ``shape``.
+
+    Raises:
+      UserError: an unknown name or option, a bad folder or file, no network.
+    """
+    if name not in _RECIPES:
+        raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
+    known = set(inspect.signature(_RECIPES[name]).parameters) - {"directory", "cache"}
+    for option in sorted(options.keys() - known):
+        raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
+    root = Path(cache).expanduser()
+    recipe = _RECIPES[name](directory, root, **options)
+
+    from mijax.data.builders import prepare  # TFDS takes a second to import
+
+    return Source(prepare(recipe, root))
+
+
+def _folder(kind: str):
+    def recipe(directory, cache, *, patient_pattern: str = "", test_images: bool = True) -> Recipe:
+        return folder_recipe(
+            directory, kind=kind, patient_pattern=patient_pattern, test_images=test_images
+        )
+
+    return recipe
+
+
+def _spleen(directory, cache, *, patient_pattern: str = "") -> Recipe:
+    # The 41 annotated volumes, as the paper; the 20 of imagesTs are not part of its protocol.
+    return folder_recipe(
+        directory or str(fetch_spleen(cache)),
+        kind="msd",
+        patient_pattern=patient_pattern,
+        test_images=False,
+    )
+
+
+def _phantom(directory, cache, *, seed: int = 0, patients: int = 24, shape=(64, 64, 12)) -> Recipe:
+    return phantom_recipe(seed=seed, patients=patients, shape=tuple(shape))
+
+
+_RECIPES = {
+    "folder": _folder("folder"),
+    "msd": _folder("msd"),
+    "nnunet": _folder("nnunet"),
+    "phantom": _phantom,
+    "spleen": _spleen,
+}

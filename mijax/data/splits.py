@@ -1,0 +1,124 @@
+"""Splits by patient: drawn from a seed, checked, written and read."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mijax.data.volume import Case
+from mijax.errors import UserError
+
+
+class Splits(NamedTuple):
+    """Case names by role; no patient has two roles. Sorted within each."""
+
+    labelled: tuple[str, ...]
+    unlabelled: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def draw_splits(
+    cases: Sequence[Case], *, labelled: int, validation: int, test: int, seed: int
+) -> Splits:
+    """Deals patients to roles: test first, then validation, then labelled, the rest unlabelled.
+
+    The order makes two promises: ``labelled`` changes neither test nor validation, and the
+    labelled sets of one seed are nested. A patient of whom any scan lacks a label is unlabelled,
+    and adding such patients does not change the draw.
+
+    Args:
+      cases: all cases.
+      labelled: patients to learn from with labels; 0 for all that remain (full supervision).
+      validation: patients, at least 1.
+      test: patients, may be 0.
+      seed: of the draw.
+
+    Raises:
+      UserError: a negative number, an empty split, or more patients asked for than there are.
+    """
+    for name, number in (("labelled", labelled), ("validation", validation), ("test", test)):
+        if number < 0:
+            raise UserError(f"data.{name}_cases={number}: must not be negative")
+    if validation == 0:
+        raise UserError("data.validation_cases=0 is an empty split; ask for at least 1")
+    incomplete = {case.patient for case in cases if not case.labelled}
+    patients = sorted({case.patient for case in cases} - incomplete)
+    asked = test + validation + max(labelled, 1)
+    if asked > len(patients):
+        raise UserError(
+            f"{asked} labelled patients are asked for ({test} test, {validation} validation, "
+            f"{max(labelled, 1)} labelled), but there are {len(patients)}; "
+            "lower data.labelled_cases, data.validation_cases or data.test_cases"
+        )
+    drawn = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
+    first = test + validation
+    last = first + labelled if labelled else len(drawn)
+    role = dict.fromkeys(incomplete | set(drawn[last:]), "unlabelled")
+    role |= dict.fromkeys(drawn[:test], "test")
+    role |= dict.fromkeys(drawn[test:first], "validation")
+    role |= dict.fromkeys(drawn[first:last], "labelled")
+    names = {field: [] for field in Splits._fields}
+    for case in cases:
+        names[role[case.patient]].append(case.name)
+    return Splits(**{field: tuple(sorted(found)) for field, found in names.items()})
+
+
+def check_splits(splits: Splits, cases: Sequence[Case]) -> None:
+    """Refuses splits that would leak, or that do not fit the data set.
+
+    Raises:
+      UserError: an unknown case, a case or patient in two splits, a case without a label where
+        one is needed, or no labelled or validation case at all.
+    """
+    by_name = {case.name: case for case in cases}
+    for name, number in Counter(name for names in splits for name in names).items():
+        if name not in by_name:
+            raise UserError(f"splits: case {name} is not in the data set; draw the splits anew")
+        if number > 1:
+            where = [field for field, names in splits._asdict().items() if name in names]
+            raise UserError(
+                f"splits: case {name} is there {number} times, in {' and '.join(where)}"
+            )
+    role = {}
+    for field, names in splits._asdict().items():
+        for name in names:
+            patient = by_name[name].patient
+            if role.setdefault(patient, field) != field:
+                raise UserError(f"splits: patient {patient} is in {role[patient]} and in {field}")
+            if field != "unlabelled" and not by_name[name].labelled:
+                raise UserError(f"splits: case {name} in {field} has no label")
+    for field in ("labelled", "validation"):
+        if not getattr(splits, field):
+            raise UserError(f"splits: {field} is an empty split; it needs at least one case")
+
+
+def read_splits(path) -> Splits:
+    """Splits from a JSON file of four lists of case names.
+
+    Raises:
+      UserError: unreadable, or of another form.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as splits ({error})") from error
+    if not isinstance(content, dict) or set(content) != set(Splits._fields):
+        raise UserError(f"{path}: must be an object with the keys {', '.join(Splits._fields)}")
+    for field, names in content.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f'{path}: "{field}" must be a list of case names')
+    return Splits(**{field: tuple(names) for field, names in content.items()})
+
+
+def write_splits(path, splits: Splits) -> None:
+    """Writes splits as JSON in one step: the file is the old one or the new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(splits._asdict(), indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

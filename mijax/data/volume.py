@@ -1,0 +1,55 @@
+"""What a data set consists of: cases, volumes, and the recipe that makes them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Case(NamedTuple):
+    """One scan: its name, the patient it shows, and whether anybody annotated it."""
+
+    name: str
+    patient: str
+    labelled: bool
+
+
+class Volume(NamedTuple):
+    """One scan as it came: native grid, native intensities.
+
+    Attributes:
+      name: the case.
+      image: (x, y, z, c) float32.
+      label: (x, y, z) uint8, the index of a class; None where nobody annotated.
+      affine: (4, 4) float64, voxel index to millimetres, RAS+.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,) millimetres between voxel centres along x, y, z."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+class Recipe(NamedTuple):
+    """All that a builder needs to write a data set once.
+
+    Attributes:
+      builder: the name of the builder class that writes it.
+      key: changes whenever the content would; names the folder in the cache.
+      classes: names, index is the label value, the first is the background.
+      channels: of every image.
+      cases: sorted by name.
+      read: (case name) -> Volume; raises UserError for a bad file.
+    """
+
+    builder: str
+    key: str
+    classes: tuple[str, ...]
+    channels: int
+    cases: tuple[Case, ...]
+    read: Callable[[str], Volume]

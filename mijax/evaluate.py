@@ -1,0 +1,145 @@
+"""Scores of a run on the native grid of its volumes: python -m mijax.evaluate --workdir RUN."""
+
+import math
+
+import numpy as np
+
+from mijax.checkpoint import Checkpoints
+from mijax.data import read_splits, to_native
+from mijax.errors import UserError
+from mijax.experiment import build, open_data, slice_volume
+from mijax.metrics import dice, surface_distances
+from mijax.predict import predict_stacks
+from mijax.run import write_json
+
+METRICS = ("dsc", "hd95", "assd")
+
+
+def evaluate(run, *, tell):
+    """Scores the last and the best checkpoint of a run and writes its scores.json.
+
+    Cases are those of the test split, or of the validation split where there is no test, as
+    in the paper.
+
+    Args:
+      run: ``run.Run``, trained.
+      tell: called with a line about anything unusual.
+
+    Returns:
+      What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``,
+      ``mean_dsc`` over cases and foreground classes, ``classes`` and ``cases``.
+
+    Raises:
+      UserError: if the run has no sound checkpoint, or its data is not as it was.
+    """
+    source = open_data(run.config)
+    splits = read_splits(run.folder / "splits.json")
+    split = "test" if splits.test else "validation"
+    volumes = [source.volume(name) for name in getattr(splits, split)]
+    experiment = build(run.config, classes=source.classes, channels=source.channels)
+    scores = {}
+    with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
+        steps = {"last": checkpoints.last_step(), "best": checkpoints.best_step()}
+        if steps["last"] is None:
+            raise UserError(f"{run.checkpoints} has no sound checkpoint")
+        by_step = {}
+        for name, step in steps.items():
+            if step not in by_step:
+                state = checkpoints.restore(step, experiment.like())
+                predictions = segment(experiment, state, volumes, run.config.data)
+                by_step[step] = score(predictions, volumes, source.classes)
+            scores[name] = {"step": step, "split": split, **by_step[step]}
+    write_json(run.folder / "scores.json", scores)
+    return scores
+
+
+def segment(experiment, state, volumes, data):
+    """Yields the label map (x, y, z) of each volume, on its native grid."""
+    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+    # One volume at a time: a CT is hundreds of megabytes.
+    grids = []
+
+    def stacks():
+        for volume in volumes:
+            slices = slice_volume(volume._replace(label=None), data)
+            grids.append(slices.grid)
+            yield slices.image
+
+    stream = predict_stacks(experiment.predict, variables, stacks(), batch=experiment.predict_batch)
+    for index, probs in enumerate(stream):
+        yield to_native(probs, grids[index]).argmax(-1).astype(np.uint8)
+
+
+def mean_dsc(predictions, volumes, classes):
+    """Mean 3D DSC over volumes and foreground classes; volumes have labels."""
+    pairs = zip(predictions, volumes, strict=True)
+    return float(np.mean([dice(p, v.label, classes=len(classes)) for p, v in pairs]))
+
+
+def score(predictions, volumes, classes):
+    """DSC, HD95 and ASSD of each case and class, their means and standard deviations.
+
+    Returns:
+      ``{"mean_dsc": …, "classes": {class: {metric: {"mean", "std", "undefined"}}},
+      "cases": {case: {class: {metric: value}}}}``; distances in mm, undefined ones are None
+      and left out of the mean; ``std`` is the sample standard deviation over cases.
+    """
+    cases = {}
+    for prediction, volume in zip(predictions, volumes, strict=True):
+        overlaps = dice(prediction, volume.label, classes=len(classes))
+        cases[volume.name] = {}
+        for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
+            distances = surface_distances(
+                prediction == value, volume.label == value, spacing=volume.spacing
+            )
+            hd95, assd = (None if math.isnan(d) else d for d in distances)
+            cases[volume.name][name] = {"dsc": float(dsc), "hd95": hd95, "assd": assd}
+    return {
+        "mean_dsc": float(np.mean([c["dsc"] for case in cases.values() for c in case.values()])),
+        "classes": {
+            name: {
+                metric: _summary([case[name][metric] for case in cases.values()])
+                for metric in METRICS
+            }
+            for name in classes[1:]
+        },
+        "cases": cases,
+    }
+
+
+def table(scores):
+    """The scores of a run as text for people, one row a checkpoint and class."""
+    header = ("checkpoint", "class", "DSC %", "HD95 mm", "ASSD mm")
+    rows = [header]
+    for name, entry in scores.items():
+        label = f"{name} (step {entry['step']})"
+        for class_name, metrics in entry["classes"].items():
+            values = [metrics[m] for m in METRICS]
+            shown = [
+                _show(v, 100 if m == "dsc" else 1) for m, v in zip(METRICS, values, strict=True)
+            ]
+            rows.append((label, class_name, *shown))
+        rows.append((label, "mean", f"{100 * entry['mean_dsc']:.2f}", "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    cases = len(entry["cases"])
+    return "\n".join([f"{cases} {entry['split']} cases, mean (standard deviation)", *lines])
+
+
+def _summary(values):
+    defined = [v for v in values if v is not None]
+    return {
+        "mean": float(np.mean(defined)) if defined else None,
+        "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+        "undefined": len(values) - len(defined),
+    }
+
+
+def _show(summary, factor):
+    if summary["mean"] is None:
+        return "undefined"
+    spread = "" if summary["std"] is None else f" ({factor * summary['std']:.2f})"
+    missing = f" [{summary['undefined']} undefined]" if summary["undefined"] else ""
+    return f"{factor * summary['mean']:.2f}{spread}{missing}"

@@ -1,0 +1,167 @@
+"""A configuration made into the parts of a run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mijax import methods, parallel
+from mijax.data import open_source, to_slices
+from mijax.errors import UserError
+from mijax.models import UNet
+from mijax.optimizer import learning_rate, make_optimizer
+from mijax.step import make_init, make_predict_step, make_train_step
+from mijax.transforms import check_ranges
+
+_OWN_KEYS = {  # of config.data; any other is an option of its source
+    "source", "dir", "splits", "split_seed", "labelled_cases", "validation_cases", "test_cases",
+    "size", "fit", "spacing", "plane", "intensity", "window",
+}  # fmt: skip
+
+
+class Experiment(NamedTuple):
+    """Parts of a run that depend on its configuration and on the shape of its data.
+
+    Attributes:
+      mesh: of all devices.
+      method: ``methods.Method``.
+      schedule: step → learning rate.
+      init: seed → ``TrainState``, jitted.
+      train_step: number of steps → jitted train step of so many.
+      predict: ``(variables, images) -> probs``, jitted.
+      predict_batch: images a call of ``predict``.
+    """
+
+    mesh: Any
+    method: methods.Method
+    schedule: Callable
+    init: Callable
+    train_step: Callable
+    predict: Callable
+    predict_batch: int
+
+    def like(self):
+        """Shapes and shardings of a ``TrainState``, to restore one."""
+        sharding = parallel.replicated(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(self.init, 0),
+        )
+
+
+def build(config, *, classes, channels, devices=None):
+    """The parts of a run for ``classes`` (names, background first) and image channels.
+
+    Raises:
+      UserError: for values that do not go together.
+    """
+    mesh = parallel.make_mesh(devices)
+    hyperparameters = config.method.to_dict()
+    method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    try:
+        dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
+    except KeyError:
+        raise UserError(
+            f"config.precision is float32 or bfloat16, not {config.precision!r}"
+        ) from None
+    model = UNet(
+        num_classes=len(classes),
+        widths=tuple(config.model.widths),
+        dropout=config.model.dropout,
+        dtype=dtype,
+    )
+    schedule = learning_rate(
+        peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
+    )
+    optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
+    augmentation = _check_sizes(config, model.stride)
+    _check_batches(config, method, mesh.size)
+    _check_intervals(config)
+    replicated = parallel.replicated(mesh)
+
+    def train_step(length):
+        step = make_train_step(
+            model,
+            method,
+            optimizer,
+            mesh=mesh,
+            labelled_batch=config.labelled_batch,
+            unlabelled_batch=config.unlabelled_batch,
+            augmentation=augmentation,
+            length=length,
+        )
+        return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+
+    init = make_init(model, method, optimizer, (*config.data.size, channels))
+    predict = make_predict_step(model, mesh=mesh)
+    return Experiment(
+        mesh=mesh,
+        method=method,
+        schedule=schedule,
+        init=jax.jit(init, out_shardings=replicated),
+        train_step=train_step,
+        predict=jax.jit(predict, out_shardings=replicated),
+        predict_batch=-(-config.predict_batch // mesh.size) * mesh.size,
+    )
+
+
+def open_data(config):
+    """The ``Source`` of a run, prepared in the cache where it was not yet."""
+    data = config.data
+    options = {k: v for k, v in data.items() if k not in _OWN_KEYS}
+    return open_source(data.source, directory=data.dir, cache=f"{config.cache}/data", **options)
+
+
+def slice_volume(volume, data):
+    """``data.to_slices`` of a volume as ``config.data`` says."""
+    intensity = data.window if data.intensity == "window" else data.intensity
+    return to_slices(
+        volume,
+        size=data.size,
+        fit=data.fit,
+        spacing=data.spacing,
+        plane=data.plane,
+        intensity=intensity,
+    )
+
+
+def _check_sizes(config, stride):
+    augmentation = config.augmentation.to_dict()
+    size, crop = tuple(config.data.size), tuple(augmentation["crop"])
+    for name, shape in (("data.size", size), ("augmentation.crop", crop)):
+        if any(n <= 0 or n % stride for n in shape):
+            raise UserError(f"config.{name} {shape}: both must be positive multiples of {stride}")
+    if any(c > n for c, n in zip(crop, size, strict=False)):
+        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
+    try:
+        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+    except ValueError as error:
+        raise UserError(f"config.augmentation: {error}") from error
+    return augmentation
+
+
+def _check_intervals(config):
+    for name in ("steps", "log_every", "evaluate_every", "predict_batch"):
+        if config[name] < 1:
+            raise UserError(f"config.{name} is at least 1, not {config[name]}")
+    # So that the means in the log are over the same steps after a restart.
+    if config.evaluate_every % config.log_every:
+        raise UserError(
+            f"config.evaluate_every ({config.evaluate_every}) must be a multiple of "
+            f"config.log_every ({config.log_every})"
+        )
+
+
+def _check_batches(config, method, devices):
+    labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
+    if labelled < 1 or unlabelled < 1:
+        raise UserError("config.labelled_batch and config.unlabelled_batch are at least 1")
+    separate = config.method.get("separate", False)
+    passes = [labelled] + [unlabelled] * method.copies
+    for images in passes if separate else [sum(passes)]:
+        if images % devices:
+            raise UserError(
+                f"{images} images a forward pass do not divide over {devices} devices; change "
+                "config.labelled_batch or config.unlabelled_batch"
+            )

@@ -1,0 +1,38 @@
+"""Loss terms and statistics as pure functions: arrays in, scalars out. Needs JAX alone.
+
+Conventions: ``logits`` are raw, ``probs`` sum to 1 over the last axis, ``labels`` are
+integers; maps are (b, h, w, k) and masks (b, h, w). Logarithms are natural, so
+entropies and mutual information are in nats. A term is minimised as it stands; mutual
+information keeps its textbook sign and is to be maximised.
+
+Each function reduces over the whole batch. Inside ``jax.pmap`` or ``jax.shard_map``
+pass ``axis_name``: sums and counts are then added over that axis *before* they are
+divided or put through a logarithm, which gives every device the value of the global
+batch. Inside one ``jit`` over a sharded batch, nothing has to be passed.
+"""
+
+from mijax.losses.mutual_information import (
+    joint_distribution,
+    joint_distribution_by_convolution,
+    local_mutual_information,
+    mutual_information,
+)
+from mijax.losses.pointwise import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    soft_dice_loss,
+    squared_error,
+)
+
+__all__ = [
+    "cross_entropy",
+    "entropy",
+    "joint_distribution",
+    "joint_distribution_by_convolution",
+    "kl_divergence",
+    "local_mutual_information",
+    "mutual_information",
+    "soft_dice_loss",
+    "squared_error",
+]

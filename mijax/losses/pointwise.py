@@ -1,0 +1,133 @@
+"""Terms that compare maps pixel by pixel, and the soft Dice overlap."""
+
+import jax
+import jax.numpy as jnp
+
+TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+def cross_entropy(logits, labels, *, mask=None, axis_name=None):
+    """Mean cross-entropy per pixel, in nats (eq. 4 of Peng et al., MIDL 2020).
+
+    Args:
+      logits: (..., k).
+      labels: (...), integers in [0, k).
+      mask: (...) or None; pixels of weight 0 are left out of the mean.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar ≥ 0; 0 where the mask is empty.
+    """
+    log_probs = jax.nn.log_softmax(_float32(logits))
+    picked = jnp.take_along_axis(log_probs, labels[..., None].astype(jnp.int32), axis=-1)
+    return _mean(-picked[..., 0], mask, axis_name)
+
+
+def entropy(logits, *, mask=None, axis_name=None):
+    """Mean Shannon entropy of the predictions per pixel, in nats: −Σ_k p_k log p_k.
+
+    Args:
+      logits: (..., k). Logits rather than probabilities, so that the gradient stays
+        exact on confident pixels.
+      mask: (...) or None.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar between 0 (certain) and log k (uniform).
+
+    Reference: Vu et al., ADVENT, CVPR 2019.
+    """
+    log_probs = jax.nn.log_softmax(_float32(logits))
+    return _mean(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1), mask, axis_name)
+
+
+def kl_divergence(logits, probs, *, mask=None, axis_name=None):
+    """Mean KL divergence per pixel, in nats: Σ_k p_k (log p_k − log q_k), p = softmax(logits).
+
+    Equation 8 of Peng et al., MIDL 2020, with p = f(x) and q = T⁻¹ f(T x). The side that
+    has logits goes through ``log_softmax``; q, which was warped, is clamped to the smallest
+    normal number inside its logarithm. Neither needs an epsilon, which would bend the
+    gradient of confident pixels.
+
+    Args:
+      logits: (..., k), of p.
+      probs: (..., k), q. It may sum to less than 1 where a warp left the frame: mask there.
+      mask: (...) or None; the validity of q.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar ≥ 0 for normalised q. Both sides have gradients; stop one with
+      ``jax.lax.stop_gradient``.
+    """
+    log_p = jax.nn.log_softmax(_float32(logits))
+    log_q = jnp.log(jnp.maximum(_float32(probs), TINY))
+    return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
+
+
+def squared_error(p, q, *, mask=None, axis_name=None):
+    """Mean over pixels of the squared distance ‖p − q‖² = Σ_k (p_k − q_k)².
+
+    Summed, not averaged, over the classes: its scale does not depend on k.
+
+    Args:
+      p: (..., k) probabilities.
+      q: (..., k) probabilities.
+      mask: (...) or None.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar between 0 and 2.
+    """
+    return _mean(jnp.sum((_float32(p) - _float32(q)) ** 2, axis=-1), mask, axis_name)
+
+
+def soft_dice_loss(probs, labels, *, mask=None, background=False, axis_name=None):
+    """1 − soft Dice, pooled over the batch and averaged over the classes present.
+
+        1 − mean_k 2 Σ p_k y_k / (Σ p_k + Σ y_k)
+
+    A class that is absent from ``labels`` over the whole batch is left out of the mean.
+
+    Args:
+      probs: (..., k).
+      labels: (...), integers in [0, k).
+      mask: (...) or None.
+      background: whether class 0 counts.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar in [0, 1]; 0 if no counted class is present.
+
+    Reference: Milletari et al., V-Net, 3DV 2016 (there with squares in the denominator).
+    """
+    probs = _float32(probs)
+    target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
+    if mask is not None:
+        probs, target = probs * mask[..., None], target * mask[..., None]
+    pixels = tuple(range(probs.ndim - 1))
+    overlap, predicted, true = (
+        sum_over(jnp.sum(x, axis=pixels), axis_name) for x in (probs * target, probs, target)
+    )
+    present = true > 0
+    if not background:
+        present = present.at[0].set(False)
+    dice = 2 * overlap / jnp.where(present, predicted + true, 1.0)
+    count = jnp.sum(present)
+    return jnp.sum(jnp.where(present, 1 - dice, 0.0)) / jnp.maximum(count, 1)
+
+
+def sum_over(x, axis_name):
+    """``x`` added over the devices of a mapped axis, or ``x`` itself without one."""
+    return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def _mean(values, mask, axis_name):
+    weights = jnp.ones_like(values) if mask is None else mask.astype(values.dtype)
+    # where, not a product: 0 · inf would be NaN in a pixel that does not count.
+    total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
+    total, count = sum_over((total, jnp.sum(weights)), axis_name)
+    return total / jnp.where(count > 0, count, 1.0)
+
+
+def _float32(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,38 @@
+"""Trains and scores a run: python -m mijax.main --config configs/phantom.py[:METHOD]
+
+Every value of the configuration is a flag: --config.method.weight=0.05. Without --workdir the
+run goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
+interrupted, and so does --workdir alone.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from mijax import commands
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+
+
+def main(argv):
+    """Trains the run, or goes on with it, and scores it."""
+    from mijax.evaluate import evaluate, table
+    from mijax.run import default_folder, open_run, start_run
+    from mijax.train import train
+
+    if _CONFIG.value is not None:
+        run = start_run(_WORKDIR.value or default_folder(_CONFIG.value), _CONFIG.value)
+    elif _WORKDIR.value:
+        run = open_run(_WORKDIR.value)
+    else:
+        commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
+    commands.use_compilation_cache(run.config.cache)
+    commands.tell(f"run folder: {run.folder}")
+    train(run, tell=commands.tell)
+    print(table(evaluate(run, tell=commands.tell)))
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -1,0 +1,28 @@
+"""Entropy minimisation (Vu et al., ADVENT, CVPR 2019)."""
+
+from mijax.losses import cross_entropy, entropy
+from mijax.methods.method import Aux, Method
+from mijax.methods.parts import forward_streams, ramp
+
+
+def make(*, weight=1e-3, ramp_steps=0, separate=False):
+    """CE(labelled) + weight · mean pixel entropy of the unlabelled predictions.
+
+    Args:
+      weight: of the entropy; the authors of MIDL 2020 tried 1e-5 … 1e-3.
+      ramp_steps: steps over which the weight grows to its value.
+      separate: see ``forward_streams``.
+    """
+
+    def loss(params, memory, batch, *, forward, step, key):
+        (logits, unlabelled), batch_stats = forward_streams(
+            forward, params["network"], [batch.image, batch.unlabelled], key=key, separate=separate
+        )
+        logs = {
+            "cross_entropy": cross_entropy(logits, batch.label),
+            "entropy": entropy(unlabelled),
+        }
+        value = logs["cross_entropy"] + weight * ramp(step, ramp_steps) * logs["entropy"]
+        return value, Aux(batch_stats, logs)
+
+    return Method(loss, copies=1)

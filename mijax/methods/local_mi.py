@@ -1,0 +1,93 @@
+"""Local mutual information with transformation consistency (Peng et al., MIDL 2020)."""
+
+import jax
+
+from mijax.losses import cross_entropy, kl_divergence, local_mutual_information, squared_error
+from mijax.methods.method import Aux, Method
+from mijax.methods.parts import forward_streams, ramp
+from mijax.transforms import check_ranges, sample_view
+
+
+def make(
+    *,
+    weight=0.1,
+    mi_weight=1.0,
+    consistency_weight=1.0,
+    consistency="kl",
+    radius=1,
+    symmetric=True,
+    masked=True,
+    marginal_weight=1.0,
+    stop_gradient=False,
+    ramp_steps=0,
+    rotation=30.0,
+    shear=5.0,
+    scale=(0.8, 1.25),
+    flip=True,
+    separate=False,
+):
+    """CE(labelled) + weight · (mi_weight · (−I) + consistency_weight · D(p ‖ p̃)), eq. 4–9.
+
+    p = f(x) and p̃ = T⁻¹ f(T x) for one random T an unlabelled image. Table 1's "Mutual
+    information" is consistency_weight 0, its "Consistency reg." is mi_weight 0.
+
+    Args:
+      weight: λ of eq. 9.
+      mi_weight: of the mutual information, within λ.
+      consistency_weight: of the consistency, within λ.
+      consistency: "kl", KL(p ‖ p̃), or "mse", the squared distance summed over classes.
+      radius: of the window of displacements; 1 is 3 × 3.
+      symmetric: symmetrise each joint distribution.
+      masked: leave out pixels that left the frame on the way.
+      marginal_weight: of the marginals in the mutual information (IIC's lamb).
+      stop_gradient: hold p fixed in the consistency; the paper lets both sides learn.
+      ramp_steps: steps over which λ grows to its value.
+      rotation, shear: degrees, of T.
+      scale: (low, high), of T.
+      flip: both axes, each with probability 1/2.
+      separate: see ``forward_streams``.
+    """
+    if consistency not in ("kl", "mse"):
+        raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
+    check_ranges(rotation=rotation, shear=shear, scale=scale)
+
+    def loss(params, memory, batch, *, forward, step, key):
+        view_key, dropout_key = jax.random.split(key)
+        images = batch.unlabelled
+        view = sample_view(
+            view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
+        )
+        (logits, plain, transformed), batch_stats = forward_streams(
+            forward,
+            params["network"],
+            [batch.image, images, view.apply(images)],
+            key=dropout_key,
+            separate=separate,
+        )
+        restored = view.restore(jax.nn.softmax(transformed))
+        mask = view.mask(images.shape[1:3]) if masked else None
+        information = local_mutual_information(
+            jax.nn.softmax(plain),
+            restored,
+            radius=radius,
+            mask=mask,
+            symmetric=symmetric,
+            marginal_weight=marginal_weight,
+        )
+        target = jax.lax.stop_gradient(plain) if stop_gradient else plain
+        if consistency == "kl":
+            distance = kl_divergence(target, restored, mask=mask)
+        else:
+            distance = squared_error(jax.nn.softmax(target), restored, mask=mask)
+        supervised = cross_entropy(logits, batch.label)
+        regulariser = consistency_weight * distance - mi_weight * information
+        return supervised + weight * ramp(step, ramp_steps) * regulariser, Aux(
+            batch_stats,
+            {
+                "cross_entropy": supervised,
+                "mutual_information": information,
+                "consistency": distance,
+            },
+        )
+
+    return Method(loss, copies=2)

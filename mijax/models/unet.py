@@ -1,0 +1,83 @@
+"""The U-Net of Peng et al., MIDL 2020 (after Ronneberger et al., MICCAI 2015)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class UNet(nn.Module):
+    """U-Net with BatchNorm and nearest-neighbour upsampling.
+
+    Each level is twice (3×3 convolution, BatchNorm, ReLU); levels are joined by 2×2
+    max-pooling on the way down and by nearest ×2, 3×3 convolution, BatchNorm, ReLU and
+    concatenation with the skip on the way up; a 1×1 convolution makes the logits.
+
+    Attributes:
+      num_classes: k.
+      widths: channels of each level.
+      dropout: rate of channel dropout before the deepest level and after it; 0 is none.
+      dtype: of activations. Parameters, BatchNorm statistics and logits are float32.
+    """
+
+    num_classes: int
+    widths: Sequence[int] = (16, 32, 64, 128, 256)
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def stride(self):
+        """Height and width of an image are multiples of this."""
+        return 2 ** (len(self.widths) - 1)
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        """Logits and features of images.
+
+        Args:
+          images: (b, h, w, c); h and w multiples of ``stride``.
+          train: use the statistics of this batch, update the running ones ("batch_stats"
+            must then be mutable) and drop out ("dropout" key).
+
+        Returns:
+          Logits (b, h, w, k) float32, and the features by name: ``Conv1`` … ``Conv5`` down
+          and ``Up_conv5`` … ``Up_conv2`` up, each (b, h/2^i, w/2^i, width_i), as in the
+          authors' release.
+
+        Raises:
+          ValueError: for a size that is not a multiple of the stride.
+        """
+        if images.shape[1] % self.stride or images.shape[2] % self.stride:
+            raise ValueError(f"image size {images.shape[1:3]} is not a multiple of {self.stride}")
+        drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
+        x = images.astype(self.dtype)
+        features = {}
+        depth = len(self.widths)
+        for level, width in enumerate(self.widths, start=1):
+            if level > 1:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            if level == depth:
+                x = drop(x)
+            x = self._conv(f"Conv{level}a", width, x, train)
+            x = self._conv(f"Conv{level}b", width, x, train)
+            features[f"Conv{level}"] = x
+        x = drop(x)
+        for level in range(depth, 1, -1):
+            width = self.widths[level - 2]
+            x = x.repeat(2, axis=1).repeat(2, axis=2)
+            x = self._conv(f"Up{level}", width, x, train)
+            x = jnp.concatenate([features[f"Conv{level - 1}"], x], axis=-1)
+            x = self._conv(f"Up_conv{level}a", width, x, train)
+            x = self._conv(f"Up_conv{level}b", width, x, train)
+            features[f"Up_conv{level}"] = x
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="Deconv_1x1")(x)
+        return logits, features
+
+    def _conv(self, name, width, x, train):
+        init = nn.initializers.he_normal()
+        x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=init, name=name)(x)
+        # Linen computes the statistics in float32 whatever dtype is; momentum as in PyTorch.
+        x = nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, dtype=self.dtype, name=f"{name}_norm"
+        )(x)
+        return nn.relu(x)

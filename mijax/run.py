@@ -1,0 +1,168 @@
+"""The folder of a run: what it was asked for, on what, and with which versions."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+
+from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
+from mijax.errors import UserError
+
+_MAY_DIFFER = ("cache", "data.dir")  # where things lie says nothing about the result
+
+
+class Run(NamedTuple):
+    """A run folder and its configuration.
+
+    Attributes:
+      folder: holds config.json, info.json, splits.json, metrics.jsonl, scores.json, events/
+        and checkpoints/.
+      config: ``ml_collections.ConfigDict``.
+    """
+
+    folder: Path
+    config: ml_collections.ConfigDict
+
+    @property
+    def checkpoints(self):
+        return self.folder / "checkpoints"
+
+    def info(self):
+        """Contents of info.json: classes, channels, versions, command."""
+        return _read_json(self.folder / "info.json")
+
+
+def default_folder(config):
+    """``runs/NAME/METHOD-Nlabelled-seedS``, or ``-full`` where all labels are used."""
+    labels = f"{config.data.labelled_cases}labelled" if config.data.labelled_cases else "full"
+    return Path("runs") / config.name / f"{config.method.name}-{labels}-seed{config.seed}"
+
+
+def start_run(folder, config):
+    """Creates a run folder, or opens the one of an interrupted run of the same configuration.
+
+    Raises:
+      UserError: if the folder holds a run of another configuration or cannot be written.
+    """
+    folder = Path(folder)
+    wanted = json.loads(config.to_json_best_effort())
+    path = folder / "config.json"
+    if path.exists():
+        found = _read_json(path)
+        if differences := _differences(found, wanted):
+            raise UserError(
+                f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
+                "choose another --workdir"
+            )
+        return Run(folder, config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return Run(folder, config)
+
+
+def open_run(folder):
+    """The run of an existing folder, configured as it was.
+
+    Raises:
+      UserError: if there is no run there.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run: it has no config.json")
+    return Run(folder, ml_collections.ConfigDict(_read_json(folder / "config.json")))
+
+
+def settle_splits(run, cases):
+    """The splits of a run: those of its splits.json, or else given or drawn, and written there.
+
+    Raises:
+      UserError: if they are not disjoint by patient, or do not fit the cases.
+    """
+    path, data = run.folder / "splits.json", run.config.data
+    given = path if path.exists() else data.splits
+    if given:
+        splits = read_splits(given)
+    else:
+        splits = draw_splits(
+            cases,
+            labelled=data.labelled_cases,
+            validation=data.validation_cases,
+            test=data.test_cases,
+            seed=data.split_seed,
+        )
+    check_splits(splits, cases)
+    if not path.exists():
+        write_splits(path, splits)
+    return Splits(*splits)
+
+
+def write_info(run, *, classes, channels):
+    """Writes info.json: what is needed to use the run without its data, and to repeat it."""
+    packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    write_json(
+        run.folder / "info.json",
+        {
+            "classes": list(classes),
+            "channels": channels,
+            "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+            "git_revision": _git_revision(),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in packages},
+        },
+    )
+
+
+def write_json(path, value):
+    """Writes JSON in one piece: a reader sees the old file or the new one."""
+    part = Path(f"{path}.part")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _differences(found, wanted):
+    found, wanted = dict(_flat(found)), dict(_flat(wanted))
+    return [
+        f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
+        for key in sorted(found.keys() | wanted.keys())
+        if key not in _MAY_DIFFER and found.get(key) != wanted.get(key)
+    ]
+
+
+def _flat(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision():
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,26 @@
+"""Spatial and intensity transformations of image batches, on the device, differentiable.
+
+Images are (b, h, w, c) float; label maps (b, h, w) integer. A spatial transformation is a
+batch of matrices (b, 3, 3) that send a pixel of the *output* to the place in the *input* it
+is sampled from, in pixels from the image centre, rows first. Angles are in degrees,
+intensities are expected in about [0, 1]. Random functions take ``key`` first.
+"""
+
+from mijax.transforms.affine import affine_matrix, check_ranges, inverse_affine, sample_affine
+from mijax.transforms.augment import augment, jitter_intensity
+from mijax.transforms.view import View, sample_view
+from mijax.transforms.warp import validity, warp, warp_labels
+
+__all__ = [
+    "View",
+    "affine_matrix",
+    "augment",
+    "check_ranges",
+    "inverse_affine",
+    "jitter_intensity",
+    "sample_affine",
+    "sample_view",
+    "validity",
+    "warp",
+    "warp_labels",
+]

@@ -1,0 +1,99 @@
+"""Affine matrices of the plane, their sampling and their exact inverse."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def affine_matrix(*, rotation=0.0, shear=0.0, scale=1.0, flip=1.0, translation=0.0):
+    """Matrices of the cascade flip → scale → shear → rotate → translate.
+
+    Each argument is a scalar or (b,); the two that differ by axis may be (b, 2), rows first.
+
+    Args:
+      rotation: degrees; the picture turns by this angle.
+      shear: degrees; rows lean by its tangent.
+      scale: > 1 magnifies.
+      flip: 1 or −1 an axis.
+      translation: pixels; the picture moves by it.
+
+    Returns:
+      (b, 3, 3) float32, from output to input pixels (see the module).
+    """
+    rotation, shear = (jnp.deg2rad(_column(x, 1)[:, 0]) for x in (rotation, shear))
+    scale, flip, translation = (_column(x, 2) for x in (scale, flip, translation))
+    size = max(x.shape[0] for x in (rotation, shear, scale, flip, translation))
+    cos, sin, lean = jnp.cos(rotation), jnp.sin(rotation), jnp.tan(shear)
+    # (F S H R)⁻¹ of the forward cascade: unit pulls, no matrix is inverted.
+    turn = jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
+    one, zero = jnp.ones_like(lean), jnp.zeros_like(lean)
+    unlean = jnp.stack([jnp.stack([one, -lean], -1), jnp.stack([zero, one], -1)], -2)
+    linear = (flip / scale)[:, :, None] * _matmul(unlean, turn)
+    linear = jnp.broadcast_to(linear, (size, 2, 2))
+    shift = -_matmul(linear, jnp.broadcast_to(translation, (size, 2))[..., None])
+    return _homogeneous(linear, shift)
+
+
+def inverse_affine(matrix):
+    """Exact inverse of (b, 3, 3) affine matrices, in closed form."""
+    a, b, c, d = (matrix[:, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
+    adjugate = jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2)
+    linear = adjugate / (a * d - b * c)[:, None, None]
+    return _homogeneous(linear, -_matmul(linear, matrix[:, :2, 2:]))
+
+
+def sample_affine(key, count, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), flip=False):
+    """Random matrices, one an image: rotation, shear, scale and flips of both axes.
+
+    Args:
+      key: PRNG key.
+      count: b.
+      rotation: degrees; uniform in ±rotation.
+      shear: degrees; uniform in ±shear, below 45.
+      scale: (low, high), log-uniform, so that growing and shrinking are equally likely.
+      flip: whether each axis is flipped with probability 1/2.
+
+    Returns:
+      (b, 3, 3).
+
+    Raises:
+      ValueError: for a range that is not one.
+    """
+    check_ranges(rotation=rotation, shear=shear, scale=scale)
+    low, high = scale
+    keys = jax.random.split(key, 4)
+    turn, lean, grow = (jax.random.uniform(k, (count,), minval=-1.0) for k in keys[:3])
+    middle, half = math.log(low * high) / 2, math.log(high / low) / 2
+    signs = jnp.where(jax.random.bernoulli(keys[3], 0.5, (count, 2)), -1.0, 1.0)
+    return affine_matrix(
+        rotation=rotation * turn,
+        shear=shear * lean,
+        scale=jnp.exp(middle + half * grow),
+        flip=signs if flip else 1.0,
+    )
+
+
+def check_ranges(*, rotation, shear, scale):
+    """Raises ValueError where ``sample_affine`` could not draw from these ranges."""
+    if not 0 <= rotation <= 180:
+        raise ValueError(f"rotation is between 0 and 180 degrees, not {rotation}")
+    if not 0 <= shear < 45:
+        raise ValueError(f"shear is at least 0 and below 45 degrees, not {shear}")
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale is (low, high) with 0 < low <= high, not {tuple(scale)}")
+
+
+def _column(x, width):
+    x = jnp.asarray(x, jnp.float32)
+    x = x.reshape(-1, 1) if x.ndim < 2 else x
+    return jnp.broadcast_to(x, (x.shape[0], width))
+
+
+def _homogeneous(linear, shift):
+    bottom = jnp.broadcast_to(jnp.array([[0.0, 0.0, 1.0]]), (linear.shape[0], 1, 3))
+    return jnp.concatenate([jnp.concatenate([linear, shift], -1), bottom], -2)
+
+
+def _matmul(a, b):
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,77 @@
+"""Augmentation of training slices: one affine warp that also crops, and intensity changes."""
+
+import jax
+import jax.numpy as jnp
+
+from mijax.transforms.affine import affine_matrix, sample_affine
+from mijax.transforms.warp import warp, warp_labels
+
+
+def augment(
+    key,
+    images,
+    labels=None,
+    *,
+    crop=None,
+    rotation=0.0,
+    shear=0.0,
+    scale=(1.0, 1.0),
+    flip=False,
+    **intensity,
+):
+    """Randomly crops, turns and recolours images, and their labels alike.
+
+    Args:
+      key: PRNG key.
+      images: (b, h, w, c).
+      labels: (b, h, w) integers or None; background (0) enters from outside the frame.
+      crop: (height, width), at a random place of the frame; None keeps the frame.
+      rotation, shear, scale, flip: see ``sample_affine``.
+      **intensity: see ``jitter_intensity``.
+
+    Returns:
+      Images (b, height, width, c) and labels (b, height, width) or None.
+    """
+    affine_key, crop_key, intensity_key = jax.random.split(key, 3)
+    count, *size = images.shape[:3]
+    shape = tuple(crop or size)
+    slack = (jnp.array(size) - jnp.array(shape)) / 2
+    # Whole pixels, so that a crop without a rotation copies the image.
+    corner = jnp.round(jax.random.uniform(crop_key, (count, 2)) * 2 * slack)
+    matrix = affine_matrix(translation=slack - corner) @ sample_affine(
+        affine_key, count, rotation=rotation, shear=shear, scale=scale, flip=flip
+    )
+    images = jitter_intensity(intensity_key, warp(images, matrix, shape=shape), **intensity)
+    return images, None if labels is None else warp_labels(labels, matrix, shape=shape)
+
+
+def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0):
+    """Random brightness, contrast, gamma and noise, one draw an image.
+
+    Args:
+      key: PRNG key.
+      images: (b, h, w, c), about [0, 1].
+      brightness: added, uniform in ±brightness.
+      contrast: factor about the image's own mean, log-uniform in exp(±contrast).
+      gamma: exponent, log-uniform in exp(±gamma), on the image clipped to [0, 1].
+      noise: standard deviation of Gaussian noise, uniform in [0, noise].
+
+    Returns:
+      (b, h, w, c), not clipped. A strength of 0 leaves that change out.
+    """
+    keys = jax.random.split(key, 5)
+
+    def draw(k, strength, low=-1.0):
+        return strength * jax.random.uniform(k, (images.shape[0], 1, 1, 1), minval=low)
+
+    if gamma:
+        images = jnp.clip(images, 0.0, 1.0) ** jnp.exp(draw(keys[0], gamma))
+    if contrast:
+        mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+        images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))
+    if brightness:
+        images = images + draw(keys[2], brightness)
+    if noise:
+        normal = jax.random.normal(keys[3], images.shape, images.dtype)
+        images = images + draw(keys[4], noise, low=0.0) * normal
+    return images

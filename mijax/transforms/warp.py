@@ -1,0 +1,136 @@
+"""Resampling of image batches through affine matrices, and where it stayed in the frame."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GATHER_LIMIT = 2.0  # largest ‖inverse‖∞ for which the gathered gradient is exact
+
+
+def warp(images, matrix, *, inverse=None, shape=None):
+    """Bilinear resampling: out[u] = images[matrix · u], zero outside the frame.
+
+    Linear in ``images``: probability maps stay probability maps inside the frame. Its exact
+    gradient adds each pixel's cotangent to four others, a scatter, which is slow and, on a
+    GPU, not deterministic. Given ``inverse`` the same sum is gathered instead, from the at
+    most 16 output pixels around inverse · u. There is no gradient with respect to a matrix.
+
+    Args:
+      images: (b, h, w, c) float.
+      matrix: (b, 3, 3), output to input pixels, from the image centres.
+      inverse: (b, 3, 3) or None, the inverse of ``matrix``. The gradient is exact as long
+        as the absolute row sums of its linear part are at most 2: any rotation with a scale
+        of ``matrix`` (output over input) down to √2/2.
+      shape: (height, width) of the output; that of ``images`` by default.
+
+    Returns:
+      (b, height, width, c).
+
+    Raises:
+      ValueError: where a concrete ``inverse`` exceeds the limit; traced ones are on trust.
+    """
+    shape = tuple(shape or images.shape[1:3])
+    if inverse is None:
+        return _bilinear(images, jax.lax.stop_gradient(matrix), shape)
+    if not isinstance(inverse, jax.core.Tracer):
+        norm = float(np.abs(np.asarray(inverse)[:, :2, :2]).sum(-1).max())
+        if norm > GATHER_LIMIT + 1e-5:
+            raise ValueError(f"‖inverse‖∞ is {norm:.3f}, over {GATHER_LIMIT}: leave inverse out")
+    return _warp_gathered(images, matrix, inverse, shape)
+
+
+def warp_labels(labels, matrix, *, shape=None, fill=0):
+    """Nearest-neighbour resampling of (b, h, w) label maps; ``fill`` outside the frame."""
+    shape = tuple(shape or labels.shape[1:3])
+    rows, columns = _sources(matrix, shape, labels.shape[1:3])
+    rows, columns = (jnp.round(x).astype(jnp.int32) for x in (rows, columns))
+    values = _take(labels[..., None], rows, columns)[..., 0]
+    return jnp.where(_inside(rows, columns, labels.shape[1:3]), values, fill)
+
+
+def validity(matrix, inverse, shape):
+    """Pixels that stay inside the frame through ``matrix`` and back: (b, h, w), 0 or 1.
+
+    1 where warping an image by ``matrix`` and the result by ``inverse`` used no pixel from
+    outside, so that the two maps may be compared there.
+    """
+    ones = jnp.ones((matrix.shape[0], *shape, 1), jnp.float32)
+    there_and_back = warp(warp(ones, matrix), inverse)
+    return (there_and_back[..., 0] > 1 - 1e-3).astype(jnp.float32)
+
+
+def _bilinear(images, matrix, shape):
+    rows, columns = _sources(matrix, shape, images.shape[1:3])
+    top, left = jnp.floor(rows), jnp.floor(columns)
+    out = 0.0
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            weight = (1 - jnp.abs(rows - row)) * (1 - jnp.abs(columns - column))
+            out = out + _weighted_take(images, row, column, weight)
+    return out
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _warp_gathered(images, matrix, inverse, shape):
+    return _bilinear(images, matrix, shape)
+
+
+def _warp_forward(images, matrix, inverse, shape):
+    return _bilinear(images, matrix, shape), (matrix, inverse, images.shape[1:3])
+
+
+def _warp_backward(shape, residuals, cotangent):
+    # d out[o] / d images[i] is the hat max(0, 1 − |row|) · max(0, 1 − |column|) of M·o − i. It
+    # vanishes unless |o − M⁻¹ i| < ‖M⁻¹‖∞ ≤ 2, so four rows and four columns hold all o.
+    matrix, inverse, size = residuals
+    rows, columns = _sources(inverse, size, shape)
+    own_rows, own_columns = _grid(size)
+    total = 0.0
+    for i in range(-1, 3):
+        for j in range(-1, 3):
+            row, column = jnp.floor(rows) + i, jnp.floor(columns) + j
+            source_rows, source_columns = _apply(matrix, row, column, shape, size)
+            weight = jax.nn.relu(1 - jnp.abs(source_rows - own_rows)) * jax.nn.relu(
+                1 - jnp.abs(source_columns - own_columns)
+            )
+            total = total + _weighted_take(cotangent, row, column, weight)
+    return total, jnp.zeros_like(matrix), jnp.zeros_like(inverse)
+
+
+_warp_gathered.defvjp(_warp_forward, _warp_backward)
+
+
+def _grid(shape):
+    rows = jnp.arange(shape[0], dtype=jnp.float32)[:, None]
+    return rows, jnp.arange(shape[1], dtype=jnp.float32)[None, :]
+
+
+def _sources(matrix, shape, size):
+    """Rows and columns (b, h, w), in a ``size`` frame, of each pixel of a ``shape`` frame."""
+    rows, columns = _grid(shape)
+    return _apply(matrix, rows[None], columns[None], shape, size)
+
+
+def _apply(matrix, rows, columns, shape, size):
+    y, x = rows - (shape[0] - 1) / 2, columns - (shape[1] - 1) / 2
+    m = matrix[:, :2, :, None, None]
+    return tuple(m[:, i, 0] * y + m[:, i, 1] * x + m[:, i, 2] + (size[i] - 1) / 2 for i in range(2))
+
+
+def _weighted_take(images, rows, columns, weight):
+    inside = _inside(rows, columns, images.shape[1:3])
+    values = _take(images, rows.astype(jnp.int32), columns.astype(jnp.int32))
+    return jnp.where(inside, weight, 0.0)[..., None].astype(images.dtype) * values
+
+
+def _inside(rows, columns, size):
+    return (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+
+
+def _take(images, rows, columns):
+    b, h, w, c = images.shape
+    index = jnp.clip(rows, 0, h - 1) * w + jnp.clip(columns, 0, w - 1)
+    flat = jnp.take_along_axis(images.reshape(b, h * w, c), index.reshape(b, -1, 1), axis=1)
+    return flat.reshape(b, *index.shape[1:], c)

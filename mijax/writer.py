@@ -1,0 +1,108 @@
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, the terminal."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+
+class Writer:
+    """Writes scalars of a run to its folder and shows how far it is, as a context manager.
+
+    On a terminal a progress bar with the latest values and the time left; elsewhere a plain
+    line each time. Only process 0 writes; on others every call does nothing.
+    """
+
+    def __init__(self, workdir, *, steps, start, enabled=True):
+        """Goes on behind step ``start``: later lines of an earlier attempt are dropped."""
+        self._enabled = enabled
+        if not enabled:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._steps, self._start, self._began = steps, start, time.monotonic()
+        path = Path(workdir) / "metrics.jsonl"
+        _drop_lines_after(path, start)
+        self._lines = path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(Path(workdir) / "events"), purge_step=start + 1)
+        self._shown = {}
+        self._bar = _progress_bar(steps, start) if sys.stderr.isatty() else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._enabled:
+            if self._bar:
+                self._bar.stop()
+            self._lines.close()
+            self._events.close()
+
+    def scalars(self, step, values):
+        """Records floats by name at a step and shows them."""
+        if not self._enabled:
+            return
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._shown |= values
+        if not self._bar:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+            left = (time.monotonic() - self._began) / max(step - self._start, 1)
+            minutes = left * (self._steps - step) / 60
+            print(f"step {step}/{self._steps}  {shown}  {minutes:.1f} min left", file=sys.stderr)
+
+    def progress(self, step):
+        """Moves the bar to ``step``."""
+        if self._enabled and self._bar:
+            shown = "  ".join(f"{_short(n)} {v:.3f}" for n, v in self._shown.items())
+            self._bar.update(self._bar.task_ids[0], completed=step, shown=shown)
+
+
+def _short(name):
+    return {
+        "cross_entropy": "CE",
+        "mutual_information": "MI",
+        "validation_dsc": "DSC",
+        "learning_rate": "lr",
+    }.get(name, name)
+
+
+def _progress_bar(steps, start):
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    bar = Progress(
+        MofNCompleteColumn(),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+        console=Console(stderr=True),
+    )
+    bar.add_task("train", total=steps, completed=start, shown="")
+    bar.start()
+    return bar
+
+
+def _drop_lines_after(path, step):
+    """Keeps the whole lines up to ``step``: a kill may have left later ones, or half of one."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            pass
+    part = path.with_suffix(".part")
+    part.write_text("".join(kept), encoding="utf-8")
+    os.replace(part, path)

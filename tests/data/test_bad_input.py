@@ -1,0 +1,244 @@
+"""Every bad folder or file gives one line that names it."""
+
+import hashlib
+import tarfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+from folders import (
+    AFFINE,
+    SHAPE,
+    image_values,
+    label_values,
+    write_description,
+    write_msd,
+    write_nifti,
+    write_nnunet,
+)
+
+from mijax.data import open_source
+from mijax.data.spleen import fetch_spleen
+from mijax.errors import UserError
+
+
+def refused(tmp_path, root, *, name="folder", **options) -> str:
+    with pytest.raises(UserError) as caught:
+        open_source(name, directory=str(root), cache=str(tmp_path / "cache"), **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not list((tmp_path / "cache").rglob("dataset_info.json"))
+    return message
+
+
+@pytest.fixture
+def msd(tmp_path):
+    return write_msd(tmp_path / "set")
+
+
+@pytest.fixture
+def nnunet(tmp_path):
+    return write_nnunet(tmp_path / "set")
+
+
+IMAGE = "imagesTr/case_01.nii.gz"
+LABEL = "labelsTr/case_01.nii.gz"
+
+
+def test_unknown_source_or_option(tmp_path, msd):
+    assert "phantom" in refused(tmp_path, msd, name="acdcc")
+    assert "'patients'" in refused(tmp_path, msd, name="msd", patients=3)
+
+
+@pytest.mark.parametrize("name", ["msd", "nnunet", "folder", "spleen"])
+def test_missing_folder(tmp_path, name):
+    message = refused(tmp_path, tmp_path / "nowhere", name=name)
+    assert "nowhere: no such folder" in message and "--config.data.dir" in message
+
+
+def test_no_folder_given(tmp_path):
+    assert "--config.data.dir" in refused(tmp_path, "", name="msd")
+
+
+def test_description_missing_or_unreadable(tmp_path, msd):
+    description = msd / "dataset.json"
+    for text, expected in (
+        ("{", "not JSON"),
+        ("[]", "one JSON object"),
+        ("{}", "neither"),
+        ('{"modality": {}}', '"modality"'),
+        ('{"modality": {"0": "CT"}}', '"labels"'),
+    ):
+        description.write_text(text)
+        message = refused(tmp_path, msd)
+        assert "dataset.json" in message and expected in message
+    description.unlink()
+    assert "dataset.json: missing" in refused(tmp_path, msd)
+
+
+@pytest.mark.parametrize(
+    "values", [("0", "2"), ("1", "2"), ("0", "a"), ("0", "1.5"), ("0",), ("0", "00")]
+)
+def test_label_values_without_gaps(tmp_path, msd, values):
+    labels = {value: f"class {value}" for value in values}
+    write_description(msd, modality={"0": "CT"}, labels=labels)
+    assert "label values must be 0" in refused(tmp_path, msd)
+
+
+def test_no_images(tmp_path, msd):
+    for path in (msd / "imagesTr").iterdir():
+        path.unlink()
+    assert "imagesTr: no images" in refused(tmp_path, msd)
+    (msd / "imagesTr").rmdir()
+    assert "imagesTr: no images" in refused(tmp_path, msd)
+
+
+@pytest.mark.parametrize("path", [IMAGE, LABEL, "imagesTs/test_0.nii.gz"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "not gzip"])
+def test_truncated_or_not_nifti(tmp_path, msd, path, damage):
+    content = (msd / path).read_bytes()
+    nifti = nib.Nifti1Image(image_values(0), AFFINE).to_bytes()
+    damaged = {"cut": content[: len(content) // 2], "text": b"hello", "empty": b"",
+               "not gzip": nifti}  # fmt: skip
+    (msd / path).write_bytes(damaged[damage])
+    message = refused(tmp_path, msd)
+    assert path in message and "truncated or not NIfTI" in message
+
+
+def test_truncated_uncompressed(tmp_path, msd):
+    path = msd / "imagesTr" / "plain.nii"
+    path.write_bytes(nib.Nifti1Image(image_values(0), AFFINE).to_bytes()[:-50])
+    assert "plain.nii: truncated" in refused(tmp_path, msd)
+
+
+def test_different_shapes(tmp_path, msd):
+    write_nifti(msd / LABEL, label_values(0, (6, 5, 3)))
+    message = refused(tmp_path, msd)
+    assert LABEL in message and "(6, 5, 3)" in message and str(SHAPE) in message
+
+
+def test_different_affines(tmp_path, msd):
+    moved = AFFINE.copy()
+    moved[0, 3] += 0.5e-3
+    write_nifti(msd / "labelsTr/case_00.nii.gz", label_values(0), moved)  # rounding: accepted
+    moved[0, 3] += 1
+    write_nifti(msd / LABEL, label_values(0), moved)
+    message = refused(tmp_path, msd)
+    assert f"{LABEL}: affine differs from that of {IMAGE} by up to 1 mm" in message
+
+
+@pytest.mark.parametrize("value", [3, -1, 1.5, np.nan])
+def test_label_value_outside_the_classes(tmp_path, msd, value):
+    values = label_values(0).astype(np.float32)
+    values[1, 2, 3] = value
+    write_nifti(msd / LABEL, values)
+    message = refused(tmp_path, msd)
+    assert LABEL in message and f"label value {value}" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_voxels_that_are_not_finite(tmp_path, msd, value):
+    values = image_values(0).astype(np.float64)
+    values[0, 0, 0] = value
+    write_nifti(msd / IMAGE, values)
+    message = refused(tmp_path, msd)
+    assert IMAGE in message and "1 voxels are NaN or infinite" in message
+
+
+def test_singular_affine(tmp_path, msd):
+    image = nib.Nifti1Image(image_values(0), None)
+    image.header.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), code=1)
+    nib.save(image, msd / IMAGE)
+    message = refused(tmp_path, msd)
+    assert IMAGE in message and "singular affine" in message
+
+
+def test_wrong_number_of_axes_channels_or_kind_of_voxel(tmp_path, msd):
+    write_nifti(msd / IMAGE, image_values(0, (*SHAPE, 2)))
+    assert "2 channels; dataset.json names 1" in refused(tmp_path, msd)
+    write_nifti(msd / IMAGE, image_values(0, (6, 5)))
+    assert "shape (6, 5)" in refused(tmp_path, msd)
+    write_nifti(msd / IMAGE, np.ones(SHAPE, np.complex64))
+    assert "complex64" in refused(tmp_path, msd)
+
+
+def test_duplicate_cases(tmp_path, msd):
+    write_nifti(msd / "imagesTr" / "case_01.nii", image_values(0))
+    assert "case case_01 is there twice" in refused(tmp_path, msd)
+    (msd / "imagesTr" / "case_01.nii").unlink()
+    write_nifti(msd / "imagesTs" / "case_01.nii.gz", image_values(0))
+    assert "case_01 is in imagesTr and in imagesTs" in refused(tmp_path, msd)
+
+
+def test_label_without_image(tmp_path, msd):
+    write_nifti(msd / "labelsTr" / "case_77.nii.gz", label_values(0))
+    assert "case_77.nii.gz: a label without an image" in refused(tmp_path, msd)
+
+
+def test_nnunet_channels(tmp_path, nnunet):
+    write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0, (6, 5, 3)))
+    assert "c1_0001.nii.gz: shape" in refused(tmp_path, nnunet)
+    write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0), np.eye(4))
+    assert "c1_0001.nii.gz: affine differs" in refused(tmp_path, nnunet)
+    (nnunet / "imagesTr" / "c1_0001.nii.gz").unlink()
+    assert "case c1 has channels 0000; 2 are needed" in refused(tmp_path, nnunet)
+    write_nifti(nnunet / "imagesTr" / "other.nii.gz", image_values(0))
+    assert "other.nii.gz: nnU-Net images are named" in refused(tmp_path, nnunet)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"background": 0, "whole": [1, 2], "core": 2}, "region"),
+        ({"background": 0, "a": 1, "ignore": 2}, "ignore"),
+        ({"background": 0, "a": 2}, "without gaps"),
+    ],
+)
+def test_nnunet_labels(tmp_path, nnunet, labels, expected):
+    write_description(nnunet, channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz")
+    assert expected in refused(tmp_path, nnunet)
+
+
+def test_nnunet_file_ending(tmp_path, nnunet):
+    write_description(nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1})
+    assert "file_ending" in refused(tmp_path, nnunet)
+
+
+def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
+    write_description(
+        nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1}, file_ending=".mha"
+    )
+    (nnunet / "imagesTr" / "c_0000.mha").write_bytes(b"hello")
+    assert "c_0000.mha: SimpleITK cannot read it" in refused(tmp_path, nnunet)
+
+
+def test_cache_that_cannot_be_written(tmp_path, msd):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write the prepared data set"):
+        open_source("msd", directory=str(msd), cache=str(tmp_path / "file"))
+
+
+def test_download_fails_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="--config.data.dir=FOLDER") as caught:
+        fetch_spleen(tmp_path, url="http://127.0.0.1:9/Task09_Spleen.tar")
+    assert "refused" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path):
+    archive = tmp_path / "archive"
+    archive.write_bytes(b"half of it")
+    with pytest.raises(UserError, match="md5"):
+        fetch_spleen(tmp_path / "cache", url=archive.as_uri())
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_download_is_unpacked(tmp_path):
+    write_msd(tmp_path / "Task09_Spleen")
+    archive = tmp_path / "archive.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(tmp_path / "Task09_Spleen", "Task09_Spleen")
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    folder = fetch_spleen(tmp_path / "cache", url=archive.as_uri(), md5=md5)
+    assert (folder / "dataset.json").is_file()
+    assert fetch_spleen(tmp_path / "cache", url="http://127.0.0.1:9/") == folder

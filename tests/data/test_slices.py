@@ -1,0 +1,201 @@
+"""Slices and back: geometry for every orientation, intensities, and refused options."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mijax.data import Volume, to_native, to_slices
+from mijax.errors import UserError
+
+AXCODES = [
+    "".join(signs)
+    for order in itertools.permutations(("LR", "PA", "IS"))
+    for signs in itertools.product(*order)
+]
+OPTIONS = {"size": 24, "fit": "pad", "spacing": None, "plane": "axial", "intensity": "minmax"}
+
+
+def make_volume(shape=(13, 17, 6), spacing=(0.8, 1.1, 5.0), *, channels=1, seed=0) -> Volume:
+    random = np.random.default_rng(seed)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = (-20, 30, 5)
+    image = random.normal(100, 20, (*shape, channels)).astype(np.float32)
+    return Volume("v", image, random.integers(0, 3, shape).astype(np.uint8), affine)
+
+
+def reoriented(volume: Volume, axcodes: str) -> Volume:
+    """The same volume as a scanner with these axes would store it, by nibabel."""
+    target = nib.orientations.axcodes2ornt(axcodes)
+    start = nib.io_orientation(volume.affine)
+    change = nib.orientations.ornt_transform(start, target)
+    image = nib.Nifti1Image(volume.image, volume.affine).as_reoriented(change)
+    label = nib.orientations.apply_orientation(volume.label, change)
+    return Volume("v", np.asarray(image.dataobj), label, image.affine)
+
+
+def one_hot(label: np.ndarray, classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[label]
+
+
+def blobs(shape) -> np.ndarray:
+    """Two smooth structures, one inside the other, with boundaries off the grid."""
+    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    radius = np.sqrt(sum((a - 0.07) ** 2 for a in axes))
+    return np.where(radius < 0.4, 2, np.where(radius < 0.75, 1, 0)).astype(np.uint8)
+
+
+def test_there_are_48_orientations():
+    assert len(set(AXCODES)) == 48
+
+
+@pytest.mark.parametrize("axcodes", AXCODES)
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_all_orientations_give_the_same_slices_and_return(axcodes, plane):
+    reference = make_volume(channels=2)
+    volume = reoriented(reference, axcodes)
+    assert "".join(nib.aff2axcodes(volume.affine)) == axcodes
+    options = OPTIONS | {"plane": plane}
+    slices = to_slices(volume, **options)
+    expected = to_slices(reference, **options)
+    np.testing.assert_array_equal(slices.image, expected.image)
+    np.testing.assert_array_equal(slices.label, expected.label)
+    native = to_native(one_hot(slices.label), slices.grid)
+    assert native.dtype == np.float32
+    np.testing.assert_array_equal(native.argmax(-1), volume.label)
+
+
+def test_spacing_follows_its_axis():
+    """0.8 × 1.1 mm pixels at 0.5 mm, whatever the order of the axes in the file."""
+    options = OPTIONS | {"size": 40, "spacing": 0.5}
+    for axcodes in ("RAS", "SLP", "AIL"):
+        slices = to_slices(reoriented(make_volume(), axcodes), **options)
+        assert slices.grid.window[2:] == (round(13 * 0.8 / 0.5), round(17 * 1.1 / 0.5))
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_axes_of_a_plane(plane):
+    volume = make_volume((8, 10, 6))
+    slices = to_slices(volume, **OPTIONS | {"plane": plane, "size": (12, 11)})
+    axis = ("sagittal", "coronal", "axial").index(plane)
+    assert slices.image.shape == (volume.image.shape[axis], 12, 11, 1)
+    top, left, height, width = slices.grid.window
+    inside = slices.label[:, top : top + height, left : left + width]
+    np.testing.assert_array_equal(inside, np.moveaxis(volume.label, axis, 0))
+    assert slices.label.sum() == volume.label.sum()
+    assert abs(top - (12 - height - top)) <= 1 and abs(left - (11 - width - left)) <= 1
+
+
+@pytest.mark.parametrize("size", [24, 33, (20, 37)])
+def test_padded_labels_return_exactly(size):
+    volume = make_volume()
+    slices = to_slices(volume, **OPTIONS | {"size": size})
+    np.testing.assert_array_equal(
+        to_native(one_hot(slices.label), slices.grid).argmax(-1), volume.label
+    )
+
+
+@pytest.mark.parametrize("spacing", [None, 0.6])
+@pytest.mark.parametrize("size", [96, 131, (128, 90)])
+def test_enlarged_labels_return_almost_exactly(size, spacing):
+    volume = make_volume((51, 64, 6))._replace(label=blobs((51, 64, 6)))
+    slices = to_slices(volume, **OPTIONS | {"fit": "resize", "size": size, "spacing": spacing})
+    label = to_native(one_hot(slices.label), slices.grid).argmax(-1)
+    for k in (1, 2):
+        overlap = np.sum((label == k) & (volume.label == k))
+        assert 2 * overlap / (np.sum(label == k) + np.sum(volume.label == k)) > 0.97
+
+
+@pytest.mark.parametrize("size", [20, 21, 64, 97])
+def test_a_ramp_is_resized_without_shift(size):
+    """With half-pixel centres, pixel i of n lies at (i + 1/2) / n of the field of view."""
+    n = 40
+    ramp = np.broadcast_to(((np.arange(n) + 0.5) / n)[:, None, None, None], (n, n, 3, 1))
+    volume = Volume("v", ramp.astype(np.float32), None, np.eye(4))
+    slices = to_slices(volume, **OPTIONS | {"size": size, "fit": "resize", "intensity": (0, 1)})
+    centres = (np.arange(size) + 0.5) / size
+    inner = (centres > 0.5 / n) & (centres < 1 - 0.5 / n)
+    np.testing.assert_allclose(slices.image[0, inner, 0, 0], centres[inner], atol=1e-6)
+    back = to_native(slices.image, slices.grid)
+    np.testing.assert_allclose(back[2:-2, :, :, :], ramp[2:-2], atol=1e-6)
+
+
+def test_probabilities_still_sum_to_one():
+    volume = make_volume((51, 64, 6))
+    slices = to_slices(volume, **OPTIONS | {"size": 33, "fit": "resize"})
+    probs = np.random.default_rng(0).dirichlet(np.ones(4), (6, 33, 33))
+    native = to_native(probs, slices.grid)
+    assert native.shape == (51, 64, 6, 4)
+    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
+
+
+def test_without_label():
+    assert to_slices(make_volume()._replace(label=None), **OPTIONS).label is None
+
+
+def test_input_is_left_alone():
+    volume = make_volume()
+    before = volume.image.copy()
+    to_slices(volume, **OPTIONS)
+    np.testing.assert_array_equal(volume.image, before)
+
+
+def intensities(values, intensity) -> np.ndarray:
+    image = np.asarray(values, np.float32).reshape(-1, 1, 1, 1)
+    options = OPTIONS | {"size": (image.shape[0], 1), "intensity": intensity}
+    return to_slices(Volume("v", image, None, np.eye(4)), **options).image.ravel()
+
+
+def test_intensity_minmax():
+    np.testing.assert_allclose(intensities([-3, 1, 5], "minmax"), [0, 0.5, 1])
+
+
+def test_intensity_percentile():
+    values = intensities(np.arange(101), "percentile")
+    np.testing.assert_allclose(values[[0, 1, 50, 99, 100]], [0, 0, 0.5, 1, 1], atol=1e-6)
+    sparse = np.zeros(1000)
+    sparse[7] = 5
+    assert intensities(sparse, "percentile")[7] == 1
+
+
+def test_intensity_zscore():
+    values = intensities(1e6 + np.arange(9), "zscore")
+    np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
+
+
+def test_intensity_window():
+    np.testing.assert_allclose(intensities([-500, -100, 0, 300, 900], (-100, 300)),
+                               [0, 0, 0.25, 1, 1])  # fmt: skip
+
+
+@pytest.mark.parametrize("intensity", ["minmax", "percentile", "zscore"])
+def test_a_constant_image_is_zero(intensity):
+    np.testing.assert_array_equal(intensities([0.1] * 7, intensity), np.zeros(7))
+
+
+def test_channels_are_scaled_apart():
+    volume = make_volume(channels=2)
+    volume.image[..., 1] *= 1000
+    image = to_slices(volume, **OPTIONS).image
+    np.testing.assert_allclose(image.max((0, 1, 2)), 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"plane": "oblique"}, "data.plane"),
+        ({"fit": "crop"}, "data.fit"),
+        ({"intensity": "max"}, "data.intensity"),
+        ({"intensity": (3, 3)}, "low < high"),
+        ({"intensity": (1, 2, 3)}, "two numbers"),
+        ({"spacing": 0.0}, "data.spacing"),
+        ({"size": 0}, "data.size"),
+        ({"size": (8, 8, 8)}, "data.size"),
+        ({"size": 16}, "13×17 exceed data.size 16×16; raise data.size or use data.fit=resize"),
+    ],
+)
+def test_refused(option, expected):
+    with pytest.raises(UserError, match=expected) as caught:
+        to_slices(make_volume(), **OPTIONS | option)
+    assert "\n" not in str(caught.value)
