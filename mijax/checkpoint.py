@@ -1,7 +1,9 @@
 """Checkpoints of a run: kept by Orbax, guarded by checksums. Sole importer of Orbax."""
 
 import hashlib
+import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -21,33 +23,36 @@ class Checkpoints:
     format of ``sha256sum``): Orbax by itself does not notice a flipped byte.
     """
 
-    def __init__(self, directory, *, tell):
-        """Opens the folder, creating it where it is missing.
+    def __init__(self, directory, *, tell, read_only=False):
+        """Opens the folder; to write to it, creates it where it is missing.
+
+        Damaged checkpoints are passed over, and deleted unless ``read_only``: Orbax does not
+        open a folder in which the metrics of one are damaged.
 
         Args:
           directory: of the checkpoints, one subfolder a step.
           tell: called with a line about each damaged checkpoint.
+          read_only: leave the folder as it is; a run may be writing to it.
         """
-        self._tell = tell
-        self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_dsc,  # without it Orbax does not write the metrics
-                preservation_policy=AnyPreservationPolicy(
-                    [LatestN(2), BestN(get_metric_fn=_dsc, n=1)]
-                ),
-                # The networks are small: a save takes a fraction of a second, and a save that
-                # has returned is one that a kill cannot undo.
-                enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
-            ),
-        )
+        self._directory = Path(directory).absolute()
+        steps = sorted(int(f.name) for f in self._directory.glob("*") if f.name.isdigit())
+        damages = {step: _damage(self._folder(step)) for step in steps}
+        self._sound = {step for step in steps if not damages[step]}
+        for step in steps:
+            if damages[step]:
+                tell(f"checkpoint {self._folder(step)} is damaged ({damages[step]}): passed over")
+                if not read_only and jax.process_index() == 0:
+                    shutil.rmtree(self._folder(step))
+        if steps and not self._sound:
+            tell(f"{self._directory} has no sound checkpoint left")
+        self._manager = None if read_only else _manager(self._directory)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        if self._manager:
+            self._manager.close()
 
     def save(self, state, *, dsc):
         """Saves a ``TrainState`` under its step, with its mean validation DSC."""
@@ -55,23 +60,20 @@ class Checkpoints:
         self._manager.save(
             step, args=ocp.args.StandardSave(state), metrics={"dsc": dsc}, force=True
         )
-        folder = self._folder(step)
         if jax.process_index() == 0:
+            folder = self._folder(step)
             part = folder / f"{_CHECKSUMS}.part"
             part.write_text("".join(f"{h}  {n}\n" for n, h in sorted(_digests(folder).items())))
             os.replace(part, folder / _CHECKSUMS)
+        self._sound = {*self._sound, step} & set(self._manager.all_steps())
 
     def last_step(self):
-        """Newest sound step, or None. Damaged ones are told of and passed over."""
-        return max(self._sound_steps(), default=None)
+        """Newest sound step, or None."""
+        return max(self._sound, default=None)
 
     def best_step(self):
         """Sound step of the highest validation DSC (of equals the latest), or None."""
-        return max(
-            self._sound_steps(),
-            key=lambda step: (_dsc(self._manager.metrics(step)), step),
-            default=None,
-        )
+        return max(self._sound, key=lambda step: (self._dsc(step), step), default=None)
 
     def restore(self, step, like):
         """The checkpoint of ``step``, with the shapes and shardings of the tree ``like``.
@@ -80,30 +82,34 @@ class Checkpoints:
           UserError: if it does not fit, as after a change of the network.
         """
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+            with ocp.StandardCheckpointer() as checkpointer:
+                return checkpointer.restore(self._folder(step) / "default", like)
         except Exception as error:  # Orbax raises bare Exceptions, among others
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
 
-    def discard_after(self, step):
-        """Deletes every checkpoint newer than ``step`` (all of them for None)."""
-        for newer in self._manager.all_steps():
-            if step is None or newer > step:
-                self._manager.delete(newer)
-
-    def _sound_steps(self):
-        for step in self._manager.all_steps():
-            if damage := _damage(self._folder(step)):
-                self._tell(f"checkpoint {self._folder(step)} is damaged ({damage}): passed over")
-            else:
-                yield step
+    def _dsc(self, step):
+        return json.loads((self._folder(step) / "metrics" / "metrics").read_text())["dsc"]
 
     def _folder(self, step):
-        return Path(self._manager.directory) / str(step)
+        return self._directory / str(step)
 
 
-def _dsc(metrics):
-    return metrics["dsc"]
+def _manager(directory):
+    def dsc(metrics):
+        return metrics["dsc"]
+
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            best_fn=dsc,  # without it Orbax does not write the metrics
+            preservation_policy=AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=dsc, n=1)]),
+            # The networks are small: a save takes a fraction of a second, and a save that
+            # has returned is one that a kill cannot undo.
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        ),
+    )
 
 
 def _digests(folder):
@@ -115,10 +121,14 @@ def _damage(folder):
     """What is wrong with the files of a checkpoint, or an empty string."""
     try:
         lines = (folder / _CHECKSUMS).read_text().splitlines()
-    except OSError:
+    except FileNotFoundError:
         return "its save did not finish"
-    expected = dict(reversed(line.split("  ", 1)) for line in lines)
+    except (OSError, ValueError):
+        return f"{_CHECKSUMS} cannot be read"
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = _digests(folder)
+    if found.keys() - expected.keys():
+        return f"{_CHECKSUMS} is incomplete"
     for name, digest in expected.items():
         if name not in found:
             return f"{name} is missing"

@@ -1,11 +1,15 @@
 """What the commands share: flags to one clean line, errors to one clean line, the cache."""
 
+import re
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags, logging
 
 from mijax.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 
 
 def run(main):
@@ -43,6 +47,8 @@ def _main(main, argv):
         main(argv)
     except UserError as error:
         fail(str(error), code=1)
+    except OSError as error:  # a full disk, a folder that became read-only
+        fail(_last_line(error), code=1)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from the last checkpoint", code=130)
 
@@ -50,10 +56,36 @@ def _main(main, argv):
 def _parse(argv):
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        fail(" ".join(str(error).split()).strip("\"'"))
+    except SystemExit:  # absl's --help, which it counts as a failure
+        sys.exit(0)
     except UserError as error:
         fail(str(error))
+    except Exception as error:  # a configuration file is a program and fails in every way
+        fail(_flag_error(error))
     if rest[1:]:
         fail(f"does not know what to do with {' '.join(rest[1:])}")
     return rest
+
+
+def _flag_error(error):
+    """What is wrong with the flags, or with the configuration file and where, in one line."""
+    if isinstance(error, OSError):
+        return _last_line(error)
+    # Of what goes wrong in the file, ml_collections passes some on as the text of a traceback.
+    text = str(error)
+    if not isinstance(error, flags.Error):
+        text = "".join(traceback.format_exception(error))
+    places = re.findall(r'File "(.+)", line (\d+)', text)
+    if not places:
+        return " ".join(text.split())
+    file, line = places[-1]
+    if isinstance(error, KeyError | AttributeError) and "ml_collections" in file:
+        name = re.search(r"\w+", str(error))[0]
+        hint = re.search(r'Did you mean "(.+?)"', str(error))
+        return f"the configuration has no {name}" + (f"; did you mean {hint[1]}?" if hint else "")
+    return f"{file}, line {line}: {text.strip().splitlines()[-1]}"
+
+
+def _last_line(error):
+    # Where ml_collections finds no file, the lines before are its attempts.
+    return str(error).strip().splitlines()[-1].strip()

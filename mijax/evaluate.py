@@ -1,18 +1,36 @@
-"""Scores of a run on the native grid of its volumes: python -m mijax.evaluate --workdir RUN."""
+"""Scores a run on the native grid of its volumes: python -m mijax.evaluate --workdir RUN
+
+Writes RUN/scores.json, for the last and the best checkpoint, and prints it as a table. The
+cases are those of the test split, or of the validation split where there is no test.
+"""
 
 import math
 
 import numpy as np
+from absl import flags
 
-from mijax.checkpoint import Checkpoints
-from mijax.data import read_splits, to_native
+from mijax import commands
 from mijax.errors import UserError
-from mijax.experiment import build, open_data, slice_volume
 from mijax.metrics import dice, surface_distances
 from mijax.predict import predict_stacks
-from mijax.run import write_json
 
 METRICS = ("dsc", "hd95", "assd")
+
+flags.adopt_module_key_flags(commands)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
+
+
+def main(argv):
+    """Scores the run."""
+    from mijax.run import open_run
+
+    if not commands.WORKDIR.value:
+        commands.fail("needs --workdir FOLDER, the folder of a run")
+    run = open_run(commands.WORKDIR.value)
+    if _DATA_DIR.value is not None:
+        run.config.data.dir = _DATA_DIR.value
+    commands.use_compilation_cache(run.config.cache)
+    print(table(evaluate(run, tell=commands.tell)))
 
 
 def evaluate(run, *, tell):
@@ -32,13 +50,18 @@ def evaluate(run, *, tell):
     Raises:
       UserError: if the run has no sound checkpoint, or its data is not as it was.
     """
+    from mijax.checkpoint import Checkpoints
+    from mijax.data import read_splits
+    from mijax.experiment import build, open_data
+    from mijax.run import write_json
+
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
     split = "test" if splits.test else "validation"
     volumes = [source.volume(name) for name in getattr(splits, split)]
     experiment = build(run.config, classes=source.classes, channels=source.channels)
     scores = {}
-    with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
+    with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
         steps = {"last": checkpoints.last_step(), "best": checkpoints.best_step()}
         if steps["last"] is None:
             raise UserError(f"{run.checkpoints} has no sound checkpoint")
@@ -55,6 +78,9 @@ def evaluate(run, *, tell):
 
 def segment(experiment, state, volumes, data):
     """Yields the label map (x, y, z) of each volume, on its native grid."""
+    from mijax.data import to_native
+    from mijax.experiment import slice_volume
+
     variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
     # One volume at a time: a CT is hundreds of megabytes.
     grids = []
@@ -143,3 +169,7 @@ def _show(summary, factor):
     spread = "" if summary["std"] is None else f" ({factor * summary['std']:.2f})"
     missing = f" [{summary['undefined']} undefined]" if summary["undefined"] else ""
     return f"{factor * summary['mean']:.2f}{spread}{missing}"
+
+
+if __name__ == "__main__":
+    commands.run(main)

@@ -19,6 +19,12 @@ _OWN_KEYS = {  # of config.data; any other is an option of its source
     "size", "fit", "spacing", "plane", "intensity", "window",
 }  # fmt: skip
 
+_LEAST = {
+    "seed": 0, "steps": 1, "labelled_batch": 1, "unlabelled_batch": 1, "learning_rate": 0,
+    "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
+    "evaluate_every": 1, "predict_batch": 1,
+}  # fmt: skip
+
 
 class Experiment(NamedTuple):
     """Parts of a run that depend on its configuration and on the shape of its data.
@@ -56,6 +62,7 @@ def build(config, *, classes, channels, devices=None):
     Raises:
       UserError: for values that do not go together.
     """
+    _check_numbers(config)
     mesh = parallel.make_mesh(devices)
     hyperparameters = config.method.to_dict()
     method = methods.build(hyperparameters.pop("name"), **hyperparameters)
@@ -77,7 +84,6 @@ def build(config, *, classes, channels, devices=None):
     optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
     augmentation = _check_sizes(config, model.stride)
     _check_batches(config, method, mesh.size)
-    _check_intervals(config)
     replicated = parallel.replicated(mesh)
 
     def train_step(length):
@@ -129,22 +135,32 @@ def slice_volume(volume, data):
 def _check_sizes(config, stride):
     augmentation = config.augmentation.to_dict()
     size, crop = tuple(config.data.size), tuple(augmentation["crop"])
-    for name, shape in (("data.size", size), ("augmentation.crop", crop)):
-        if any(n <= 0 or n % stride for n in shape):
-            raise UserError(f"config.{name} {shape}: both must be positive multiples of {stride}")
+    for name, shape, lengths in (("data.size", size, [2]), ("augmentation.crop", crop, [0, 2])):
+        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
+        if len(shape) not in lengths or not whole:
+            raise UserError(
+                f"config.{name} {shape}: height and width must be positive multiples of {stride}"
+            )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
     try:
         check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"config.augmentation: {error}") from error
     return augmentation
 
 
-def _check_intervals(config):
-    for name in ("steps", "log_every", "evaluate_every", "predict_batch"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} is at least 1, not {config[name]}")
+def _check_numbers(config):
+    for name, least in _LEAST.items():
+        if config[name] < least:
+            raise UserError(f"config.{name} is at least {least}, not {config[name]}")
+    if config.seed >= 2**31:
+        raise UserError(f"config.seed is below 2**31, not {config.seed}")
+    widths, dropout = tuple(config.model.widths), config.model.dropout
+    if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
+        raise UserError(f"config.model.widths {widths}: must be whole numbers above 0")
+    if not 0 <= dropout < 1:
+        raise UserError(f"config.model.dropout is at least 0 and below 1, not {dropout}")
     # So that the means in the log are over the same steps after a restart.
     if config.evaluate_every % config.log_every:
         raise UserError(
@@ -155,8 +171,6 @@ def _check_intervals(config):
 
 def _check_batches(config, method, devices):
     labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
-    if labelled < 1 or unlabelled < 1:
-        raise UserError("config.labelled_batch and config.unlabelled_batch are at least 1")
     separate = config.method.get("separate", False)
     passes = [labelled] + [unlabelled] * method.copies
     for images in passes if separate else [sum(passes)]:

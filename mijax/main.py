@@ -13,7 +13,7 @@ from mijax import commands
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+flags.adopt_module_key_flags(commands)
 
 
 def main(argv):
@@ -23,9 +23,9 @@ def main(argv):
     from mijax.train import train
 
     if _CONFIG.value is not None:
-        run = start_run(_WORKDIR.value or default_folder(_CONFIG.value), _CONFIG.value)
-    elif _WORKDIR.value:
-        run = open_run(_WORKDIR.value)
+        run = start_run(commands.WORKDIR.value or default_folder(_CONFIG.value), _CONFIG.value)
+    elif commands.WORKDIR.value:
+        run = open_run(commands.WORKDIR.value)
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
     commands.use_compilation_cache(run.config.cache)

@@ -29,7 +29,7 @@ def predict_stacks(predict, variables, stacks, *, batch):
         probs.append(np.asarray(predict(variables, np.pad(chunk, padding)))[: len(chunk)])
 
     def finished():
-        while sizes and sum(map(len, probs)) >= sizes[0]:
+        while sizes and probs and sum(map(len, probs)) >= sizes[0]:
             done = np.concatenate(probs)
             probs[:] = [done[sizes[0] :]]
             yield done[: sizes.popleft()]
@@ -40,6 +40,6 @@ def predict_stacks(predict, variables, stacks, *, batch):
         while sum(map(len, images)) >= batch:
             run(batch)
         yield from finished()
-    while sum(map(len, images)):
+    while sum(map(len, images)) or (sizes and not probs):  # or nothing but empty stacks
         run(batch)
     yield from finished()

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -48,21 +49,30 @@ def default_folder(config):
 def start_run(folder, config):
     """Creates a run folder, or opens the one of an interrupted run of the same configuration.
 
+    A run that has not saved a checkpoint yet gives way to another configuration: a value that
+    had to be corrected is no reason to choose another folder.
+
     Raises:
-      UserError: if the folder holds a run of another configuration or cannot be written.
+      UserError: if the folder holds a run of another configuration or cannot be written, or a
+        number of the configuration is infinite or NaN.
     """
     folder = Path(folder)
     wanted = json.loads(config.to_json_best_effort())
+    for key, value in _flat(wanted):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
-    if path.exists():
-        found = _read_json(path)
-        if differences := _differences(found, wanted):
-            raise UserError(
-                f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
-                "choose another --workdir"
-            )
-        return Run(folder, config)
     try:
+        if path.exists():
+            differences = _differences(_read_json(path), wanted)
+            if differences and any((folder / "checkpoints").glob("[0-9]*")):
+                raise UserError(
+                    f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
+                    "choose another --workdir"
+                )
+            if not differences:
+                return Run(folder, config)
+            (folder / "splits.json").unlink(missing_ok=True)  # drawn for the other one
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
     except OSError as error:

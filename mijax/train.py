@@ -58,6 +58,7 @@ def train(run, *, tell, devices=None):
                     )
                     logs = []
                 if step % config.evaluate_every == 0 or step == config.steps:
+                    _check_weights(state)
                     predictions = segment(experiment, state, validation, config.data)
                     dsc = mean_dsc(predictions, validation, source.classes)
                     writer.scalars(step, {"validation_dsc": dsc})
@@ -110,11 +111,19 @@ def load_training_set(source, splits, config, experiment):
 
 def _restore_or_init(experiment, checkpoints, config, tell):
     step = checkpoints.last_step()
-    checkpoints.discard_after(step)
     if step is None:
         return experiment.init(config.seed)
     tell(f"going on from step {step} of {config.steps}")
     return checkpoints.restore(step, experiment.like())
+
+
+def _check_weights(state):
+    """Refuses weights that a checkpoint must not hold: a restart from it could not go on."""
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state.params))):
+        raise UserError(
+            f"the weights are not finite after step {int(state.step)}; the checkpoints before it "
+            "are kept. Lower config.learning_rate or the weights of the method"
+        )
 
 
 def _finite(logs, step, schedule):

@@ -97,12 +97,12 @@ def _drop_lines_after(path, step):
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                kept.append(line + b"\n")
         except ValueError:
             pass
     part = path.with_suffix(".part")
-    part.write_text("".join(kept), encoding="utf-8")
+    part.write_bytes(b"".join(kept))
     os.replace(part, path)

@@ -75,8 +75,6 @@ def phantom_volume(
     ring = key.uniform(0.2, 0.4)
     tissue = ring + key.uniform(0.12, 0.25)
     core = tissue + key.uniform(0.15, 0.35)
-    if key.random() < 0.2:  # another sequence: the cavity is dark
-        core, ring = ring, core
     image = np.where(chest, tissue, 0.05)
     image = np.where(distractor, key.uniform(0.2, 1.0), image)
     image = np.choose(label, [image, ring, core])
@@ -84,7 +82,7 @@ def phantom_volume(
     image = _blur(image, key.uniform(0.1, 0.3))
     bias = key.uniform(-0.35, 0.35, 3)
     image = image * np.exp(bias[0] * x + bias[1] * y + bias[2] * x * y)
-    image = image + key.uniform(0.04, 0.12) * key.standard_normal(shape)
+    image = image + key.uniform(0.03, 0.08) * key.standard_normal(shape)
     image = key.uniform(80, 400) * image + key.uniform(0, 50)
 
     affine = np.diag([*SPACING, 1.0])

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.losses.pointwise import TINY, sum_over
+from mijax.losses.pointwise import TINY, masked, sum_over
 
 
 def local_mutual_information(
@@ -135,7 +135,7 @@ def _prepare(p, q, mask):
     p, q = p.astype(jnp.float32), q.astype(jnp.float32)
     if mask is not None:
         weights = mask[..., None].astype(jnp.float32)
-        p, q = p * weights, q * weights
+        p, q = masked(p, mask) * weights, masked(q, mask) * weights
     return p, q
 
 

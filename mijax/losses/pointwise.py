@@ -18,7 +18,7 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
     Returns:
       Scalar ≥ 0; 0 where the mask is empty.
     """
-    log_probs = jax.nn.log_softmax(_float32(logits))
+    log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
     picked = jnp.take_along_axis(log_probs, labels[..., None].astype(jnp.int32), axis=-1)
     return _mean(-picked[..., 0], mask, axis_name)
 
@@ -37,7 +37,7 @@ def entropy(logits, *, mask=None, axis_name=None):
 
     Reference: Vu et al., ADVENT, CVPR 2019.
     """
-    log_probs = jax.nn.log_softmax(_float32(logits))
+    log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
     return _mean(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1), mask, axis_name)
 
 
@@ -59,8 +59,8 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
       Scalar ≥ 0 for normalised q. Both sides have gradients; stop one with
       ``jax.lax.stop_gradient``.
     """
-    log_p = jax.nn.log_softmax(_float32(logits))
-    log_q = jnp.log(jnp.maximum(_float32(probs), TINY))
+    log_p = jax.nn.log_softmax(_float32(masked(logits, mask)))
+    log_q = jnp.log(jnp.maximum(_float32(masked(probs, mask)), TINY))
     return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
 
 
@@ -78,7 +78,8 @@ def squared_error(p, q, *, mask=None, axis_name=None):
     Returns:
       Scalar between 0 and 2.
     """
-    return _mean(jnp.sum((_float32(p) - _float32(q)) ** 2, axis=-1), mask, axis_name)
+    p, q = (_float32(masked(x, mask)) for x in (p, q))
+    return _mean(jnp.sum((p - q) ** 2, axis=-1), mask, axis_name)
 
 
 def soft_dice_loss(probs, labels, *, mask=None, background=False, axis_name=None):
@@ -100,13 +101,13 @@ def soft_dice_loss(probs, labels, *, mask=None, background=False, axis_name=None
 
     Reference: Milletari et al., V-Net, 3DV 2016 (there with squares in the denominator).
     """
-    probs = _float32(probs)
+    probs = _float32(masked(probs, mask))
     target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
-    if mask is not None:
-        probs, target = probs * mask[..., None], target * mask[..., None]
+    weights = 1.0 if mask is None else mask[..., None].astype(jnp.float32)
     pixels = tuple(range(probs.ndim - 1))
     overlap, predicted, true = (
-        sum_over(jnp.sum(x, axis=pixels), axis_name) for x in (probs * target, probs, target)
+        sum_over(jnp.sum(weights * x, axis=pixels), axis_name)
+        for x in (probs * target, probs, target)
     )
     present = true > 0
     if not background:
@@ -121,9 +122,14 @@ def sum_over(x, axis_name):
     return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 
+def masked(x, mask):
+    """``x`` (..., k), 0 where the mask (...) is: a NaN there reaches neither value nor gradient."""
+    return x if mask is None else jnp.where(mask[..., None] > 0, x, 0)
+
+
 def _mean(values, mask, axis_name):
     weights = jnp.ones_like(values) if mask is None else mask.astype(values.dtype)
-    # where, not a product: 0 · inf would be NaN in a pixel that does not count.
+    # where, not a product: a label outside [0, k) is NaN even in a pixel that does not count.
     total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
     total, count = sum_over((total, jnp.sum(weights)), axis_name)
     return total / jnp.where(count > 0, count, 1.0)

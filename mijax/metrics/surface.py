@@ -8,9 +8,9 @@ import numpy as np
 def surface_distances(prediction, label, *, spacing):
     """95th percentile Hausdorff distance and average symmetric surface distance, in mm.
 
-    The values are MedPy's: HD95 is the 95th percentile of both directed distance sets
-    pooled (the larger of the two percentiles, as some tools take, is at least as high), ASSD
-    the mean of the two directed averages.
+    The values are MedPy's (0.5.2): HD95 is the 95th percentile and ASSD the mean of both
+    directed distance sets pooled. (Older versions of it, and some tools, average the two
+    directed averages; the larger of the two percentiles is at least as high as this HD95.)
 
     Args:
       prediction: boolean mask (x, y, z).

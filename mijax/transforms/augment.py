@@ -37,10 +37,10 @@ def augment(
     shape = tuple(crop or size)
     slack = (jnp.array(size) - jnp.array(shape)) / 2
     # Whole pixels, so that a crop without a rotation copies the image.
-    corner = jnp.round(jax.random.uniform(crop_key, (count, 2)) * 2 * slack)
-    matrix = affine_matrix(translation=slack - corner) @ sample_affine(
-        affine_key, count, rotation=rotation, shear=shear, scale=scale, flip=flip
-    )
+    corner = jnp.round(jax.random.uniform(crop_key, (count, 2)) * (2 * slack[None]))
+    place = affine_matrix(translation=slack[None] - corner)
+    turn = sample_affine(affine_key, count, rotation=rotation, shear=shear, scale=scale, flip=flip)
+    matrix = jnp.matmul(place, turn, precision=jax.lax.Precision.HIGHEST)
     images = jitter_intensity(intensity_key, warp(images, matrix, shape=shape), **intensity)
     return images, None if labels is None else warp_labels(labels, matrix, shape=shape)
 

@@ -103,14 +103,14 @@ _warp_gathered.defvjp(_warp_forward, _warp_backward)
 
 
 def _grid(shape):
-    rows = jnp.arange(shape[0], dtype=jnp.float32)[:, None]
-    return rows, jnp.arange(shape[1], dtype=jnp.float32)[None, :]
+    rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in shape)
+    return rows[None, :, None], columns[None, None, :]
 
 
 def _sources(matrix, shape, size):
     """Rows and columns (b, h, w), in a ``size`` frame, of each pixel of a ``shape`` frame."""
     rows, columns = _grid(shape)
-    return _apply(matrix, rows[None], columns[None], shape, size)
+    return _apply(matrix, rows, columns, shape, size)
 
 
 def _apply(matrix, rows, columns, shape, size):

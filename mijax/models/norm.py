@@ -1,0 +1,57 @@
+"""Batch normalisation that keeps the statistics of several streams of images apart."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+
+class StreamNorm(nn.Module):
+    """BatchNorm over images that come in streams, each normalised by its own statistics.
+
+    One stream is plain BatchNorm (Ioffe and Szegedy, ICML 2015). With several, labelled and
+    unlabelled images pass the network in one batch without meeting in a mean: otherwise the
+    network can tell them apart by it, and fit the one while it answers background to the other.
+
+    Attributes:
+      momentum: of the running statistics, which are those of the first stream.
+      epsilon: added to the variance.
+      dtype: of the result; statistics and parameters are float32.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train, streams: Sequence[int] | None = None):
+        """Normalises (b, h, w, c); ``streams`` are image counts that sum to b, by default (b,)."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        mean, var = running_mean.value[None], running_var.value[None]
+        if train:
+            streams = streams or (x.shape[0],)
+            mean, var = _statistics(x.astype(jnp.float32), streams)
+            if not self.is_initializing():
+                for running, new in ((running_mean, mean[0]), (running_var, var[0])):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * new
+            stream_of = np.repeat(np.arange(len(streams)), streams)
+            mean, var = mean[stream_of], var[stream_of]
+        factor = scale / jnp.sqrt(var + self.epsilon)
+        factor, offset = factor[:, None, None], (bias - mean * factor)[:, None, None]
+        return (x * factor + offset).astype(self.dtype)
+
+
+def _statistics(x, streams):
+    """Means and variances (s, c) of each stream of (b, h, w, c) images."""
+    by_image = jnp.mean(x, axis=(1, 2)), jnp.mean(x * x, axis=(1, 2))
+    ends = [sum(streams[: i + 1]) for i in range(len(streams))]
+    mean, square = (
+        jnp.stack([jnp.mean(v[end - n : end], axis=0) for n, end in zip(streams, ends, strict=True)])
+        for v in by_image
+    )
+    return mean, jnp.maximum(square - mean * mean, 0.0)

@@ -1,0 +1,322 @@
+"""Joint distributions by brute force, and mutual information by its closed forms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from mijax import losses
+
+# Compiled once a shape: op by op, the tests would take several times as long.
+joint_distribution = jax.jit(losses.joint_distribution, static_argnames="radius")
+by_convolution = jax.jit(losses.joint_distribution_by_convolution, static_argnames="radius")
+local_mutual_information = jax.jit(
+    losses.local_mutual_information, static_argnames=("radius", "symmetric", "marginal_weight")
+)
+mutual_information = jax.jit(losses.mutual_information)
+
+FORMS = [joint_distribution, by_convolution]
+both_forms = pytest.mark.parametrize("joint_of", FORMS, ids=["product", "convolution"])
+
+
+def simplex(rng, *shape, sharpness=2.0):
+    logits = sharpness * rng.normal(size=shape)
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def joint64(p, q, radius, mask=None):
+    """Equation 6, pixel by pixel."""
+    p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
+    if mask is not None:
+        p, q = p * np.asarray(mask)[..., None], q * np.asarray(mask)[..., None]
+    b, h, w, k = p.shape
+    joint = np.zeros((2 * radius + 1, 2 * radius + 1, k, k))
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            for n, i, j in np.ndindex(b, h, w):
+                if 0 <= i + dy < h and 0 <= j + dx < w:
+                    cell = np.outer(p[n, i, j], q[n, i + dy, j + dx])
+                    joint[dy + radius, dx + radius] += cell
+    return joint / joint.sum((-1, -2), keepdims=True)
+
+
+def mutual_information64(joint, marginal_weight=1.0):
+    """H(row) and H(column), each weighted, minus the joint entropy."""
+
+    def entropy(p):
+        p = p[p > 0]
+        return -(p * np.log(p)).sum()
+
+    joint = np.asarray(joint, np.float64) / np.sum(joint, dtype=np.float64)
+    marginals = entropy(joint.sum(0)) + entropy(joint.sum(1))
+    return marginal_weight * marginals - entropy(joint.ravel())
+
+
+# Joint distribution --------------------------------------------------------------------
+
+
+@both_forms
+@pytest.mark.parametrize("radius", [0, 1, 2])
+@pytest.mark.parametrize("masking", [None, "binary", "fractional"])
+def test_joint_equals_the_sum_over_pixels(joint_of, radius, masking):
+    rng = np.random.default_rng(radius)
+    p, q = simplex(rng, 3, 5, 7, 4), simplex(rng, 3, 5, 7, 4)
+    draws = rng.uniform(size=(3, 5, 7)).astype(np.float32)
+    mask = {None: None, "binary": draws > 0.3, "fractional": draws}[masking]
+    joint = joint_of(
+        jnp.asarray(p),
+        jnp.asarray(q),
+        radius=radius,
+        mask=None if mask is None else jnp.asarray(mask),
+    )
+    assert joint.shape == (2 * radius + 1, 2 * radius + 1, 4, 4) and joint.dtype == jnp.float32
+    assert_allclose(joint, joint64(p, q, radius, mask), rtol=2e-6, atol=1e-8)
+    assert_allclose(joint.sum((-1, -2)), np.ones(joint.shape[:2]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+def test_both_forms_have_the_same_gradient(radius):
+    rng = np.random.default_rng(3)
+    p, q = (jnp.asarray(simplex(rng, 2, 4, 6, 3)) for _ in range(2))
+    mask = jnp.asarray(rng.uniform(size=(2, 4, 6)) > 0.2)
+    weights = jnp.asarray(rng.normal(size=(2 * radius + 1, 2 * radius + 1, 3, 3)), jnp.float32)
+
+    def gradients(joint_of):
+        def value(p, q):
+            return jnp.sum(weights * joint_of(p, q, radius=radius, mask=mask))
+
+        return jax.jit(jax.grad(value, argnums=(0, 1)))(p, q)
+
+    for one, other in zip(*(gradients(f) for f in FORMS), strict=True):
+        assert_allclose(one, other, atol=2e-6 * np.abs(other).max())
+
+
+@both_forms
+def test_the_displacement_is_that_of_q_against_p(joint_of):
+    p = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1, 0].set(1)
+    q = jnp.zeros((1, 3, 3, 2)).at[0, 0, 2, 1].set(1)  # one row up, one column right
+    joint = joint_of(p, q, radius=1)
+    assert joint[0, 2, 0, 1] == 1 and joint.sum() == 1
+
+
+@both_forms
+def test_the_order_of_the_batch_does_not_matter(joint_of):
+    rng = np.random.default_rng(4)
+    p, q = simplex(rng, 5, 3, 4, 3), simplex(rng, 5, 3, 4, 3)
+    order = rng.permutation(5)
+    assert_allclose(
+        joint_of(jnp.asarray(p), jnp.asarray(q), radius=1),
+        joint_of(jnp.asarray(p[order]), jnp.asarray(q[order]), radius=1),
+        rtol=1e-6,
+    )
+
+
+@both_forms
+def test_a_mask_of_nothing_gives_zeros_and_no_gradient(joint_of):
+    p = jnp.asarray(simplex(np.random.default_rng(5), 1, 3, 3, 2))
+    empty = jnp.zeros((1, 3, 3))
+    assert not jnp.any(joint_of(p, p, radius=1, mask=empty))
+
+    def information(p, q):
+        return jnp.sum(mutual_information(joint_of(p, q, radius=1, mask=empty)))
+
+    value, gradients = jax.jit(jax.value_and_grad(information, argnums=(0, 1)))(p, p)
+    assert value == 0 and not any(jnp.any(g) for g in gradients)
+
+
+@both_forms
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(joint_of, poison):
+    rng = np.random.default_rng(6)
+    clean = simplex(rng, 2, 3, 4, 3), simplex(rng, 2, 3, 4, 3)
+    outside = rng.uniform(size=(2, 3, 4)) < 0.3
+
+    def information(p, q):
+        joint = joint_of(p, q, radius=1, mask=jnp.asarray(~outside))
+        return jnp.mean(mutual_information(joint))
+
+    def results(fill):
+        p, q = (jnp.asarray(np.where(outside[..., None], fill, x), jnp.float32) for x in clean)
+        return jax.tree.leaves(jax.jit(jax.value_and_grad(information, argnums=(0, 1)))(p, q))
+
+    for ours, expected in zip(results(poison), results(0.25), strict=True):
+        assert_allclose(ours, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_bfloat16_inputs_cost_neither_value_nor_gradient():
+    rng = np.random.default_rng(7)
+    p = jnp.asarray(simplex(rng, 4, 16, 16, 4), jnp.bfloat16)
+    # Related to p, so that there is something to share.
+    q = (0.7 * p + 0.3 * jnp.asarray(simplex(rng, 4, 16, 16, 4), jnp.bfloat16)).astype(jnp.bfloat16)
+    value_and_grad = jax.jit(jax.value_and_grad(local_mutual_information, argnums=(0, 1)))
+    value, gradients = value_and_grad(p, q)
+    value32, gradients32 = value_and_grad(p.astype(jnp.float32), q.astype(jnp.float32))
+    assert value.dtype == jnp.float32 and gradients[0].dtype == jnp.bfloat16
+    assert abs(value - value32) <= 1e-4
+    for g, g32 in zip(gradients, gradients32, strict=True):
+        error = jnp.linalg.norm((g.astype(jnp.float32) - g32).ravel())
+        assert error <= 1e-2 * jnp.linalg.norm(g32.ravel())
+
+
+@both_forms
+@pytest.mark.parametrize(
+    "shapes", [((2, 4, 4, 3), (2, 4, 4, 2)), ((4, 4, 3), (4, 4, 3)), ((2, 4, 4, 3), (1, 4, 4, 3))]
+)
+def test_maps_of_other_shapes_are_refused(joint_of, shapes):
+    with pytest.raises(ValueError, match="one shape"):
+        joint_of(*(jnp.zeros(s) for s in shapes), radius=1)
+
+
+# Mutual information --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_independent_classes_share_nothing_and_equal_ones_all(k):
+    rng = np.random.default_rng(k)
+    a, b = rng.dirichlet(np.ones(k), size=2).astype(np.float32)
+    assert_allclose(mutual_information(jnp.asarray(np.outer(a, b))), 0, atol=1e-6)
+    assert_allclose(mutual_information(jnp.eye(k) / k), np.log(k), rtol=1e-6)
+    # Equal and not uniform: the entropy of the marginal.
+    assert_allclose(mutual_information(jnp.diag(jnp.asarray(a))), -(a * np.log(a)).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.01, 0.11, 0.3, 0.5])
+def test_binary_symmetric_channel(error):
+    # The capacity of the channel: log 2 − H(error).
+    joint = np.array([[1 - error, error], [error, 1 - error]]) / 2
+    noise = -sum(e * np.log(e) for e in (error, 1 - error) if e > 0)
+    value = mutual_information(jnp.asarray(joint, jnp.float32))
+    assert_allclose(value, np.log(2) - noise, atol=1e-6)
+
+
+joints = st.tuples(st.integers(2, 5), st.integers(0, 2**32 - 1), st.floats(0.05, 3)).map(
+    lambda a: np.random.default_rng(a[1]).gamma(a[2], size=(a[0], a[0])).astype(np.float32) + 1e-30
+)
+
+
+@given(joints)
+def test_properties_of_mutual_information(joint):
+    k = len(joint)
+    value = mutual_information(jnp.asarray(joint))
+    assert_allclose(value, mutual_information64(joint), atol=3e-6)
+    assert -1e-6 <= value <= np.log(k) + 1e-6
+    same = functools.partial(assert_allclose, desired=value, atol=2e-6)
+    same(mutual_information(jnp.asarray(joint.T)))
+    order = np.random.default_rng(k).permutation(k)
+    same(mutual_information(jnp.asarray(joint[order])))
+    same(mutual_information(jnp.asarray(joint[:, order])))
+    same(mutual_information(jnp.asarray(7 * joint)))
+
+
+@given(joints, st.integers(0, 2**32 - 1))
+def test_processing_one_side_never_adds_information(joint, seed):
+    channel = np.random.default_rng(seed).dirichlet(np.ones(len(joint)), size=len(joint))
+    processed = jnp.asarray(joint @ channel.astype(np.float32))
+    assert mutual_information(processed) <= mutual_information(jnp.asarray(joint)) + 1e-6
+
+
+@given(joints, st.floats(0, 3))
+def test_marginal_weight_multiplies_the_marginal_entropies(joint, weight):
+    value = mutual_information(jnp.asarray(joint), marginal_weight=weight)
+    assert_allclose(value, mutual_information64(joint, weight), rtol=1e-5, atol=1e-5)
+
+
+def test_each_block_of_a_stack_has_its_own_value():
+    joint = jnp.stack([jnp.eye(2), jnp.ones((2, 2)), jnp.zeros((2, 2))])[None]
+    assert_allclose(mutual_information(joint), [[np.log(2), 0, 0]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "joint",
+    [
+        np.zeros((3, 3)),
+        np.diag([1.0, 0, 0]),
+        np.diag([0.5, 0.5, 0]),
+        np.outer([1, 0, 0], [0.2, 0.8, 0]),
+        np.full((3, 3), 1e-44),
+    ],
+    ids=["nothing", "one cell", "dead class", "dead rows", "denormal"],
+)
+def test_gradients_are_finite_where_classes_are_dead(joint):
+    value, gradient = jax.jit(jax.value_and_grad(mutual_information))(
+        jnp.asarray(joint, jnp.float32)
+    )
+    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
+
+
+def test_gradient_of_mutual_information():
+    joint = np.random.default_rng(8).dirichlet(np.ones(9)).reshape(3, 3)
+    # dI/dP_kl = log P_kl / (P_k· P_·l) − I, the last from the normalisation.
+    rows, columns = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    expected = np.log(joint / (rows * columns)) - mutual_information64(joint)
+    gradient = jax.jit(jax.grad(mutual_information))(jnp.asarray(joint, jnp.float32))
+    assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+# Local mutual information --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("radius", [0, 1])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_local_mutual_information_is_the_mean_over_the_window(radius, symmetric):
+    rng = np.random.default_rng(9)
+    p, q = simplex(rng, 2, 5, 6, 3), simplex(rng, 2, 5, 6, 3)
+    mask = rng.uniform(size=(2, 5, 6)) > 0.2
+    values = []
+    for joint in joint64(p, q, radius, mask).reshape(-1, 3, 3):
+        values.append(mutual_information64((joint + joint.T) / 2 if symmetric else joint, 1.3))
+    ours = local_mutual_information(
+        jnp.asarray(p),
+        jnp.asarray(q),
+        radius=radius,
+        mask=jnp.asarray(mask),
+        symmetric=symmetric,
+        marginal_weight=1.3,
+    )
+    assert_allclose(ours, np.mean(values), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_either_map_may_come_first(symmetric):
+    # Swapping the maps transposes each joint and turns its displacement round; the mean over
+    # the window knows neither.
+    rng = np.random.default_rng(10)
+    p, q = (jnp.asarray(simplex(rng, 2, 4, 5, 3)) for _ in range(2))
+    swapped = joint_distribution(q, p, radius=1)[::-1, ::-1].swapaxes(-1, -2)
+    assert_allclose(joint_distribution(p, q, radius=1), swapped, rtol=1e-5)
+    assert_allclose(
+        local_mutual_information(p, q, symmetric=symmetric),
+        local_mutual_information(q, p, symmetric=symmetric),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2])
+def test_a_constant_prediction_shares_nothing(radius):
+    p = jnp.broadcast_to(jnp.array([[[[0.1, 0.6, 0.3]]]]), (2, 5, 5, 3))
+    assert_allclose(local_mutual_information(p, p, radius=radius), 0, atol=1e-6)
+
+
+def test_equal_one_hot_maps_share_the_entropy_of_their_classes():
+    labels = jnp.asarray(np.random.default_rng(11).integers(3, size=(2, 6, 6)))
+    frequency = np.bincount(np.ravel(labels), minlength=3) / labels.size
+    value = local_mutual_information(*(jax.nn.one_hot(labels, 3),) * 2, radius=0)
+    assert_allclose(value, -(frequency * np.log(frequency)).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [30.0, 1e4])
+def test_gradients_are_finite_on_saturated_logits(size):
+    labels = jnp.asarray(np.random.default_rng(12).integers(2, size=(1, 4, 4)))
+    logits = size * (2 * jax.nn.one_hot(labels, 3) - 1)  # class 2 is dead
+
+    def information(a, b):
+        return local_mutual_information(jax.nn.softmax(a), jax.nn.softmax(b))
+
+    gradients = jax.jit(jax.grad(information, argnums=(0, 1)))(logits, logits[:, ::-1])
+    assert all(jnp.all(jnp.isfinite(g)) for g in gradients)

@@ -1,0 +1,267 @@
+"""Pixelwise terms against their formulas in float64, and at the edges of their domains."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from mijax import losses
+
+SHAPE, K = (2, 3, 5), 4
+
+
+def softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def log(p):
+    """Natural logarithm with 0 log 0 = 0 in mind."""
+    return np.log(np.where(p > 0, p, 1.0))
+
+
+def mean(values, mask):
+    mask = np.ones(values.shape) if mask is None else np.asarray(mask, np.float64)
+    return (values * mask).sum() / mask.sum()
+
+
+def cross_entropy64(logits, labels, mask=None):
+    probs = np.take_along_axis(softmax(logits), np.asarray(labels)[..., None], -1)[..., 0]
+    return mean(-np.log(probs), mask)
+
+
+def entropy64(logits, mask=None):
+    p = softmax(logits)
+    return mean(-(p * log(p)).sum(-1), mask)
+
+
+def kl_divergence64(logits, probs, mask=None):
+    p, q = softmax(logits), np.asarray(probs, np.float64)
+    return mean((p * (log(p) - log(q))).sum(-1), mask)
+
+
+def squared_error64(p, q, mask=None):
+    return mean(((np.asarray(p, np.float64) - np.asarray(q, np.float64)) ** 2).sum(-1), mask)
+
+
+def soft_dice_loss64(probs, labels, mask=None, background=False):
+    weights = np.ones(labels.shape) if mask is None else np.asarray(mask, np.float64)
+    dice = []
+    for k in range(0 if background else 1, probs.shape[-1]):
+        y = np.asarray(labels) == k
+        p = np.asarray(probs[..., k], np.float64)
+        if (y * weights).sum() > 0:
+            dice.append(2 * (weights * p * y).sum() / (weights * (p + y)).sum())
+    return 1 - np.mean(dice) if dice else 0.0
+
+
+@pytest.fixture(params=[None, "binary", "fractional"])
+def mask(request):
+    draws = np.random.default_rng(7).uniform(size=SHAPE).astype(np.float32)
+    return {None: None, "binary": draws > 0.4, "fractional": draws * (draws > 0.3)}[request.param]
+
+
+@pytest.fixture
+def maps():
+    """Logits, normalised probabilities, and labels."""
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(*SHAPE, K)).astype(np.float32)
+    probs = softmax(2 * rng.normal(size=(*SHAPE, K))).astype(np.float32)
+    return logits, probs, rng.integers(K, size=SHAPE)
+
+
+# Each term as a function of (logits, probs, labels, mask), and the same in float64.
+TERMS = {
+    "cross_entropy": (
+        lambda z, q, y, m: losses.cross_entropy(z, y, mask=m),
+        lambda z, q, y, m: cross_entropy64(z, y, m),
+    ),
+    "entropy": (
+        lambda z, q, y, m: losses.entropy(z, mask=m),
+        lambda z, q, y, m: entropy64(z, m),
+    ),
+    "kl_divergence": (
+        lambda z, q, y, m: losses.kl_divergence(z, q, mask=m),
+        lambda z, q, y, m: kl_divergence64(z, q, m),
+    ),
+    "squared_error": (
+        lambda z, q, y, m: losses.squared_error(jax.nn.softmax(z), q, mask=m),
+        lambda z, q, y, m: squared_error64(softmax(z), q, m),
+    ),
+    "soft_dice_loss": (
+        lambda z, q, y, m: losses.soft_dice_loss(q, y, mask=m),
+        lambda z, q, y, m: soft_dice_loss64(q, y, m),
+    ),
+    "soft_dice_loss_with_background": (
+        lambda z, q, y, m: losses.soft_dice_loss(q, y, mask=m, background=True),
+        lambda z, q, y, m: soft_dice_loss64(q, y, m, background=True),
+    ),
+}
+# Compiled: op by op, the tests would take several times as long.
+OURS = {term: jax.jit(ours) for term, (ours, _) in TERMS.items()}
+GRADIENTS = {
+    term: jax.jit(jax.value_and_grad(ours, argnums=(0, 1))) for term, (ours, _) in TERMS.items()
+}
+each_term = pytest.mark.parametrize("term", TERMS)
+
+
+@each_term
+def test_equals_the_formula_in_float64(term, maps, mask):
+    logits, probs, labels = maps
+    ours, formula = OURS[term], TERMS[term][1]
+    mask_on_device = None if mask is None else jnp.asarray(mask)
+    value = ours(jnp.asarray(logits), jnp.asarray(probs), jnp.asarray(labels), mask_on_device)
+    assert value.shape == () and value.dtype == jnp.float32
+    assert_allclose(value, formula(logits, probs, labels, mask), rtol=2e-6)
+
+
+@each_term
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_inputs_are_reduced_in_float32(term, dtype, maps):
+    logits, probs = (jnp.asarray(x, dtype) for x in maps[:2])
+    labels = jnp.asarray(maps[2])
+    ours, formula = OURS[term], TERMS[term][1]
+    if term == "squared_error":  # the softmax of these two lines would be in half precision
+        logits = logits.astype(jnp.float32)
+    value = ours(logits, probs, labels, None)
+    assert value.dtype == jnp.float32
+    rounded = (np.asarray(x.astype(jnp.float32)) for x in (logits, probs))
+    assert_allclose(value, formula(*rounded, maps[2], None), rtol=3e-6)
+
+
+@each_term
+def test_an_empty_mask_gives_zero_and_no_gradient(term, maps):
+    logits, probs, labels = (jnp.asarray(x) for x in maps)
+    value, gradients = GRADIENTS[term](logits, probs, labels, jnp.zeros(SHAPE))
+    assert value == 0
+    assert not any(jnp.any(g) for g in gradients)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("term", [t for t in TERMS if t != "squared_error"])
+def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(term, poison, maps):
+    logits, probs, labels = (jnp.asarray(x) for x in maps)
+    outside = jnp.zeros(SHAPE, bool).at[0, 1].set(True).at[1, 2, 3].set(True)
+
+    def value_and_gradients(bad, bad_label):
+        x = [jnp.where(outside[..., None], bad, x) for x in (logits, probs)]
+        y = jnp.where(outside, bad_label, labels)
+        return GRADIENTS[term](*x, y, ~outside)
+
+    # 255 is what other tools write where a label is to be ignored.
+    for ours, expected in zip(
+        jax.tree.leaves(value_and_gradients(poison, 255)),
+        jax.tree.leaves(value_and_gradients(0.5, 0)),
+        strict=True,
+    ):
+        assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_squared_error_outside_the_mask(maps):
+    mask = jnp.ones(SHAPE).at[0, 0, 0].set(0)
+    p, q = jnp.asarray(maps[1]).at[0, 0, 0].set(jnp.nan), jnp.full((*SHAPE, K), 0.25)
+    value, gradient = jax.value_and_grad(losses.squared_error)(p, q, mask=mask)
+    assert_allclose(value, squared_error64(maps[1], q, mask), rtol=2e-6)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_closed_forms():
+    uniform = jnp.zeros((1, 2, 2, K))
+    labels = jnp.array([[[0, 1], [2, 3]]])
+    one_hot = jax.nn.one_hot(labels, K)
+    assert_allclose(losses.cross_entropy(uniform, labels), np.log(K), rtol=1e-6)
+    assert_allclose(losses.entropy(uniform), np.log(K), rtol=1e-6)
+    assert_allclose(losses.kl_divergence(uniform, one_hot * 0 + 0.25), 0, atol=1e-7)
+    # p = (3/4, 1/4) against q = (1/2, 1/2): log 2 − H(3/4).
+    p = jnp.log(jnp.array([[[[0.75, 0.25]]]]))
+    expected = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    assert_allclose(losses.kl_divergence(p, jnp.full((1, 1, 1, 2), 0.5)), expected, rtol=1e-6)
+    assert_allclose(losses.squared_error(one_hot, jnp.roll(one_hot, 1, -1)), 2)
+    assert losses.soft_dice_loss(one_hot, labels) == 0
+    assert losses.soft_dice_loss(jnp.roll(one_hot, 1, -1), labels, background=True) == 1
+    # Half of everything: 2·½ / (½·4 + 1) = 1/3 a class.
+    assert_allclose(losses.soft_dice_loss(one_hot * 0 + 0.5, labels), 2 / 3, rtol=1e-6)
+
+
+def test_soft_dice_leaves_out_absent_classes_and_background():
+    labels = jnp.array([[[1, 1], [0, 0]]])
+    probs = jax.nn.one_hot(labels, K)
+    assert losses.soft_dice_loss(probs, labels) == 0  # classes 2 and 3 are nowhere
+    background_alone = jnp.zeros((1, 2, 2), int)
+    assert losses.soft_dice_loss(probs, background_alone) == 0
+    # Background: 2·2 / (2 + 4).
+    value = losses.soft_dice_loss(probs, background_alone, background=True)
+    assert_allclose(value, 1 - 4 / 6, rtol=1e-6)
+
+
+@each_term
+@pytest.mark.parametrize("size", [30.0, 200.0, 1e4])
+def test_gradients_are_finite_where_logits_are_saturated_and_classes_dead(term, size):
+    # Class 3 is dead everywhere; the rest is one-hot, p and q agreeing in half of the pixels.
+    rng = np.random.default_rng(1)
+    logits = np.full((*SHAPE, K), -size, np.float32)
+    labels = rng.integers(K - 1, size=SHAPE)
+    np.put_along_axis(logits, labels[..., None], size, -1)
+    probs = softmax(np.roll(logits, 1, axis=0)).astype(np.float32)
+    value, gradients = GRADIENTS[term](
+        jnp.asarray(logits), jnp.asarray(probs), jnp.asarray(labels), None
+    )
+    assert jnp.isfinite(value)
+    assert all(jnp.all(jnp.isfinite(g)) for g in gradients)
+
+
+def confident_logits():
+    """Margins of 10 to 30 nats; in half of the pixels the two sides disagree."""
+    rng = np.random.default_rng(2)
+    first, second = rng.integers(K, size=(2, *SHAPE))
+    second[0] = first[0]
+    margins = rng.uniform(10, 30, size=(2, *SHAPE, 1))
+    both = rng.normal(size=(2, *SHAPE, K)) + margins * np.eye(K)[np.stack([first, second])]
+    return both.astype(np.float32)
+
+
+def kl_gradients64(a, b):
+    """Of the mean KL(softmax a ‖ softmax b): p (log p − log q − KL) and q − p."""
+    p, q = softmax(a), softmax(b)
+    kl = (p * (np.log(p) - np.log(q))).sum(-1, keepdims=True)
+    pixels = p[..., 0].size
+    return p * (np.log(p) - np.log(q) - kl) / pixels, (q - p) / pixels
+
+
+def relative_error(value, expected):
+    return np.linalg.norm(np.asarray(value, np.float64) - expected) / np.linalg.norm(expected)
+
+
+def test_gradient_of_kl_is_exact_on_confident_pixels():
+    a, b = confident_logits()
+
+    def ours(a, b):
+        return losses.kl_divergence(a, jax.nn.softmax(b))
+
+    gradients = jax.jit(jax.grad(ours, argnums=(0, 1)))(jnp.asarray(a), jnp.asarray(b))
+    for gradient, expected in zip(gradients, kl_gradients64(a, b), strict=True):
+        assert relative_error(gradient, expected) < 1e-3
+
+
+def test_an_epsilon_in_the_logarithm_would_fail_that_test():
+    a, b = confident_logits()
+
+    def with_epsilon(a, b):
+        p, q = jax.nn.softmax(a), jax.nn.softmax(b)
+        return jnp.mean(jnp.sum(p * (jnp.log(p + 1e-8) - jnp.log(q + 1e-8)), -1))
+
+    gradients = jax.jit(jax.grad(with_epsilon, argnums=(0, 1)))(jnp.asarray(a), jnp.asarray(b))
+    _, expected = kl_gradients64(a, b)
+    assert relative_error(gradients[1], expected) > 0.3
+
+
+def test_gradient_of_entropy_is_exact_on_confident_pixels():
+    logits, _ = confident_logits()
+    p = softmax(logits)
+    # dH / dz_j = −p_j (log p_j + H)
+    h = -(p * np.log(p)).sum(-1, keepdims=True)
+    expected = -p * (np.log(p) + h) / p[..., 0].size
+    gradient = jax.grad(losses.entropy)(jnp.asarray(logits))
+    assert relative_error(gradient, expected) < 1e-3

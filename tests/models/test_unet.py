@@ -1,0 +1,125 @@
+"""The U-Net: shapes and names, its size, its precision, and its BatchNorm."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mijax.models import UNet
+
+KEY = jax.random.key(0)
+IMAGES = np.random.default_rng(0).normal(size=(2, 8, 12, 1)).astype(np.float32)
+
+
+def shapes_of(model, shape):
+    """Shapes of (logits, features) and of the variables, without a computation."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(KEY, x, train=False), images)
+    return jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images), variables
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_shapes_and_names_of_the_features(channels):
+    (logits, features), _ = shapes_of(UNet(4), (3, 32, 48, channels))
+    assert logits.shape == (3, 32, 48, 4)
+    assert {name: x.shape[1:] for name, x in features.items()} == {
+        "Conv1": (32, 48, 16),
+        "Conv2": (16, 24, 32),
+        "Conv3": (8, 12, 64),
+        "Conv4": (4, 6, 128),
+        "Conv5": (2, 3, 256),
+        "Up_conv5": (4, 6, 128),
+        "Up_conv4": (8, 12, 64),
+        "Up_conv3": (16, 24, 32),
+        "Up_conv2": (32, 48, 16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("widths", "channels", "k"), [((16, 32, 64, 128, 256), 1, 4), ((4, 8), 2, 3), ((5,), 1, 2)]
+)
+def test_number_of_parameters(widths, channels, k):
+    def conv(a, b):
+        return 9 * a * b + 2 * b  # a 3×3 kernel, and the scale and shift of its BatchNorm
+
+    expected = k * widths[0] + k
+    for before, width in zip((channels, *widths), widths, strict=False):
+        expected += conv(before, width) + conv(width, width)
+    for upper, lower in itertools.pairwise(widths):
+        expected += conv(lower, upper) + conv(2 * upper, upper) + conv(upper, upper)
+    stride = 2 ** (len(widths) - 1)
+    _, variables = shapes_of(UNet(k, widths=widths), (1, stride, stride, channels))
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == expected
+    if len(widths) == 5:
+        assert expected == 2_160_180
+
+
+@pytest.mark.parametrize("size", [(30, 32), (32, 40)])
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(size):
+    assert UNet(2).stride == 16 and UNet(2, widths=(4, 8)).stride == 2
+    with pytest.raises(ValueError, match="not a multiple of 16"):
+        shapes_of(UNet(2), (1, *size, 1))
+
+
+def test_only_activations_are_of_the_compute_type():
+    model = UNet(3, widths=(4, 8), dtype=jnp.bfloat16)
+    (logits, features), variables = shapes_of(model, IMAGES.shape)
+    assert logits.dtype == jnp.float32
+    assert {x.dtype for x in features.values()} == {jnp.dtype(jnp.bfloat16)}
+    assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network, its variables, and what training mode makes of a batch."""
+    model = UNet(3, widths=(4, 8), dropout=0.5)
+    variables = jax.jit(lambda x: model.init(KEY, x, train=False))(IMAGES)
+
+    @jax.jit
+    def train(key):
+        return model.apply(
+            variables, IMAGES, train=True, mutable=["batch_stats"], rngs={"dropout": key}
+        )
+
+    predict = jax.jit(lambda variables, x: model.apply(variables, x, train=False)[0])
+    return variables, train, predict
+
+
+def test_prediction_draws_nothing_and_looks_at_each_image_alone(trained):
+    variables, _, predict = trained
+    logits = predict(variables, IMAGES)
+    assert_array_equal(logits, predict(variables, IMAGES))
+    assert_allclose(logits[::-1], predict(variables, IMAGES[::-1]), atol=1e-5)
+    other = np.stack([IMAGES[0], 5 * IMAGES[1]])
+    assert_allclose(predict(variables, other)[0], logits[0], atol=1e-5)
+
+
+def test_training_drops_out_by_its_key(trained):
+    _, train, _ = trained
+    (one, _), _ = train(KEY)
+    (same, _), _ = train(KEY)
+    (other, _), _ = train(jax.random.key(1))
+    assert_array_equal(one, same)
+    assert jnp.any(one != other)
+
+
+def test_running_statistics_move_a_tenth_of_the_way_to_those_of_the_batch(trained):
+    variables, train, _ = trained
+    _, updated = train(KEY)
+    # The first convolution by hand, zero-padded.
+    kernel = np.asarray(variables["params"]["Conv1a"]["kernel"], np.float64)[:, :, 0]
+    padded = np.pad(IMAGES[..., 0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    x = sum(
+        padded[:, i : i + 8, j : j + 12, None] * kernel[i, j] for i in range(3) for j in range(3)
+    )
+    statistics = updated["batch_stats"]["Conv1a_norm"]
+    assert_allclose(statistics["mean"], 0.1 * x.mean((0, 1, 2)), atol=1e-6)
+    assert_allclose(statistics["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+    assert updated["batch_stats"].keys() == variables["batch_stats"].keys()
+    for before, after in zip(
+        *(jax.tree.leaves(v["batch_stats"]) for v in (variables, updated)), strict=True
+    ):
+        assert jnp.all(before != after)

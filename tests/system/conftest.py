@@ -1,0 +1,86 @@
+"""A run small enough for tests, and its compiled programs kept for the whole session."""
+
+import shutil
+
+import jax
+import ml_collections
+import pytest
+
+from configs import phantom
+from mijax.run import Run, start_run
+from mijax.train import train
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where prepared data and compiled programs go; the same program is compiled once."""
+    folder = tmp_path_factory.mktemp("cache")
+    settings = {
+        "jax_compilation_cache_dir": str(folder / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_disable_most_optimizations": True,  # compiles twice as fast
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def tiny(cache):
+    """``tiny(method, **changes)``: a configuration; keys of the changes have dots as flags do."""
+
+    def make(method, **changes):
+        config = phantom.get_config(method)
+        config.cache = str(cache)
+        if method == "local_mi":
+            config.method.weight = 30.0  # else mutual information is nothing in so few steps
+        config.update_from_flattened_dict(
+            {
+                "steps": 12,
+                "log_every": 2,
+                "evaluate_every": 4,
+                "warmup_steps": 2,
+                "labelled_batch": 8,
+                "unlabelled_batch": 8,
+                "predict_batch": 8,
+                "model.widths": (4, 8),
+                "data.patients": 8,
+                "data.shape": (32, 32, 4),
+                "data.size": (32, 32),
+                "data.validation_cases": 2,
+                "data.test_cases": 2,
+                **{name.replace("__", "."): value for name, value in changes.items()},
+            }
+        )
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny, tmp_path_factory):
+    """``uninterrupted(method)``: the tiny run, trained without a stop. Leave it as it is."""
+    runs = {}
+
+    def get(method):
+        if method not in runs:
+            runs[method] = start_run(tmp_path_factory.mktemp(method) / "run", tiny(method))
+            train(runs[method], tell=print)
+        return runs[method]
+
+    return get
+
+
+@pytest.fixture
+def copied(uninterrupted, tmp_path):
+    """``copied(method)``: a copy of the uninterrupted run, to spoil."""
+
+    def get(method):
+        run = uninterrupted(method)
+        folder = shutil.copytree(run.folder, tmp_path / "copy")
+        return Run(folder, ml_collections.ConfigDict(run.config))
+
+    return get

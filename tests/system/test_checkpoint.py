@@ -1,0 +1,174 @@
+"""What is kept, what is best, and what happens to damaged checkpoints."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mijax.checkpoint import Checkpoints
+from mijax.errors import UserError
+from mijax.step import TrainState
+
+
+def state_of(step):
+    key = jax.random.key(step)
+    weights = {"network": {"kernel": jax.random.normal(key, (7, 5))}}
+    return TrainState(
+        jnp.int32(step),
+        weights,
+        {"mean": jnp.ones(3)},
+        {},
+        (jnp.zeros(2),),
+        jax.random.key_data(key),
+    )
+
+
+def save(folder, scores):
+    with Checkpoints(folder, tell=print) as checkpoints:
+        for step, dsc in scores.items():
+            checkpoints.save(state_of(step), dsc=dsc)
+
+
+def steps_in(folder):
+    return sorted(int(path.name) for path in folder.iterdir())
+
+
+def look(folder, *, read_only=False):
+    """Last step, best step, and what was told."""
+    told = []
+    with Checkpoints(folder, tell=told.append, read_only=read_only) as checkpoints:
+        last = checkpoints.last_step()
+        if last is not None:
+            restored = checkpoints.restore(last, jax.eval_shape(lambda: state_of(last)))
+            jax.tree.map(np.testing.assert_array_equal, restored, state_of(last))
+        return last, checkpoints.best_step(), told
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "best"),
+    [
+        ({1: 0.5}, [1], 1),
+        ({1: 0.9, 2: 0.5, 3: 0.6, 4: 0.7}, [1, 3, 4], 1),
+        ({1: 0.1, 2: 0.9, 3: 0.6, 4: 0.7, 5: 0.2}, [2, 4, 5], 2),
+        ({1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}, [3, 4], 4),
+        ({1: 0.1, 2: 0.2, 3: 0.2}, [2, 3], 3),  # of equals the latest
+        ({1: 0.5, 2: 0.5, 3: 0.4, 4: 0.3}, [2, 3, 4], 2),
+        ({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}, [3, 4], 4),
+    ],
+)
+def test_keeps_the_best_and_the_two_newest(tmp_path, scores, kept, best):
+    save(tmp_path, scores)
+    assert steps_in(tmp_path) == kept
+    assert look(tmp_path) == (max(scores), best, [])
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_nothing_there(tmp_path, read_only):
+    assert look(tmp_path / "new", read_only=read_only) == (None, None, [])
+    assert (tmp_path / "new").exists() is not read_only
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def remove(file):
+    file.unlink()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    save(folder, {4: 0.2, 8: 0.3, 12: 0.4})
+    return folder
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
+def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, damage):
+    files = [f.relative_to(saved) for f in (saved / "12").rglob("*") if f.is_file()]
+    assert len(files) > 5
+    for file in files:
+        folder = shutil.copytree(saved, tmp_path / "copy")
+        damage(folder / file)
+        for read_only in (True, False):
+            last, best, told = look(folder, read_only=read_only)
+            assert (last, best) == (8, 8), file
+            assert len(told) == 1 and str(folder / "12") in told[0] and "damaged" in told[0], file
+        assert steps_in(folder) == [8]  # gone once it was told
+        shutil.rmtree(folder)
+
+
+def test_says_what_is_wrong(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    file = next(f for f in (folder / "12" / "default").rglob("*") if f.is_file())
+    sums = folder / "12" / "SHA256SUMS"
+
+    def told():
+        (line,) = look(folder, read_only=True)[2]
+        return line
+
+    flip(file)
+    assert f"{file.relative_to(folder / '12')} has changed" in told()
+    remove(file)
+    assert f"{file.relative_to(folder / '12')} is missing" in told()
+    truncate(sums)
+    assert "SHA256SUMS is incomplete" in told()
+    remove(sums)
+    assert "its save did not finish" in told()
+
+
+def test_all_damaged(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    for step in (8, 12):
+        remove(folder / str(step) / "SHA256SUMS")
+    for read_only in (True, False):
+        last, best, told = look(folder, read_only=read_only)
+        assert (last, best) == (None, None)
+        assert "/8 is damaged" in told[0] and "/12 is damaged" in told[1]
+        assert "no sound checkpoint" in told[2] and len(told) == 3
+
+
+def test_an_unfinished_save_is_cleared_away(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    unfinished = folder / "16.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    assert look(folder, read_only=True) == (12, 12, [])
+    assert unfinished.exists()
+    assert look(folder) == (12, 12, [])
+    assert not unfinished.exists()
+
+
+def test_saves_again_what_was_damaged(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    remove(folder / "12" / "SHA256SUMS")
+    with Checkpoints(folder, tell=print) as checkpoints:
+        assert checkpoints.last_step() == 8
+        checkpoints.save(state_of(12), dsc=0.1)
+        assert (checkpoints.last_step(), checkpoints.best_step()) == (12, 8)
+    assert look(folder) == (12, 8, [])
+
+
+def test_checksums_are_those_of_sha256sum(saved):
+    import hashlib
+
+    for line in (saved / "12" / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ", 1)
+        assert hashlib.sha256((saved / "12" / name).read_bytes()).hexdigest() == digest
+
+
+def test_another_network_does_not_fit(saved):
+    other = state_of(12)._replace(params={"network": {"kernel": jnp.ones((7, 6))}})
+    with Checkpoints(saved, tell=print) as checkpoints, pytest.raises(UserError, match="/12: "):
+        checkpoints.restore(12, jax.eval_shape(lambda: other))

@@ -1,0 +1,78 @@
+"""A run gives the same on one device and on eight, and whether steps are scanned or not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mijax import losses, methods, parallel
+from mijax.data import draw_splits
+from mijax.experiment import build, open_data
+from mijax.methods import local_mi
+from mijax.train import load_training_set
+
+STEPS = 4
+# Sums are taken in another order: after four steps weights differ by 3e-7 (local MI, the
+# largest), while each step moves them by up to 1e-3.
+TOLERANCE = 3e-6
+
+
+@pytest.fixture(scope="module")
+def trained(tiny):
+    """``trained(method, devices)``: everything the state holds after four steps, as NumPy."""
+    inits = {}
+
+    def run(method, devices, *, length=1, **changes):
+        config = tiny(method, **changes)
+        source = open_data(config)
+        splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
+        first, experiment = (
+            build(config, classes=source.classes, channels=1, devices=jax.devices()[:n])
+            for n in (8, devices)
+        )
+        if method not in inits:  # costs as much to compile as the step of a method
+            inits[method] = jax.device_get(first.init(config.seed))
+        state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
+        training_set = load_training_set(source, splits, config, experiment)
+        step = experiment.train_step(length)
+        for _ in range(STEPS // length):
+            state, _ = step(state, training_set)
+        assert {len(x.devices()) for x in jax.tree.leaves(state)} == {devices}
+        assert state.step == STEPS
+        return jax.device_get(state)
+
+    return run
+
+
+def difference(a, b):
+    """Largest absolute difference between any two numbers of two trees."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max((float(np.max(np.abs(x - y))) for x, y in pairs), default=0.0)
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_one_device_equals_eight(trained, method):
+    one, eight = trained(method, 1), trained(method, 8)
+    for part in ("params", "batch_stats", "memory"):
+        print(part, difference(getattr(one, part), getattr(eight, part)))
+        assert difference(getattr(one, part), getattr(eight, part)) < TOLERANCE, part
+
+
+def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained, monkeypatch):
+    def of_each_device(p, q, *, mask, **options):
+        parts = zip(*(jnp.split(x, 8) for x in (p, q, mask)), strict=True)
+        values = [losses.local_mutual_information(p, q, mask=m, **options) for p, q, m in parts]
+        return jnp.mean(jnp.stack(values))
+
+    true = trained("local_mi", 8)
+    monkeypatch.setattr(local_mi, "local_mutual_information", of_each_device)
+    averaged = trained("local_mi", 8)
+    print(difference(true.params, averaged.params))
+    assert difference(true.params, averaged.params) > 30 * TOLERANCE
+
+
+def test_scanned_steps_equal_single_ones(trained):
+    single, scanned = trained("supervised", 8), trained("supervised", 8, length=2)
+    print(difference(single, scanned))
+    assert difference(single, scanned) < TOLERANCE

@@ -1,0 +1,146 @@
+"""A run that was stopped goes on and ends bit for bit like one that was not."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from mijax import train as loop
+from mijax.checkpoint import Checkpoints
+from mijax.evaluate import evaluate
+from mijax.experiment import build
+from mijax.run import start_run
+from mijax.train import train
+
+
+@pytest.fixture(scope="module")
+def scored(uninterrupted):
+    """``scored(method)``: the uninterrupted run, with its scores."""
+
+    def get(method):
+        run = uninterrupted(method)
+        if not (run.folder / "scores.json").exists():
+            evaluate(run, tell=print)
+        return run
+
+    return get
+
+
+def last_arrays(run):
+    """Path and bytes of every array of the last checkpoint."""
+    experiment = build(run.config, classes=("background", "body", "core"), channels=1)
+    with Checkpoints(run.checkpoints, tell=pytest.fail) as checkpoints:
+        step = checkpoints.last_step()
+        state = jax.device_get(checkpoints.restore(step, experiment.like()))
+    assert step == state.step == run.config.steps
+    return {jax.tree_util.keystr(k): x.tobytes() for k, x in jax.tree.leaves_with_path(state)}
+
+
+def assert_same_end(run, other):
+    first, second = last_arrays(run), last_arrays(other)
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
+    lines, others = ((r.folder / "metrics.jsonl").read_text().splitlines() for r in (run, other))
+    assert lines == others and len(lines) == 6 + 3  # every 2 steps, and every 4 a validation
+    assert (run.folder / "scores.json").read_text() == (other.folder / "scores.json").read_text()
+    kept = [sorted(f.name for f in r.checkpoints.iterdir()) for r in (run, other)]
+    assert kept[0] == kept[1]
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(monkeypatch, step):
+    class Stopping(loop.Writer):
+        def progress(self, reached):
+            if reached == step:
+                raise Stop
+            super().progress(reached)
+
+    monkeypatch.setattr(loop, "Writer", Stopping)
+
+
+@pytest.mark.parametrize(("method", "stops"), [("local_mi", [3, 7]), ("mean_teacher", [9])])
+def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stops):
+    run, told = start_run(tmp_path, tiny(method)), []
+    for step in stops:
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            stop_at(patch, step)
+            train(run, tell=told.append)
+    train(run, tell=told.append)
+    # Nothing was saved at step 3; steps 7 and 9 lie behind the saves at 4 and 8.
+    assert told == [f"going on from step {stops[-1] // 4 * 4} of 12"]
+    evaluate(run, tell=pytest.fail)
+    assert_same_end(run, scored(method))
+
+
+def test_killed(scored, tiny, cache, tmp_path):
+    """Another process, SIGKILL as soon as the first checkpoint stands, then the same command."""
+    run = start_run(tmp_path / "run", tiny("local_mi"))
+    command = [sys.executable, "-m", "mijax.main", "--workdir", str(run.folder)]
+    # The same program in this process and in that one: bits depend on the compiler's options.
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("step 4/12  validation_dsc"):
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "last (step 12)" in done.stdout
+    assert_same_end(run, scored("local_mi"))
+
+
+def test_finished_run_is_only_scored_again(scored, copied):
+    scored("local_mi")
+    run, told = copied("local_mi"), []
+    (run.folder / "scores.json").unlink()
+    train(run, tell=told.append)
+    evaluate(run, tell=pytest.fail)
+    assert told == ["going on from step 12 of 12"]
+    assert_same_end(run, scored("local_mi"))
+
+
+def flip_a_byte(folder):
+    file = max((f for f in folder.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def remove_checksums(folder):
+    (folder / "SHA256SUMS").unlink()
+
+
+def test_damaged_checkpoint_is_passed_over(scored, copied):
+    scored("local_mi")
+    run, told = copied("local_mi"), []
+    flip_a_byte(run.checkpoints / "12")
+    train(run, tell=told.append)
+    assert len(told) == 2 and f"{run.checkpoints / '12'} is damaged" in told[0]
+    assert told[1] == "going on from step 8 of 12"
+    evaluate(run, tell=pytest.fail)
+    assert_same_end(run, scored("local_mi"))
+
+
+def test_all_checkpoints_damaged_starts_again(scored, copied):
+    scored("local_mi")
+    run, told = copied("local_mi"), []
+    damaged = sorted(run.checkpoints.iterdir())
+    for folder, damage in zip(
+        damaged, (flip_a_byte, remove_checksums, shutil.rmtree), strict=False
+    ):
+        damage(folder)
+    train(run, tell=told.append)
+    assert "no sound checkpoint left" in told[-1]
+    assert len(told) == len(damaged) + 1
+    evaluate(run, tell=pytest.fail)
+    assert_same_end(run, scored("local_mi"))

@@ -1,0 +1,286 @@
+"""The loop and the step: what they read, what they write, what they refuse."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mijax import parallel
+from mijax import train as loop
+from mijax.data import draw_splits
+from mijax.errors import UserError
+from mijax.experiment import build, open_data
+from mijax.run import start_run
+from mijax.step import TrainingSet, make_train_step
+from mijax.train import dispatches, load_training_set, train
+
+
+def bytes_of(tree):
+    return [x.tobytes() for x in jax.tree.leaves(jax.device_get(tree))]
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_log_holds_the_losses_and_the_validation(uninterrupted):
+    log = log_of(uninterrupted("local_mi"))
+    losses = [line for line in log if "loss" in line]
+    assert [line["step"] for line in losses] == [2, 4, 6, 8, 10, 12]
+    names = {"cross_entropy", "mutual_information", "consistency", "loss", "learning_rate"}
+    assert all(line.keys() == {"step", *names} for line in losses)
+    validations = [line for line in log if "validation_dsc" in line]
+    assert [line["step"] for line in validations] == [4, 8, 12]
+    assert all(0 <= line["validation_dsc"] <= 1 for line in validations)
+
+
+def test_loss_is_the_sum_of_its_terms(uninterrupted):
+    run = uninterrupted("local_mi")
+    weight = run.config.method.weight
+    for line in log_of(run):
+        if "loss" in line:
+            regulariser = line["consistency"] - line["mutual_information"]
+            np.testing.assert_allclose(
+                line["loss"], line["cross_entropy"] + weight * regulariser, rtol=1e-5
+            )
+
+
+def test_seed_decides(tiny, tmp_path):
+    def end(name, seed):
+        config = tiny("supervised", seed=seed, steps=4)
+        return bytes_of(train(start_run(tmp_path / name, config), tell=print).params)
+
+    assert end("a", 0) == end("b", 0) != end("c", 1)
+
+
+class Poisoned:
+    """A source in which the labels of some cases are wrong, or hidden behind a failure."""
+
+    def __init__(self, source, names):
+        self._source, self._names = source, names
+        self.classes, self.channels, self.cases = source.classes, source.channels, source.cases
+
+    def volume(self, name):
+        volume = self._source.volume(name)
+        if name in self._names:
+            volume = volume._replace(label=2 - volume.label)
+        return volume
+
+
+def test_labels_of_unlabelled_cases_do_not_matter(uninterrupted, tiny, tmp_path, monkeypatch):
+    config = tiny("local_mi", steps=4)
+    splits = json.loads((uninterrupted("local_mi").folder / "splits.json").read_text())
+    assert len(splits["unlabelled"]) == 2
+
+    def end(poisoned):
+        monkeypatch.setattr(loop, "open_data", lambda c: Poisoned(open_data(c), poisoned))
+        folder = tmp_path / "-".join(["run", *poisoned])
+        return bytes_of(train(start_run(folder, config), tell=print))
+
+    clean = end([])
+    assert end(splits["unlabelled"]) == clean
+    assert end(splits["labelled"]) != clean  # so that poison can be tasted at all
+
+
+def test_training_set_has_only_what_the_splits_say(tiny):
+    config = tiny("local_mi")
+    source = open_data(config)
+    splits = draw_splits(source.cases, labelled=1, validation=2, test=2, seed=1)
+    experiment = build(config, classes=source.classes, channels=1)
+    training_set = load_training_set(source, splits, config, experiment)
+    assert training_set.image.shape == (4, 32, 32, 1) and training_set.label.shape == (4, 32, 32)
+    assert training_set.unlabelled.shape == (3 * 4, 32, 32, 1)
+    supervised = experiment._replace(method=SimpleNamespace(copies=0))
+    assert load_training_set(source, splits, config, supervised).unlabelled is None
+
+
+@pytest.mark.parametrize("per_dispatch", [0, 1, 3, 100])
+def test_dispatches_cover_every_step_and_end_at_the_log(per_dispatch, tiny):
+    config = tiny("supervised", steps=21, log_every=5, steps_per_dispatch=per_dispatch)
+    for start in (0, 10, 21):
+        calls = list(dispatches(start, config))
+        covered = [s for step, length in calls for s in range(step, step + length)]
+        assert covered == list(range(start, 21))
+        ends = {step + length for step, length in calls}
+        assert ends >= {s for s in (5, 10, 15, 20, 21) if s > start}
+        assert all(length <= max(per_dispatch, 1) for _, length in calls)
+
+
+@pytest.fixture
+def parts(tiny):
+    """Experiment, state and training set of random slices, for a method."""
+
+    def make(method, **changes):
+        config = tiny(method, **changes)
+        experiment = build(config, classes=("background", "body", "core"), channels=1)
+        key = np.random.default_rng(0)
+        training_set = TrainingSet(
+            key.random((6, 32, 32, 1), np.float32),
+            key.integers(0, 3, (6, 32, 32)).astype(np.uint8),
+            key.random((8, 32, 32, 1), np.float32) if experiment.method.copies else None,
+        )
+        return (
+            config,
+            experiment,
+            jax.device_put(training_set, parallel.replicated(experiment.mesh)),
+        )
+
+    return make
+
+
+def test_state_is_donated(parts):
+    config, experiment, training_set = parts("supervised")
+    state = experiment.init(config.seed)
+    experiment.train_step(1)(state, training_set)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state))
+    assert not any(x.is_deleted() for x in jax.tree.leaves(training_set))
+
+
+@pytest.mark.parametrize(
+    ("method", "separate", "passes"),
+    [
+        ("supervised", None, [8]),
+        ("entropy", False, [16]),
+        ("local_mi", False, [24]),
+        ("local_mi", True, [8, 8, 8]),
+        ("mean_teacher", False, [16, 8]),  # student, teacher
+    ],
+)
+def test_forward_passes_of_a_step(parts, method, separate, passes):
+    changes = {} if separate is None else {"method.separate": separate}
+    _, experiment, training_set = parts(method, **changes)
+    seen = []
+
+    class Counting:
+        def apply(self, variables, images, *, train, **options):
+            seen.append(len(images))
+            assert train
+            features = images.mean() * sum(x.sum() for x in jax.tree.leaves(variables["params"]))
+            logits = images * features + jax.numpy.arange(3.0)
+            return (logits, {}), {"batch_stats": variables["batch_stats"]}
+
+    step = make_train_step(
+        Counting(),
+        experiment.method,
+        SimpleNamespace(update=lambda grads, state, params: (grads, state)),
+        mesh=experiment.mesh,
+        labelled_batch=8,
+        unlabelled_batch=8,
+        augmentation={},
+        length=1,
+    )
+    jax.eval_shape(step, jax.eval_shape(experiment.init, 0), training_set)
+    assert seen == passes
+
+
+def test_scan_in_the_loop_gives_the_same_log(tiny, tmp_path):
+    changes = {"steps": 4, "model.widths": (4,), "evaluate_every": 4}
+    runs = [
+        start_run(tmp_path / str(n), tiny("supervised", steps_per_dispatch=n, **changes))
+        for n in (1, 2)
+    ]
+    single, scanned = (jax.device_get(train(run, tell=print)) for run in runs)
+    for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(scanned), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(log_of(runs[0]), log_of(runs[1]), strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose(list(a.values()), list(b.values()), atol=1e-4)
+
+
+def test_nan_stops_the_run_and_keeps_the_checkpoints_before(tiny, tmp_path, monkeypatch):
+    """A weight becomes NaN in step 6: its loss is the first that is not finite."""
+    real = build
+
+    def spoiled(config, **shape):
+        experiment = real(config, **shape)
+
+        def train_step(length):
+            step = experiment.train_step(length)
+
+            def spoil(state, training_set):
+                at = int(state.step)
+                state, logs = step(state, training_set)
+                if at == 5:
+                    state = state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+                return state, logs
+
+            return spoil
+
+        return experiment._replace(train_step=train_step)
+
+    run = start_run(tmp_path, tiny("supervised", steps=8))
+    monkeypatch.setattr(loop, "build", spoiled)
+    for _ in range(2):  # and again: a rerun meets the same, and trips over nothing else
+        with pytest.raises(UserError, match=r"^the loss is not finite at step 6 .*learning_rate"):
+            train(run, tell=print)
+        assert [f.name for f in run.checkpoints.iterdir()] == ["4"]
+        assert [line["step"] for line in log_of(run)] == [2, 4, 4, 6]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
+    """The loss of the last step before a save is finite, the update it makes is not."""
+    config = tiny("supervised", steps=1, learning_rate=1e38, warmup_steps=0)
+    config.weight_decay = 1e3
+    run = start_run(tmp_path, config)
+    with pytest.raises(UserError, match="weights are not finite after step 1;"):
+        train(run, tell=print)
+    assert list(run.checkpoints.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.labelled_cases": 0}, "learns from unlabelled cases and there are none"),
+        ({"data.labelled_cases": 5}, "but there are 8"),
+        ({"data.validation_cases": 0}, "empty split"),
+        ({"data.size": (32, 31)}, "config.data.size .*multiples of 2"),
+        ({"data.size": (32,)}, "config.data.size .*multiples of 2"),
+        ({"data.size": ("abc",)}, "config.data.size .*multiples of 2"),
+        ({"data.size": (16, 16)}, "exceed data.size"),
+        ({"augmentation.crop": (33, 33)}, "config.augmentation.crop"),
+        ({"augmentation.crop": (64, 64)}, "config.augmentation.crop .*exceeds"),
+        ({"augmentation.crop": (16,)}, "config.augmentation.crop"),
+        ({"augmentation.scale": ("a", "b")}, "config.augmentation"),
+        ({"augmentation.scale": (1.0,)}, "config.augmentation"),
+        ({"augmentation.scale": (0.0, 1.0)}, "config.augmentation"),
+        ({"model.widths": ()}, "config.model.widths"),
+        ({"model.widths": ("a",)}, "config.model.widths"),
+        ({"model.dropout": 1.5}, "config.model.dropout"),
+        ({"labelled_batch": 9}, "25 images .*do not divide over 8 devices"),
+        ({"labelled_batch": 0}, "config.labelled_batch"),
+        ({"precision": "float23"}, "config.precision is float32 or bfloat16"),
+        ({"log_every": 0}, "config.log_every"),
+        ({"evaluate_every": 3}, "config.evaluate_every .*multiple of config.log_every"),
+        ({"steps": 0}, "config.steps"),
+        ({"steps_per_dispatch": -1}, "config.steps_per_dispatch"),
+        ({"warmup_steps": -1}, "config.warmup_steps"),
+        ({"seed": -1}, "config.seed"),
+        ({"seed": 2**40}, "config.seed"),
+        ({"method.consistency": "l1"}, "method local_mi: consistency"),
+        ({"data.source": "cloud"}, "data source 'cloud'"),
+        ({"data.plane": "oblique"}, "data.plane"),
+        ({"data.fit": "crop"}, "data.fit"),
+        ({"data.intensity": "log"}, "intensity"),
+        ({"data.splits": "nowhere.json"}, "nowhere.json"),
+    ],
+)
+def test_refusals(tiny, tmp_path, changes, message):
+    config = tiny("local_mi")
+    config.update_from_flattened_dict(changes)
+    run = start_run(tmp_path, config)
+    with pytest.raises(UserError, match=message) as caught:
+        train(run, tell=print)
+    assert "\n" not in str(caught.value)
+    # The corrected configuration may go into the same folder.
+    start_run(tmp_path, tiny("local_mi"))
+
+
+def test_mean_teacher_whose_unlabelled_batch_does_not_divide(tiny):
+    with pytest.raises(UserError, match="6 images .*do not divide over 8 devices"):
+        build(
+            tiny("mean_teacher", labelled_batch=2, unlabelled_batch=6),
+            classes=("background", "body"),
+            channels=1,
+        )

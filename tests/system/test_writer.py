@@ -1,0 +1,92 @@
+"""metrics.jsonl, events and the terminal."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from mijax.writer import Writer
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def write(folder, steps, *, start=0):
+    with Writer(folder, steps=10, start=start) as writer:
+        for step in steps:
+            writer.progress(step)
+            writer.scalars(step, {"loss": step / 4})
+
+
+def test_one_line_of_json_each_time(tmp_path):
+    write(tmp_path, [2, 4])
+    assert lines(tmp_path) == [{"step": 2, "loss": 0.5}, {"step": 4, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("half", ["", '{"step": 8, "lo', '{"step"', "{", "\0\0\0", "é"])
+def test_resume_drops_what_came_after_its_step(tmp_path, half):
+    write(tmp_path, [2, 4, 6])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(half)
+    write(tmp_path, [5, 6], start=4)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 4, 5, 6]
+
+
+def test_resume_survives_a_character_cut_in_half(tmp_path):
+    write(tmp_path, [2])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write('{"é'.encode()[:-1])
+    write(tmp_path, [4], start=2)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 4]
+
+
+def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    write(tmp_path, [5, 10])
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, last = err.splitlines()
+    assert first.startswith("step 5/10  loss 1.25  ") and first.endswith("min left")
+    assert last.startswith("step 10/10  loss 2.5  0.0 min left")
+
+
+def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Writer(tmp_path, steps=10, start=3) as writer:
+        assert "3/10" in terminal.getvalue().replace(" ", "")
+        writer.scalars(5, {"loss": 0.25, "validation_dsc": 0.8})
+        writer.progress(5)
+    shown = terminal.getvalue()
+    assert "step 5/10" not in shown and "\x1b[" in shown
+    assert "5/10" in shown and "loss 0.250" in shown and "DSC 0.800" in shown
+    assert "0:00" in shown or "-:--:--" in shown  # time left
+
+
+def test_events_for_tensorboard(tmp_path):
+    from tensorboardX.proto.event_pb2 import Event
+
+    write(tmp_path, [2, 4])
+    (file,) = (tmp_path / "events").iterdir()
+    content, found = file.read_bytes(), []
+    while content:  # each record: its length, a checksum, itself, a checksum
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
+        content = content[16 + length :]
+    assert found == [("loss", 2, 0.5), ("loss", 4, 1.0)]
+
+
+def test_other_processes_write_nothing(tmp_path, capsys):
+    with Writer(tmp_path, steps=2, start=0, enabled=False) as writer:
+        writer.progress(1)
+        writer.scalars(1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ("", "")

@@ -1,0 +1,144 @@
+"""Augmentation: images and labels move as one, and each change of intensity by its formula."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mijax import transforms
+
+KEY = jax.random.key(0)
+STATIC = ("crop", "rotation", "shear", "scale", "flip", "brightness", "contrast", "gamma", "noise")
+augment = jax.jit(transforms.augment, static_argnames=STATIC)
+
+
+def images_of(seed, *shape):
+    return np.random.default_rng(seed).uniform(0.05, 0.95, size=shape).astype(np.float32)
+
+
+def test_without_strengths_nothing_changes():
+    images, labels = images_of(0, 2, 5, 6, 3), np.arange(60).reshape(2, 5, 6)
+    new_images, new_labels = augment(KEY, images, labels)
+    assert_array_equal(new_images, images)
+    assert_array_equal(new_labels, labels)
+    assert augment(KEY, images)[1] is None
+    assert_array_equal(transforms.jitter_intensity(KEY, images), images)
+
+
+@pytest.mark.parametrize("crop", [(4, 4), (7, 3), (5, 8)])
+def test_a_crop_copies_the_image_at_a_random_place(crop):
+    count, size = 256, (7, 8)
+    images = np.tile(images_of(1, 1, *size, 2), (count, 1, 1, 1))
+    labels = np.tile(np.arange(size[0] * size[1]).reshape(1, *size), (count, 1, 1))
+    cut, cut_labels = (np.asarray(x) for x in augment(KEY, images, labels, crop=crop))
+    places = [np.unravel_index(first, size) for first in cut_labels[:, 0, 0]]
+    for n, (i, j) in enumerate(places):
+        window = (n, slice(i, i + crop[0]), slice(j, j + crop[1]))
+        assert_array_equal(cut[n], images[window])
+        assert_array_equal(cut_labels[n], labels[window])
+    # Every place is reached.
+    assert len(set(places)) == (size[0] - crop[0] + 1) * (size[1] - crop[1] + 1)
+
+
+def test_a_crop_larger_than_the_image_pads_with_background():
+    images, labels = images_of(2, 3, 4, 4, 1), np.ones((3, 4, 4), int)
+    padded, padded_labels = augment(KEY, images, labels, crop=(7, 6))
+    assert_array_equal(padded_labels.sum((1, 2)), [16] * 3)
+    assert_array_equal(padded[..., 0] > 0, padded_labels == 1)
+    assert_allclose(padded.sum((1, 2)), images.sum((1, 2)), rtol=1e-6)
+
+
+def test_labels_go_where_the_images_go():
+    labels = np.random.default_rng(3).integers(2, size=(8, 12, 12))
+    moved, moved_labels = augment(
+        KEY,
+        labels[..., None].astype(np.float32),
+        labels,
+        crop=(8, 8),
+        rotation=180.0,
+        shear=10.0,
+        scale=(0.8, 1.25),
+        flip=True,
+    )
+    # The nearest of the four pixels weighs at least a quarter.
+    share, moved_labels = np.asarray(moved)[..., 0], np.asarray(moved_labels)
+    assert (share > 0.76).any() and (share < 0.24).any()
+    assert_array_equal(moved_labels[share > 0.76], 1)
+    assert_array_equal(moved_labels[share < 0.24], 0)
+
+
+def test_intensity_leaves_labels_and_places_alone():
+    images, labels = images_of(4, 4, 9, 9, 1), np.random.default_rng(4).integers(3, size=(4, 9, 9))
+    geometry = {"rotation": 90.0, "flip": True, "crop": (8, 8)}
+    plain, plain_labels = augment(KEY, images, labels, **geometry)
+    bright, bright_labels = augment(KEY, images, labels, **geometry, brightness=0.5)
+    assert_array_equal(bright_labels, plain_labels)
+    change = np.asarray(bright - plain)
+    assert_allclose(change, np.broadcast_to(change[:, :1, :1], change.shape), atol=1e-6)
+    assert np.abs(change).min() > 0
+
+
+def test_a_key_determines_the_result():
+    images = images_of(5, 2, 9, 9, 1)
+    strengths = {"rotation": 20.0, "noise": 0.1, "crop": (8, 8)}
+    one, same = (augment(KEY, images, **strengths)[0] for _ in range(2))
+    other, _ = augment(jax.random.key(1), images, **strengths)
+    assert_array_equal(one, same)
+    assert jnp.all(one[0] != other[0]) and jnp.all(one[0] != one[1])
+
+
+# Intensity -----------------------------------------------------------------------------
+
+IMAGES = images_of(6, 300, 4, 5, 2)
+
+
+def one_number_an_image(x):
+    x = np.asarray(x)
+    number = np.median(x, axis=(1, 2, 3))
+    assert_allclose(x, np.broadcast_to(number[:, None, None, None], x.shape), rtol=1e-3, atol=1e-5)
+    return number
+
+
+def fills(draws, low, high):
+    slack = 1e-3 * (high - low)
+    assert low - slack <= draws.min() < low + 0.1 * (high - low)
+    assert high - 0.1 * (high - low) < draws.max() <= high + slack
+
+
+jitter = functools.partial(transforms.jitter_intensity, KEY)
+
+
+def test_brightness_is_added():
+    fills(one_number_an_image(jitter(IMAGES, brightness=0.3) - IMAGES), -0.3, 0.3)
+
+
+def test_contrast_multiplies_the_distance_to_the_mean():
+    mean = IMAGES.mean((1, 2, 3), keepdims=True)
+    changed = np.asarray(jitter(IMAGES, contrast=0.4))
+    assert_allclose(changed.mean((1, 2, 3), keepdims=True), mean, atol=1e-5)
+    far = np.abs(IMAGES - mean) > 0.02
+    factor = np.where(far, changed - mean, 1) / np.where(far, IMAGES - mean, 1)
+    factor = np.where(
+        far, factor, np.nanmedian(np.where(far, factor, np.nan), (1, 2, 3), keepdims=True)
+    )
+    fills(np.log(one_number_an_image(factor)), -0.4, 0.4)
+
+
+def test_gamma_is_the_exponent():
+    exponent = np.log(jitter(IMAGES, gamma=0.5)) / np.log(IMAGES)
+    fills(np.log(one_number_an_image(exponent)), -0.5, 0.5)
+    # Outside [0, 1] a power is no grey value.
+    clipped = jitter(np.array([[[[-1.0], [0.0], [1.0], [2.0]]]], np.float32), gamma=0.5)
+    assert_array_equal(clipped[0, 0, :, 0], [0, 0, 1, 1])
+
+
+def test_noise_has_the_standard_deviation_drawn():
+    images = np.full((200, 20, 20, 1), 0.5, np.float32)
+    noise = np.asarray(jitter(images, noise=0.2)) - images
+    deviation = noise.std((1, 2, 3))
+    assert deviation.min() < 0.02 and 0.18 < deviation.max() < 0.22
+    normal = noise / deviation[:, None, None, None]
+    assert abs(normal.mean()) < 0.01 and abs((np.abs(normal) < 1).mean() - 0.6827) < 0.01
