@@ -83,7 +83,6 @@ def build(config, *, classes, channels, devices=None):
     )
     optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
     augmentation = _check_sizes(config, model.stride)
-    _check_batches(config, method, mesh.size)
     replicated = parallel.replicated(mesh)
 
     def train_step(length):
@@ -167,15 +166,3 @@ def _check_numbers(config):
             f"config.evaluate_every ({config.evaluate_every}) must be a multiple of "
             f"config.log_every ({config.log_every})"
         )
-
-
-def _check_batches(config, method, devices):
-    labelled, unlabelled = config.labelled_batch, config.unlabelled_batch
-    separate = config.method.get("separate", False)
-    passes = [labelled] + [unlabelled] * method.copies
-    for images in passes if separate else [sum(passes)]:
-        if images % devices:
-            raise UserError(
-                f"{images} images a forward pass do not divide over {devices} devices; change "
-                "config.labelled_batch or config.unlabelled_batch"
-            )

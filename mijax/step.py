@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mijax import parallel
+from mijax.errors import UserError
 from mijax.methods import Batch, Output
 from mijax.transforms import augment
 
@@ -57,7 +58,8 @@ def make_train_step(
     the state and the number of the step, nothing from the host.
 
     Args:
-      model: Linen module, ``model.apply(variables, images, train=…) -> (logits, features)``.
+      model: Linen module, ``model.apply(variables, images, train=…, streams=…) -> (logits,
+        features)``.
       method: ``Method``.
       optimizer: Optax transformation.
       mesh: of all devices; each forward pass is divided over it by images.
@@ -88,12 +90,18 @@ def make_train_step(
         batch_key, loss_key = jax.random.split(key)
         batch = draw(training_set, batch_key)
 
-        def forward(network, images, *, key):
+        def forward(network, images, *, key, streams=None):
+            if images.shape[0] % mesh.size:
+                raise UserError(
+                    f"{images.shape[0]} images a forward pass do not divide over {mesh.size} "
+                    "devices; change config.labelled_batch or config.unlabelled_batch"
+                )
             images = jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
             (logits, features), updated = model.apply(
                 {"params": network, "batch_stats": state.batch_stats},
                 images,
                 train=True,
+                streams=streams,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )

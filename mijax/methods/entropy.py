@@ -5,18 +5,22 @@ from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams, ramp
 
 
-def make(*, weight=1e-3, ramp_steps=0, separate=False):
+def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
     """CE(labelled) + weight · mean pixel entropy of the unlabelled predictions.
 
     Args:
       weight: of the entropy; the authors of MIDL 2020 tried 1e-5 … 1e-3.
       ramp_steps: steps over which the weight grows to its value.
-      separate: see ``forward_streams``.
+      shared_statistics: see ``forward_streams``.
     """
 
     def loss(params, memory, batch, *, forward, step, key):
         (logits, unlabelled), batch_stats = forward_streams(
-            forward, params["network"], [batch.image, batch.unlabelled], key=key, separate=separate
+            forward,
+            params["network"],
+            [batch.image, batch.unlabelled],
+            key=key,
+            shared_statistics=shared_statistics,
         )
         logs = {
             "cross_entropy": cross_entropy(logits, batch.label),

@@ -24,7 +24,7 @@ def make(
     shear=5.0,
     scale=(0.8, 1.25),
     flip=True,
-    separate=False,
+    shared_statistics=False,
 ):
     """CE(labelled) + weight · (mi_weight · (−I) + consistency_weight · D(p ‖ p̃)), eq. 4–9.
 
@@ -45,7 +45,7 @@ def make(
       rotation, shear: degrees, of T.
       scale: (low, high), of T.
       flip: both axes, each with probability 1/2.
-      separate: see ``forward_streams``.
+      shared_statistics: see ``forward_streams``.
     """
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
@@ -62,7 +62,7 @@ def make(
             params["network"],
             [batch.image, images, view.apply(images)],
             key=dropout_key,
-            separate=separate,
+            shared_statistics=shared_statistics,
         )
         restored = view.restore(jax.nn.softmax(transformed))
         mask = view.mask(images.shape[1:3]) if masked else None

@@ -18,7 +18,7 @@ def make(
     shear=5.0,
     scale=(0.8, 1.25),
     flip=True,
-    separate=False,
+    shared_statistics=False,
 ):
     """CE(labelled) + weight · ‖softmax f(T x) − T softmax f̄(x)‖², f̄ the teacher.
 
@@ -30,7 +30,7 @@ def make(
       decay: of the average, after a warm-up: min(1 − 1/(t + 1), decay) at step t.
       ramp_steps: steps over which the weight grows to its value.
       rotation, shear, scale, flip: of T, see ``local_mi.make``.
-      separate: see ``forward_streams``.
+      shared_statistics: see ``forward_streams``.
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is between 0 and 1, not {decay}")
@@ -51,7 +51,7 @@ def make(
             params["network"],
             [batch.image, view.apply(images)],
             key=student_key,
-            separate=separate,
+            shared_statistics=shared_statistics,
         )
         teacher = jax.nn.softmax(forward(memory["network"], images, key=teacher_key).logits)
         target = jax.lax.stop_gradient(view.apply(teacher))

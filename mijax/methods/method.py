@@ -44,7 +44,8 @@ class Method(NamedTuple):
 
     Attributes:
       loss: ``(params, memory, batch, *, forward, step, key) -> (scalar, Aux)``, where
-        ``forward(network, images, *, key) -> Output`` runs the network in training mode.
+        ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
+        training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
       init: ``(key, network, batch_stats) -> (heads, memory)``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;
         ``step`` counts from 0.

@@ -41,8 +41,8 @@ class StreamNorm(nn.Module):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
             stream_of = np.repeat(np.arange(len(streams)), streams)
             mean, var = mean[stream_of], var[stream_of]
-        factor = scale / jnp.sqrt(var + self.epsilon)
-        factor, offset = factor[:, None, None], (bias - mean * factor)[:, None, None]
+        factor = scale[None] / jnp.sqrt(var + self.epsilon)
+        factor, offset = factor[:, None, None], (bias[None] - mean * factor)[:, None, None]
         return (x * factor + offset).astype(self.dtype)
 
 
@@ -51,7 +51,9 @@ def _statistics(x, streams):
     by_image = jnp.mean(x, axis=(1, 2)), jnp.mean(x * x, axis=(1, 2))
     ends = [sum(streams[: i + 1]) for i in range(len(streams))]
     mean, square = (
-        jnp.stack([jnp.mean(v[end - n : end], axis=0) for n, end in zip(streams, ends, strict=True)])
+        jnp.stack(
+            [jnp.mean(v[end - n : end], axis=0) for n, end in zip(streams, ends, strict=True)]
+        )
         for v in by_image
     )
     return mean, jnp.maximum(square - mean * mean, 0.0)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mijax.models.norm import StreamNorm
+
 
 class UNet(nn.Module):
     """U-Net with BatchNorm and nearest-neighbour upsampling.
@@ -31,13 +33,15 @@ class UNet(nn.Module):
         return 2 ** (len(self.widths) - 1)
 
     @nn.compact
-    def __call__(self, images, *, train):
+    def __call__(self, images, *, train, streams=None):
         """Logits and features of images.
 
         Args:
           images: (b, h, w, c); h and w multiples of ``stride``.
           train: use the statistics of this batch, update the running ones ("batch_stats"
             must then be mutable) and drop out ("dropout" key).
+          streams: counts of images that are normalised apart, see ``StreamNorm``; None for
+            one stream.
 
         Returns:
           Logits (b, h, w, k) float32, and the features by name: ``Conv1`` … ``Conv5`` down
@@ -58,26 +62,23 @@ class UNet(nn.Module):
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
             if level == depth:
                 x = drop(x)
-            x = self._conv(f"Conv{level}a", width, x, train)
-            x = self._conv(f"Conv{level}b", width, x, train)
+            x = self._conv(f"Conv{level}a", width, x, train, streams)
+            x = self._conv(f"Conv{level}b", width, x, train, streams)
             features[f"Conv{level}"] = x
         x = drop(x)
         for level in range(depth, 1, -1):
             width = self.widths[level - 2]
             x = x.repeat(2, axis=1).repeat(2, axis=2)
-            x = self._conv(f"Up{level}", width, x, train)
+            x = self._conv(f"Up{level}", width, x, train, streams)
             x = jnp.concatenate([features[f"Conv{level - 1}"], x], axis=-1)
-            x = self._conv(f"Up_conv{level}a", width, x, train)
-            x = self._conv(f"Up_conv{level}b", width, x, train)
+            x = self._conv(f"Up_conv{level}a", width, x, train, streams)
+            x = self._conv(f"Up_conv{level}b", width, x, train, streams)
             features[f"Up_conv{level}"] = x
         logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="Deconv_1x1")(x)
         return logits, features
 
-    def _conv(self, name, width, x, train):
+    def _conv(self, name, width, x, train, streams):
         init = nn.initializers.he_normal()
         x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=init, name=name)(x)
-        # Linen computes the statistics in float32 whatever dtype is; momentum as in PyTorch.
-        x = nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, dtype=self.dtype, name=f"{name}_norm"
-        )(x)
-        return nn.relu(x)
+        norm = StreamNorm(dtype=self.dtype, name=f"{name}_norm")
+        return nn.relu(norm(x, train=train, streams=streams))

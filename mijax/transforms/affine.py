@@ -12,7 +12,7 @@ def affine_matrix(*, rotation=0.0, shear=0.0, scale=1.0, flip=1.0, translation=0
     Each argument is a scalar or (b,); the two that differ by axis may be (b, 2), rows first.
 
     Args:
-      rotation: degrees; the picture turns by this angle.
+      rotation: degrees; the picture turns by this angle, counter-clockwise on a screen.
       shear: degrees; rows lean by its tangent.
       scale: > 1 magnifies.
       flip: 1 or −1 an axis.

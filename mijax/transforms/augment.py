@@ -35,10 +35,10 @@ def augment(
     affine_key, crop_key, intensity_key = jax.random.split(key, 3)
     count, *size = images.shape[:3]
     shape = tuple(crop or size)
-    slack = (jnp.array(size) - jnp.array(shape)) / 2
+    slack = jnp.array(size) - jnp.array(shape)
     # Whole pixels, so that a crop without a rotation copies the image.
-    corner = jnp.round(jax.random.uniform(crop_key, (count, 2)) * (2 * slack[None]))
-    place = affine_matrix(translation=slack[None] - corner)
+    corner = jax.random.randint(crop_key, (count, 2), 0, slack[None] + 1)
+    place = affine_matrix(translation=slack[None] / 2 - corner)
     turn = sample_affine(affine_key, count, rotation=rotation, shear=shear, scale=scale, flip=flip)
     matrix = jnp.matmul(place, turn, precision=jax.lax.Precision.HIGHEST)
     images = jitter_intensity(intensity_key, warp(images, matrix, shape=shape), **intensity)

@@ -23,11 +23,13 @@ KEY = jax.random.key(0)
 STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": False}
 
 
-def forward(network, images, *, key):
-    centred = images - jnp.mean(images, (0, 1, 2), keepdims=True)
+def forward(network, images, *, key, streams=None):
+    ends = np.cumsum(streams or images.shape[:1])
+    apart = jnp.split(images, ends[:-1])
+    centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])
     logits = jnp.einsum("bhwc,ck->bhwk", centred, network["kernel"])
     logits = logits + network["place"][: images.shape[0], None, None]
-    return Output(logits, {}, {"mean": jnp.mean(images, (0, 1, 2))})
+    return Output(logits, {}, {"mean": jnp.mean(apart[0], (0, 1, 2))})
 
 
 def forward64(network, images):
@@ -158,29 +160,34 @@ def test_supervised(network, batch):
     assert method.copies == 0
 
 
-def streams64(network, *streams, separate=False):
-    if separate:
-        return [forward64(network, x) for x in streams]
+def streams64(network, *streams, shared_statistics=False):
     ends = np.cumsum([len(x) for x in streams])[:-1]
-    return np.split(forward64(network, np.concatenate(streams)), ends)
+    together = np.concatenate(streams)
+    if not shared_statistics:  # what is taken off again is the mean of them all, 0
+        together = np.concatenate([x - x.mean((0, 1, 2)) for x in streams])
+    return np.split(forward64(network, together), ends)
 
 
-@pytest.mark.parametrize("separate", [False, True])
-def test_entropy(separate, network, batch):
-    method = methods.build("entropy", weight=0.3, separate=separate)
-    logits, unlabelled = streams64(network, batch.image, batch.unlabelled, separate=separate)
+@pytest.mark.parametrize("shared", [False, True])
+def test_entropy(shared, network, batch):
+    method = methods.build("entropy", weight=0.3, shared_statistics=shared)
+    logits, unlabelled = streams64(network, batch.image, batch.unlabelled, shared_statistics=shared)
     p = softmax(unlabelled)
     expected = cross_entropy(logits, batch.label) - 0.3 * (p * np.log(p)).sum(-1).mean()
     value, aux = loss_of(method, network, batch)
     assert_allclose(value, expected, rtol=1e-5)
-    seen = batch.image if separate else np.concatenate([batch.image, batch.unlabelled])
+    seen = np.concatenate([batch.image, batch.unlabelled]) if shared else batch.image
     assert_allclose(aux.batch_stats["mean"], seen.mean((0, 1, 2)), rtol=1e-5)
 
 
-def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, separate=False):
+def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, shared=False):
     """Cross-entropy, information and distance for T a magnification by ``factor``."""
     logits, plain, transformed = streams64(
-        network, batch.image, batch.unlabelled, zoom(batch.unlabelled, factor), separate=separate
+        network,
+        batch.image,
+        batch.unlabelled,
+        zoom(batch.unlabelled, factor),
+        shared_statistics=shared,
     )
     p, q = softmax(plain), zoom(softmax(transformed), 1 / factor)
     mask = zoom(zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor), 1 / factor)[..., 0] > 0.999
@@ -198,7 +205,7 @@ def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, separate
 
 
 @pytest.mark.parametrize(
-    ("consistency", "factor", "masked", "separate"),
+    ("consistency", "factor", "masked", "shared"),
     [
         ("kl", 1.0, True, False),
         ("kl", 1.25, True, False),
@@ -206,7 +213,7 @@ def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, separate
         ("mse", 0.8, True, True),
     ],
 )
-def test_local_mi(consistency, factor, masked, separate, network, batch):
+def test_local_mi(consistency, factor, masked, shared, network, batch):
     method = methods.build(
         "local_mi",
         **{**STILL, "scale": (factor, factor)},
@@ -215,10 +222,10 @@ def test_local_mi(consistency, factor, masked, separate, network, batch):
         consistency_weight=3.0,
         consistency=consistency,
         masked=masked,
-        separate=separate,
+        shared_statistics=shared,
     )
     supervised, information, distance = local_mi64(
-        network, batch, consistency, factor=factor, masked=masked, separate=separate
+        network, batch, consistency, factor=factor, masked=masked, shared=shared
     )
     value, aux = loss_of(method, network, batch)
     assert_allclose(aux.logs["cross_entropy"], supervised, rtol=1e-5)
@@ -294,12 +301,12 @@ def teacher():
     }
 
 
-@pytest.mark.parametrize(("factor", "separate"), [(1.0, False), (1.25, True), (0.7, False)])
-def test_mean_teacher(factor, separate, network, teacher, batch):
+@pytest.mark.parametrize(("factor", "shared"), [(1.0, False), (1.25, True), (0.7, False)])
+def test_mean_teacher(factor, shared, network, teacher, batch):
     ranges = {**STILL, "scale": (factor, factor)}
-    method = methods.build("mean_teacher", **ranges, weight=0.7, separate=separate)
+    method = methods.build("mean_teacher", **ranges, weight=0.7, shared_statistics=shared)
     logits, student = streams64(
-        network, batch.image, zoom(batch.unlabelled, factor), separate=separate
+        network, batch.image, zoom(batch.unlabelled, factor), shared_statistics=shared
     )
     target = zoom(softmax(forward64(teacher, batch.unlabelled)), factor)
     mask = zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor)[..., 0] > 0.999

@@ -1,0 +1,175 @@
+"""scores.json and its table: complete, valid JSON, and right by another computation."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mijax.data import Volume
+from mijax.errors import UserError
+from mijax.evaluate import METRICS, evaluate, mean_dsc, score, segment, table
+from mijax.experiment import build, open_data, slice_volume
+from mijax.run import start_run
+
+CLASSES = ("background", "body", "core")
+
+
+def no_constant(name):
+    pytest.fail(f"{name} is not JSON")
+
+
+@pytest.fixture(scope="module")
+def scored(uninterrupted):
+    run = uninterrupted("local_mi")
+    returned = evaluate(run, tell=pytest.fail)
+    written = json.loads((run.folder / "scores.json").read_text(), parse_constant=no_constant)
+    assert written == returned
+    return run, written
+
+
+def test_form_of_scores(scored):
+    run, scores = scored
+    test = json.loads((run.folder / "splits.json").read_text())["test"]
+    log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    validations = {x["step"]: x["validation_dsc"] for x in log if "validation_dsc" in x}
+    best = max(validations, key=lambda step: (validations[step], step))
+    assert scores.keys() == {"last", "best"}
+    assert (scores["last"]["step"], scores["best"]["step"]) == (12, best)
+    for entry in scores.values():
+        assert entry.keys() == {"step", "split", "mean_dsc", "classes", "cases"}
+        assert entry["split"] == "test"
+        assert 0 <= entry["mean_dsc"] <= 1
+        assert list(entry["cases"]) == test
+        assert list(entry["classes"]) == ["body", "core"]
+        for case in entry["cases"].values():
+            assert list(case) == ["body", "core"]
+            assert all(set(values) == {"dsc", "hd95", "assd"} for values in case.values())
+
+
+def assert_means_follow_from_cases(entry):
+    for name, metrics in entry["classes"].items():
+        for metric in METRICS:
+            values = np.array([c[name][metric] for c in entry["cases"].values()], float)
+            defined = values[~np.isnan(values)]  # None became NaN
+            assert metrics[metric]["undefined"] == len(values) - len(defined)
+            if len(defined):
+                np.testing.assert_allclose(metrics[metric]["mean"], defined.sum() / len(defined))
+            else:
+                assert metrics[metric]["mean"] is None
+            if len(defined) > 1:
+                variance = ((defined - defined.mean()) ** 2).sum() / (len(defined) - 1)
+                np.testing.assert_allclose(metrics[metric]["std"], variance**0.5, atol=1e-12)
+            else:
+                assert metrics[metric]["std"] is None
+    dsc = [values["dsc"] for case in entry["cases"].values() for values in case.values()]
+    np.testing.assert_allclose(entry["mean_dsc"], sum(dsc) / len(dsc))
+
+
+def test_means_follow_from_cases(scored):
+    for entry in scored[1].values():
+        assert_means_follow_from_cases(entry)
+
+
+def test_scores_are_those_of_the_label_maps(scored):
+    """The last checkpoint again, DSC counted voxel by voxel."""
+    from mijax.checkpoint import Checkpoints
+
+    run, scores = scored
+    source = open_data(run.config)
+    experiment = build(run.config, classes=source.classes, channels=1)
+    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
+        state = checkpoints.restore(12, experiment.like())
+    volumes = [source.volume(name) for name in scores["last"]["cases"]]
+    predictions = list(segment(experiment, state, volumes, run.config.data))
+    for prediction, volume in zip(predictions, volumes, strict=True):
+        assert prediction.shape == volume.label.shape and prediction.dtype == np.uint8
+        for value, name in enumerate(CLASSES[1:], start=1):
+            p, t = prediction == value, volume.label == value
+            expected = 2 * (p & t).sum() / (p.sum() + t.sum())
+            np.testing.assert_allclose(scores["last"]["cases"][volume.name][name]["dsc"], expected)
+    np.testing.assert_allclose(
+        mean_dsc(predictions, volumes, CLASSES), scores["last"]["mean_dsc"], rtol=1e-6
+    )
+
+
+def test_segment_never_sees_a_label(scored):
+    run, _ = scored
+    source = open_data(run.config)
+    experiment = build(run.config, classes=source.classes, channels=1)
+    state = experiment.init(0)
+    volumes = [source.volume(case.name) for case in source.cases[:3]]
+    hidden = [v._replace(label=None) for v in volumes]
+    pairs = zip(
+        segment(experiment, state, volumes, run.config.data),
+        segment(experiment, state, hidden, run.config.data),
+        strict=True,
+    )
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert slice_volume(hidden[0], run.config.data).label is None
+
+
+# By hand ---------------------------------------------------------------------------------
+
+
+def volume_of(name, label):
+    return Volume(name, np.zeros((*label.shape, 1), np.float32), label, np.diag([1, 1, 2, 1.0]))
+
+
+def cube(value, start, shape=(8, 8, 4)):
+    label = np.zeros(shape, np.uint8)
+    label[start : start + 2, 2:4, 1:3] = value
+    return label
+
+
+@pytest.fixture
+def by_hand():
+    """Case a: body right, core nowhere. Case b: body a voxel off, core missed."""
+    truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2) + cube(2, 5))]
+    return {"last": {"step": 4, "split": "test", **score([cube(1, 2), cube(1, 3)], truth, CLASSES)}}
+
+
+def test_undefined_distances_are_null(by_hand):
+    entry = by_hand["last"]
+    json.dumps(entry, allow_nan=False)
+    assert entry["cases"]["a"] == {
+        "body": {"dsc": 1.0, "hd95": 0.0, "assd": 0.0},
+        "core": {"dsc": 1.0, "hd95": 0.0, "assd": 0.0},  # nowhere in both
+    }
+    assert entry["cases"]["b"]["body"]["dsc"] == 0.5
+    assert entry["cases"]["b"]["body"]["hd95"] == 1.0  # mm
+    assert entry["cases"]["b"]["core"] == {"dsc": 0.0, "hd95": None, "assd": None}
+    assert entry["mean_dsc"] == (1 + 1 + 0.5 + 0) / 4
+    assert entry["classes"]["core"]["hd95"] == {"mean": 0.0, "std": None, "undefined": 1}
+    assert_means_follow_from_cases(entry)
+
+
+def test_table(by_hand):
+    assert table(by_hand).splitlines() == [
+        "2 test cases, mean (standard deviation)",
+        "checkpoint     class  DSC %          HD95 mm               ASSD mm",
+        "last (step 4)  body   75.00 (35.36)  0.50 (0.71)           0.25 (0.35)",
+        "last (step 4)  core   50.00 (70.71)  0.00 [1 undefined]    0.00 [1 undefined]",
+        "last (step 4)  mean   62.50",
+    ]
+
+
+def test_never_defined(by_hand):
+    truth = [volume_of("b", cube(1, 2) + cube(2, 5))]
+    entry = {"step": 1, "split": "validation", **score([0 * cube(1, 2)], truth, CLASSES)}
+    assert entry["classes"]["core"]["assd"] == {"mean": None, "std": None, "undefined": 1}
+    row = table({"last": entry}).splitlines()[2]
+    assert row.split() == ["last", "(step", "1)", "body", "0.00", "undefined", "undefined"]
+
+
+def test_no_checkpoint(tiny, uninterrupted, tmp_path):
+    run = start_run(tmp_path, tiny("supervised"))
+    splits = uninterrupted("local_mi").folder / "splits.json"
+    (tmp_path / "splits.json").write_bytes(splits.read_bytes())
+    with pytest.raises(UserError, match="no sound checkpoint"):
+        evaluate(run, tell=pytest.fail)
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_not_yet_trained(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"splits\.json"):
+        evaluate(start_run(tmp_path, tiny("supervised")), tell=pytest.fail)

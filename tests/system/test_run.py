@@ -1,0 +1,109 @@
+"""The run folder: opened again, refused to another configuration, told apart by name."""
+
+import json
+
+import pytest
+
+from mijax.errors import UserError
+from mijax.run import default_folder, open_run, start_run
+
+
+@pytest.fixture
+def saved(tiny, tmp_path):
+    """Folder of a run that has a checkpoint."""
+    run = start_run(tmp_path / "run", tiny("local_mi"))
+    (run.checkpoints / "4").mkdir(parents=True)
+    return run.folder
+
+
+def test_names_tell_runs_apart(tiny):
+    config = tiny("mean_teacher")
+    assert str(default_folder(config)) == "runs/phantom/mean_teacher-2labelled-seed0"
+    config.data.labelled_cases, config.seed = 0, 3
+    assert str(default_folder(config)) == "runs/phantom/mean_teacher-full-seed3"
+
+
+def test_a_run_opens_as_it_was(saved, tiny):
+    first = json.loads(tiny("local_mi").to_json_best_effort())
+    assert json.loads(open_run(saved).config.to_json_best_effort()) == first
+    assert start_run(saved, tiny("local_mi")).folder == saved
+
+
+def test_contents_of_a_trained_run(uninterrupted):
+    run = uninterrupted("local_mi")
+    names = {path.name for path in run.folder.iterdir()} - {"scores.json"}
+    assert names == {
+        "config.json", "info.json", "splits.json", "metrics.jsonl", "events", "checkpoints",
+    }  # fmt: skip
+    info = run.info()
+    assert info["classes"] == ["background", "body", "core"] and info["channels"] == 1
+    assert info["versions"]["jax"] and info["python"]
+    splits = json.loads((run.folder / "splits.json").read_text())
+    assert {role: len(cases) for role, cases in splits.items()} == {
+        "labelled": 2, "unlabelled": 2, "validation": 2, "test": 2,
+    }  # fmt: skip
+
+
+def test_another_configuration_is_refused_by_its_differences(saved, tiny):
+    config = tiny("local_mi")
+    config.seed, config.method.weight = 1, 0.5
+    with pytest.raises(UserError) as caught:
+        start_run(saved, config)
+    message = str(caught.value)
+    assert "config.seed is 0 there and 1 here" in message
+    assert "config.method.weight is 30.0 there and 0.5 here" in message
+    assert "--workdir" in message and str(saved) in message and "\n" not in message
+    with pytest.raises(UserError, match=r"config.method.name is 'local_mi' there"):
+        start_run(saved, tiny("supervised"))
+
+
+def test_where_the_data_lies_is_no_difference(saved, tiny):
+    config = tiny("local_mi")
+    config.cache, config.data.dir = "elsewhere", "moved"
+    assert start_run(saved, config).config.data.dir == "moved"
+
+
+def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
+    run = start_run(tmp_path, tiny("local_mi"))
+    (tmp_path / "splits.json").write_text("{}")
+    start_run(tmp_path, tiny("local_mi"))
+    assert (tmp_path / "splits.json").exists()  # the same one goes on
+    run = start_run(tmp_path, tiny("local_mi", seed=5))
+    assert open_run(run.folder).config.seed == 5
+    assert not (tmp_path / "splits.json").exists()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_are_finite(tiny, tmp_path, value):
+    with pytest.raises(UserError, match=r"config\.method\.weight is (inf|nan): must be a finite"):
+        start_run(tmp_path / "run", tiny("local_mi", **{"method.weight": value}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_not_a_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run"):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '{"seed": 0', "\0"])
+def test_damaged_configuration(saved, tiny, content):
+    (saved / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"cannot read .*config\.json"):
+        open_run(saved)
+    with pytest.raises(UserError, match=r"cannot read .*config\.json"):
+        start_run(saved, tiny("local_mi"))
+
+
+def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("")
+    for folder in (file, file / "run"):
+        with pytest.raises(UserError, match=f"cannot write to {folder}"):
+            start_run(folder, tiny("local_mi"))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(UserError, match="cannot write to .*: Permission denied"):
+        start_run(tmp_path / "new", tiny("local_mi"))
