@@ -41,10 +41,12 @@ def get_config(method):
                 # volumes to slices
                 "plane": "axial",
                 "size": (256, 256),
-                "fit": "pad",  # or resize
+                "fit": "pad",  # or crop (or pad, as need be), or resize
                 "spacing": placeholder(float),  # in-plane mm to resample to first
                 "intensity": "percentile",  # or minmax, zscore, window
                 "window": (-160.0, 240.0),  # native units, for intensity=window
+                "percentiles": (1.0, 99.0),  # for intensity=percentile
+                "bias_correction": False,  # N4, for MRI; seconds a volume, once, then stored
             },
             # of labelled and unlabelled training slices alike
             "augmentation": {

@@ -9,19 +9,22 @@ from configs import common
 def get_config(method="local_mi"):
     config = common.get_config(method)
     config.name = "hippocampus"
-    config.steps = 1500
+    config.steps = 1000
+    config.labelled_batch = 8
+    config.unlabelled_batch = 8
     config.evaluate_every = 250
     data = config.data
     data.size = (48, 64)
     data.labelled_cases = 2
     data.validation_cases = 20
     data.test_cases = 60
-    # Intensity scales differ by orders of magnitude between scanners, noise and position little.
-    data.intensity = "percentile"
+    # Scales differ by orders of magnitude between volumes, from 0–255 to 1.7 million.
+    data.intensity = "zscore"
     augmentation = config.augmentation
-    augmentation.rotation = 15.0
-    augmentation.scale = (0.85, 1.18)
-    augmentation.brightness = 0.1
-    augmentation.contrast = 0.2
-    augmentation.gamma = 0.2
+    augmentation.rotation = 30.0
+    augmentation.shear = 10.0
+    augmentation.scale = (0.7, 1.4)
+    augmentation.brightness = 0.4
+    augmentation.contrast = 0.4
+    augmentation.noise = 0.05
     return config

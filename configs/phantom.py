@@ -9,16 +9,18 @@ from configs import common
 def get_config(method="local_mi"):
     config = common.get_config(method)
     config.name = "phantom"
-    config.steps = 600
-    config.log_every = 50
-    config.evaluate_every = 150
+    config.steps = 400
+    config.warmup_steps = 20
+    config.evaluate_every = 200
     config.model.widths = (8, 16, 32, 64)
+    if method == "mean_teacher":
+        config.method.decay = 0.99  # 0.999 averages over more steps than there are
     data = config.data
     data.source = "phantom"
     data.patients = 60
     data.seed = 0
-    data.shape = (64, 64, 8)
-    data.size = (64, 64)
+    data.shape = (48, 48, 8)
+    data.size = (48, 48)
     data.labelled_cases = 2
     data.validation_cases = 6
     data.test_cases = 12

@@ -1,5 +1,6 @@
 """What the commands share: flags to one clean line, errors to one clean line, the cache."""
 
+import functools
 import re
 import sys
 import traceback
@@ -12,12 +13,15 @@ from mijax.errors import UserError
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 
 
-def run(main):
+def run(main, *, arguments=False):
     """Runs ``main(argv)`` as a command, with the flags of absl.
 
     A mistake in the flags or in the input ends in one line on stderr and exit code 2 or 1.
+    With ``arguments`` the command takes some besides its flags, in any order with them.
     """
-    app.run(lambda argv: _main(main, argv), flags_parser=_parse)
+    flags.FLAGS.set_gnu_getopt(arguments)
+    parse = functools.partial(_parse, arguments=arguments)
+    app.run(lambda argv: _main(main, argv), flags_parser=parse)
 
 
 def tell(line):
@@ -50,10 +54,10 @@ def _main(main, argv):
     except OSError as error:  # a full disk, a folder that became read-only
         fail(_last_line(error), code=1)
     except KeyboardInterrupt:
-        fail("interrupted; the same command goes on from the last checkpoint", code=130)
+        fail("interrupted; the same command goes on with what is not done", code=130)
 
 
-def _parse(argv):
+def _parse(argv, *, arguments):
     try:
         rest = flags.FLAGS(argv)
     except SystemExit:  # absl's --help, which it counts as a failure
@@ -62,7 +66,7 @@ def _parse(argv):
         fail(str(error))
     except Exception as error:  # a configuration file is a program and fails in every way
         fail(_flag_error(error))
-    if rest[1:]:
+    if rest[1:] and not arguments:
         fail(f"does not know what to do with {' '.join(rest[1:])}")
     return rest
 

@@ -12,7 +12,6 @@ from absl import flags
 from mijax import commands
 from mijax.errors import UserError
 from mijax.metrics import dice, surface_distances
-from mijax.predict import predict_stacks
 
 METRICS = ("dsc", "hd95", "assd")
 
@@ -78,22 +77,10 @@ def evaluate(run, *, tell):
 
 def segment(experiment, state, volumes, data):
     """Yields the label map (x, y, z) of each volume, on its native grid."""
-    from mijax.data import to_native
-    from mijax.experiment import slice_volume
+    from mijax.inference import most_probable, predict_volumes
 
-    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
-    # One volume at a time: a CT is hundreds of megabytes.
-    grids = []
-
-    def stacks():
-        for volume in volumes:
-            slices = slice_volume(volume._replace(label=None), data)
-            grids.append(slices.grid)
-            yield slices.image
-
-    stream = predict_stacks(experiment.predict, variables, stacks(), batch=experiment.predict_batch)
-    for index, probs in enumerate(stream):
-        yield to_native(probs, grids[index]).argmax(-1).astype(np.uint8)
+    stream = predict_volumes(experiment, state, volumes, data, stored=True)
+    yield from map(most_probable, stream)
 
 
 def mean_dsc(predictions, volumes, classes):

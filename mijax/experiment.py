@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax import methods, parallel
-from mijax.data import open_source, to_slices
+from mijax.data import correct_bias, open_source, to_slices
 from mijax.errors import UserError
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
@@ -16,7 +16,7 @@ from mijax.transforms import check_ranges
 
 _OWN_KEYS = {  # of config.data; any other is an option of its source
     "source", "dir", "splits", "split_seed", "labelled_cases", "validation_cases", "test_cases",
-    "size", "fit", "spacing", "plane", "intensity", "window",
+    "size", "fit", "spacing", "plane", "intensity", "window", "percentiles",
 }  # fmt: skip
 
 _LEAST = {
@@ -37,6 +37,7 @@ class Experiment(NamedTuple):
       train_step: number of steps → jitted train step of so many.
       predict: ``(variables, images) -> probs``, jitted.
       predict_batch: images a call of ``predict``.
+      stride: height and width of an image are multiples of it.
     """
 
     mesh: Any
@@ -46,6 +47,7 @@ class Experiment(NamedTuple):
     train_step: Callable
     predict: Callable
     predict_batch: int
+    stride: int
 
     def like(self):
         """Shapes and shardings of a ``TrainState``, to restore one."""
@@ -108,6 +110,7 @@ def build(config, *, classes, channels, devices=None):
         train_step=train_step,
         predict=jax.jit(predict, out_shardings=replicated),
         predict_batch=-(-config.predict_batch // mesh.size) * mesh.size,
+        stride=model.stride,
     )
 
 
@@ -118,8 +121,18 @@ def open_data(config):
     return open_source(data.source, directory=data.dir, cache=f"{config.cache}/data", **options)
 
 
-def slice_volume(volume, data):
-    """``data.to_slices`` of a volume as ``config.data`` says."""
+def slice_volume(volume, data, *, stored=True, multiple=None):
+    """``data.to_slices`` of a volume as ``config.data`` says.
+
+    Args:
+      volume: ``Volume``.
+      data: ``config.data``.
+      stored: whether it comes from ``open_data``, which stores images without their bias field;
+        that of a new scan is corrected here, which takes seconds.
+      multiple: as there.
+    """
+    if data.bias_correction and not stored:
+        volume = correct_bias(volume)
     intensity = data.window if data.intensity == "window" else data.intensity
     return to_slices(
         volume,
@@ -128,6 +141,8 @@ def slice_volume(volume, data):
         spacing=data.spacing,
         plane=data.plane,
         intensity=intensity,
+        percentiles=data.percentiles,
+        multiple=multiple,
     )
 
 

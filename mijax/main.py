@@ -14,13 +14,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
 )
 flags.adopt_module_key_flags(commands)
+_REPORT = flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 
 
 def main(argv):
     """Trains the run, or goes on with it, and scores it."""
-    from mijax.evaluate import evaluate, table
     from mijax.run import default_folder, open_run, start_run
-    from mijax.train import train
 
     if _CONFIG.value is not None:
         run = start_run(commands.WORKDIR.value or default_folder(_CONFIG.value), _CONFIG.value)
@@ -28,10 +27,32 @@ def main(argv):
         run = open_run(commands.WORKDIR.value)
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
+
+    from mijax.evaluate import evaluate, table
+    from mijax.train import train  # takes seconds to import
+
     commands.use_compilation_cache(run.config.cache)
     commands.tell(f"run folder: {run.folder}")
     train(run, tell=commands.tell)
     print(table(evaluate(run, tell=commands.tell)))
+    if _REPORT.value:
+        _report(run)
+
+
+def _report(run):
+    """Writes RUN/report. What goes wrong there is told: the run itself is done and scored."""
+    import jax
+
+    if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
+        commands.tell(f"python -m mijax.report {run.folder} --output FOLDER makes a report")
+        return
+    try:
+        from mijax.report import make_report
+
+        page = make_report([run.folder], run.folder / "report", tell=commands.tell)
+        commands.tell(f"report: {page}")
+    except Exception as error:
+        commands.tell(f"no report ({type(error).__name__}: {error})")
 
 
 if __name__ == "__main__":

@@ -1,45 +1,226 @@
-"""Class probabilities of slices, in full batches."""
+"""Label maps of new scans: python -m mijax.predict --workdir RUN --input SCANS --output FOLDER
 
+SCANS is a file (NIfTI, MetaImage or NRRD) or a folder of them; CASE.nii.gz gives
+FOLDER/CASE.nii.gz, on the same grid. A run of several channels takes 4-D files, or one file a
+channel: CASE_0000.nii.gz, CASE_0001.nii.gz, … in one folder. The run folder is all it needs.
+
+From Python, the same with arrays: ``predict.predict(run, image, affine)``.
+"""
+
+import contextlib
+import itertools
+import sys
 from collections import deque
+from pathlib import Path
 
 import numpy as np
+from absl import flags
+
+from mijax import commands
+from mijax.errors import UserError
 
 
-def predict_stacks(predict, variables, stacks, *, batch):
-    """Yields the class probabilities of each stack of slices.
+def main(argv):
+    """Predicts the scans of the command line."""
+    from mijax.run import open_run
 
-    Batches are filled across stacks and only the last one is padded, so that the network
-    sees one shape and the device no idle rows.
+    values = flags.FLAGS
+    for name in ("workdir", "input", "output"):
+        if not values[name].value:
+            commands.fail("needs --workdir RUN, --input FILE or FOLDER, and --output FOLDER")
+    run = open_run(values.workdir)
+    commands.use_compilation_cache(run.config.cache)
+    done, failed = predict_files(
+        run,
+        values.input,
+        values.output,
+        checkpoint=values.checkpoint,
+        probabilities=values.probabilities,
+        overwrite=values.overwrite,
+        tell=commands.tell,
+    )
+    if failed:
+        total = len(done) + len(failed)
+        commands.fail(f"{len(done)} of {total} done; failed: {', '.join(failed)}", code=1)
+    commands.tell(f"{len(done)} of {len(done)} done, in {values.output}")
+
+
+def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
+    """Label maps of images that are arrays, by the network of a run folder.
+
+        labels = predict("runs/spleen/local_mi-4labelled-seed0", ct, affine)
+
+    Intensities are those of the files that the run was trained on (Hounsfield units, say):
+    the preprocessing of the run is applied here. Several images in one call share the time
+    to load and to compile, and full batches.
 
     Args:
-      predict: ``(variables, (batch, h, w, c)) -> (batch, h, w, k)``.
-      variables: passed on.
-      stacks: iterable of (n, h, w, c) float32, n may differ.
-      batch: slices a call.
+      folder: of the run.
+      images: (x, y, z), or (x, y, z, c) for c channels; or a list of such arrays, of any shapes.
+      affines: (4, 4) from voxel indices to millimetres, RAS+ as in nibabel; or a list of such.
+      checkpoint: "best" (by validation DSC) or "last".
+      probabilities: return class probabilities instead of labels.
 
-    Yields:
-      (n, h, w, k) float32, in the order of the stacks.
+    Returns:
+      (x, y, z) uint8, values as in the run's info.json; with ``probabilities``
+      (x, y, z, k) float32, which sum to 1 over the k classes. A list of such for lists.
+
+    Raises:
+      UserError: no such run, or an image or affine that it cannot take.
     """
-    sizes, images, probs = deque(), [], []
+    from mijax.data import Volume
+    from mijax.inference import most_probable, predict_volumes, restore
+    from mijax.run import open_run
 
-    def run(rows):
-        waiting = np.concatenate(images)
-        chunk, images[:] = waiting[:rows], [waiting[rows:]]
-        padding = [(0, batch - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
-        probs.append(np.asarray(predict(variables, np.pad(chunk, padding)))[: len(chunk)])
+    one = not isinstance(images, list | tuple)
+    images, affines = ([images], [affines]) if one else (images, affines)
+    if len(images) != len(affines):
+        raise UserError(f"{len(images)} images, but {len(affines)} affines")
+    run = open_run(folder)
+    channels = run.info()["channels"]
+    volumes = [
+        Volume(f"image {i}", _checked_image(image, channels), None, _checked_affine(affine))
+        for i, (image, affine) in enumerate(zip(images, affines, strict=True))
+    ]
+    experiment, state = restore(run, checkpoint=checkpoint, tell=commands.tell)
+    stream = predict_volumes(experiment, state, volumes, run.config.data, stored=False)
+    results = [probs if probabilities else most_probable(probs) for probs in stream]
+    return results[0] if one else results
 
-    def finished():
-        while sizes and probs and sum(map(len, probs)) >= sizes[0]:
-            done = np.concatenate(probs)
-            probs[:] = [done[sizes[0] :]]
-            yield done[: sizes.popleft()]
 
-    for stack in stacks:
-        sizes.append(len(stack))
-        images.append(stack)
-        while sum(map(len, images)) >= batch:
-            run(batch)
-        yield from finished()
-    while sum(map(len, images)) or (sizes and not probs):  # or nothing but empty stacks
-        run(batch)
-    yield from finished()
+def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, tell):
+    """Writes the label maps of a file or of a folder of scans.
+
+    A label map has the grid and the file format family of its scan. A file that cannot be
+    read is told of and passed over.
+
+    Args:
+      run: ``run.Run``.
+      source: an image file, or a folder of them, see ``data.scans.find_scans``.
+      output: folder to write to, created where it is missing.
+      checkpoint: "best" or "last".
+      probabilities: also write CASE_probabilities.nii.gz, (x, y, z, k) float32.
+      overwrite: whether existing files may be replaced.
+      tell: called with a line about each scan.
+
+    Returns:
+      Names of the cases that are done, and of those that failed.
+
+    Raises:
+      UserError: before anything is done, if there is no scan or no sound checkpoint, or a file
+        to be written exists.
+    """
+    from mijax.data.imagewriter import write_image
+    from mijax.data.scans import find_scans, read_scan
+
+    source, output = Path(source), Path(output)
+    channels = run.info()["channels"]
+    scans = find_scans(source, channels=channels)
+    _check_outputs(source, scans, output, probabilities, overwrite)
+
+    from mijax.inference import most_probable, predict_volumes, restore  # takes seconds
+
+    experiment, state = restore(run, checkpoint=checkpoint, tell=tell)
+    done, failed, at_work = [], [], deque()
+    output.mkdir(parents=True, exist_ok=True)
+    with _progress(len(scans), tell) as progress:
+
+        def volumes():
+            for scan in scans:
+                try:
+                    volume = read_scan(scan, channels=channels)
+                except UserError as error:
+                    failed.append(scan.name)
+                    progress(f"failed: {error}", failed=True)
+                    continue
+                at_work.append(scan)
+                yield volume
+
+        stream = predict_volumes(experiment, state, volumes(), run.config.data, stored=False)
+        for probs in stream:
+            scan = at_work.popleft()
+            path, soft = _outputs(scan, output)
+            if probabilities:
+                write_image(soft, probs, reference=scan.images[0])
+            write_image(path, most_probable(probs), reference=scan.images[0])
+            done.append(scan.name)
+            progress(str(path))
+    return done, failed
+
+
+def _outputs(scan, output):
+    """Paths of the label map and of the probabilities of a scan."""
+    from mijax.data.imagewriter import label_ending
+
+    ending = label_ending(scan.images[0])
+    return output / f"{scan.name}{ending}", output / f"{scan.name}_probabilities.nii.gz"
+
+
+def _check_outputs(source, scans, output, probabilities, overwrite):
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; --output is a folder")
+    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(f"{output} holds the scans; choose another folder for the label maps")
+    paths = [path for scan in scans for path in _outputs(scan, output)[: 1 + probabilities]]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"{path} would be written for two cases; rename one")
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+        raise UserError(f"{there[0]} exists already{more}; --overwrite replaces it")
+
+
+def _checked_image(image, channels):
+    image = np.asarray(image)
+    image = image[..., None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[3] != channels or 0 in image.shape:
+        raise UserError(f"image of shape {image.shape}; (x, y, z, {channels}) is needed")
+    if image.dtype.kind not in "biuf" or not np.isfinite(image).all():
+        raise UserError(f"image of type {image.dtype}: must be finite real numbers")
+    return image.astype(np.float32)
+
+
+def _checked_affine(affine):
+    affine = np.asarray(affine, np.float64)
+    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise UserError("an affine is a regular (4, 4) matrix")
+    return affine
+
+
+@contextlib.contextmanager
+def _progress(total, tell):
+    """``advance(line, failed=False)`` after each scan: a bar on a terminal, else a line."""
+    if not sys.stderr.isatty():
+        count = itertools.count(1)
+        yield lambda line, failed=False: tell(f"{next(count)}/{total} {line}")
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:  # lines on stderr go above it
+        task = bar.add_task("predict", total=total)
+
+        def advance(line, failed=False):
+            if failed:
+                tell(line)
+            else:
+                bar.update(task, description=Path(line).name)
+            bar.advance(task)
+
+        yield advance
+
+
+def _define_flags():
+    # Not at import: other commands, which are free to import this one, have an --output too.
+    flags.adopt_module_key_flags(commands)
+    flags.DEFINE_string("input", None, "scan, or folder of scans")
+    flags.DEFINE_string("output", None, "folder of the label maps, created where missing")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
+    flags.DEFINE_bool("probabilities", False, "also write CASE_probabilities.nii.gz")
+    flags.DEFINE_bool("overwrite", False, "replace files that exist in --output")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    commands.run(main)

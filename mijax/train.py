@@ -100,7 +100,7 @@ def load_training_set(source, splits, config, experiment):
         if not splits.unlabelled:
             raise UserError(
                 f"method {config.method.name} learns from unlabelled cases and there are none; "
-                "lower config.data.labelled_cases (0 takes all)"
+                "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
             )
         volumes = (source.volume(name)._replace(label=None) for name in splits.unlabelled)
         unlabelled = np.concatenate([slice_volume(v, config.data).image for v in volumes])

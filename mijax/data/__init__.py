@@ -3,6 +3,7 @@
 Knows nothing of JAX. TFDS is imported only when a source is opened.
 """
 
+from mijax.data.bias import correct_bias
 from mijax.data.slices import Grid, Slices, to_native, to_slices
 from mijax.data.source import Source, open_source
 from mijax.data.splits import Splits, check_splits, draw_splits, read_splits, write_splits
@@ -16,6 +17,7 @@ __all__ = [
     "Splits",
     "Volume",
     "check_splits",
+    "correct_bias",
     "draw_splits",
     "open_source",
     "read_splits",

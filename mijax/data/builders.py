@@ -111,7 +111,25 @@ class Phantom(VolumeBuilder, skip_registration=True):
     DESCRIPTION = "Volumes drawn from a seed."
 
 
-BUILDERS = {"msd": Msd, "nnunet": Nnunet, "phantom": Phantom}
+class Acdc(VolumeBuilder, skip_registration=True):
+    """The two annotated frames of each patient of ACDC."""
+
+    DESCRIPTION = "ACDC: short-axis MRI of the heart at the end of diastole and of systole."
+
+
+class Promise12(VolumeBuilder, skip_registration=True):
+    """PROMISE12, one volume a patient."""
+
+    DESCRIPTION = "PROMISE12: transversal T2 MRI of the prostate."
+
+
+BUILDERS = {
+    "acdc": Acdc,
+    "msd": Msd,
+    "nnunet": Nnunet,
+    "phantom": Phantom,
+    "promise12": Promise12,
+}
 
 
 def split_name(index: int) -> str:

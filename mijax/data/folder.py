@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mijax.data.imagefile import check_same_geometry, read_image
+from mijax.data.imagefile import check_same_geometry, files_of, read_image
 from mijax.data.layout import Entry, read_layout
 from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
@@ -30,17 +31,49 @@ def folder_recipe(
         raise UserError("no data folder given; pass --config.data.dir=FOLDER")
     root = Path(directory).expanduser()
     layout = read_layout(root, kind=kind, patient_pattern=patient_pattern, test_images=test_images)
-    entries = {entry.case.name: entry for entry in layout.entries}
-
-    def read(name: str) -> Volume:
-        return read_volume(entries[name], classes=layout.classes, channels=layout.channels)
-
-    return Recipe(
+    return entries_recipe(
+        root,
+        layout.entries,
         builder=layout.kind,
-        key=f"{root.resolve().name}-{_fingerprint(root, layout.entries)}",
         classes=layout.classes,
         channels=layout.channels,
-        cases=tuple(entry.case for entry in layout.entries),
+        description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
+    )
+
+
+def entries_recipe(
+    root: Path,
+    entries: Sequence[Entry],
+    *,
+    builder: str,
+    classes: tuple[str, ...],
+    channels: int,
+    description: str = "",
+) -> Recipe:
+    """The recipe of cases whose files are known.
+
+    Args:
+      root: the folder that all files are in.
+      entries: sorted by case.
+      builder: the name of the builder class.
+      classes: names, background first.
+      channels: of every image.
+      description: a text that the content depends on as well.
+
+    Raises:
+      UserError: a MetaImage header without the file of its voxels.
+    """
+    by_name = {entry.case.name: entry for entry in entries}
+
+    def read(name: str) -> Volume:
+        return read_volume(by_name[name], classes=classes, channels=channels)
+
+    return Recipe(
+        builder=builder,
+        key=f"{root.resolve().name}-{_fingerprint(root, entries, description)}",
+        classes=classes,
+        channels=channels,
+        cases=tuple(entry.case for entry in entries),
         read=read,
     )
 
@@ -51,7 +84,7 @@ def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Vol
     Raises:
       UserError: the first file that is unreadable or does not fit, and why.
     """
-    image, affine = _read_channels(entry.images, channels)
+    image, affine = read_channels(entry.images, channels)
     label = None
     if entry.label is not None:
         label, label_affine = read_image(entry.label)
@@ -63,15 +96,22 @@ def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Vol
     return Volume(entry.case.name, image, label, affine)
 
 
-def _read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y, z, c) float32 from one file of c channels or c files of one."""
+def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """One image from one file of c channels or c files of one.
+
+    Returns:
+      (x, y, z, c) float32, finite, and the (4, 4) affine to millimetres, RAS+.
+
+    Raises:
+      UserError: the first file that is unreadable or does not fit, and why.
+    """
     per_file = channels // len(paths)
     parts = []
     for path in paths:
         values, affine = read_image(path)
         values = values[..., None] if values.ndim == 3 else values
         if values.shape[3] != per_file:
-            raise UserError(f"{path}: {values.shape[3]} channels; dataset.json names {per_file}")
+            raise UserError(f"{path}: {values.shape[3]} channels; {per_file} needed")
         with np.errstate(over="ignore"):  # what overflows is found by the next line
             values = values.astype(np.float32)
         if not np.isfinite(values).all():
@@ -90,18 +130,17 @@ def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np
     if wrong.size:
         raise UserError(
             f"{path}: label value {wrong[0]:g} is none of the {len(classes)} classes "
-            f"(0 to {len(classes) - 1}) of dataset.json"
+            f"(0 to {len(classes) - 1})"
         )
     return values.astype(np.uint8)
 
 
-def _fingerprint(root: Path, entries: tuple[Entry, ...]) -> str:
+def _fingerprint(root: Path, entries: Sequence[Entry], description: str) -> str:
     """Changes when a file of the data set is added, removed or rewritten, or a case is renamed."""
     files = [path for entry in entries for path in (*entry.images, entry.label) if path]
     stamps = [
         (path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files
+        for path in (part for file in files for part in files_of(file))
     ]
-    description = (root / "dataset.json").read_text(encoding="utf-8-sig")
     content = json.dumps([stamps, [entry.case for entry in entries], description])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -7,40 +7,58 @@ import numpy as np
 from mijax.errors import UserError
 
 
-def normalise(image: np.ndarray, *, intensity: str | Sequence[float]) -> np.ndarray:
+def normalise(
+    image: np.ndarray,
+    *,
+    intensity: str | Sequence[float],
+    percentiles: Sequence[float] = (1.0, 99.0),
+) -> np.ndarray:
     """Rescales a volume's intensities; each channel by itself, a constant one to 0.
 
     Args:
       image: (..., c), finite.
-      intensity: "minmax": the range to [0, 1]. "percentile": percentiles 1 and 99 to 0 and 1,
+      intensity: "minmax": the range to [0, 1]. "percentile": two percentiles to 0 and 1,
         clipped. "zscore": mean 0, standard deviation 1. (low, high): that window, in the image's
         own units, to [0, 1], clipped.
+      percentiles: which two, for intensity="percentile".
 
     Returns:
       (..., c) float32.
 
     Raises:
-      UserError: any other ``intensity``.
+      UserError: any other ``intensity``, or percentiles that are none.
     """
-    scale = _scale(intensity)
+    scale = _scale(intensity, percentiles)
     channels = [scale(image[..., c].astype(np.float64)) for c in range(image.shape[-1])]
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
-def _scale(intensity):
-    if isinstance(intensity, str):
-        if intensity not in _SCALES:
+def _scale(intensity, percentiles):
+    if not isinstance(intensity, str):
+        low, high = _two_numbers(intensity)
+        if not low < high:
+            raise UserError(f"data.intensity={intensity!r}: a window is two numbers, low < high")
+        return lambda values: _to_unit(values, low, high)
+    if intensity == "percentile":
+        first, last = _two_numbers(percentiles)
+        if not 0 <= first < last <= 100:
             raise UserError(
-                f"data.intensity={intensity!r}: must be one of {', '.join(_SCALES)}, or (low, high)"
+                f"data.percentiles={percentiles!r}: must be two numbers, 0 ≤ first < last ≤ 100"
             )
-        return _SCALES[intensity]
+        return lambda values: _percentile(values, first, last)
+    if intensity not in _SCALES:
+        names = ", ".join(sorted((*_SCALES, "percentile")))
+        raise UserError(f"data.intensity={intensity!r}: must be one of {names}, or (low, high)")
+    return _SCALES[intensity]
+
+
+def _two_numbers(pair) -> tuple[float, float]:
+    """As floats; what is no pair of numbers as NaN, which no comparison holds for."""
     try:
-        low, high = (float(bound) for bound in intensity)
+        low, high = (float(bound) for bound in pair)
     except (TypeError, ValueError):
-        low, high = 0.0, 0.0
-    if not low < high:
-        raise UserError(f"data.intensity={intensity!r}: a window is two numbers, low < high")
-    return lambda values: _to_unit(values, low, high)
+        return np.nan, np.nan
+    return low, high
 
 
 def _to_unit(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -53,8 +71,8 @@ def _minmax(values: np.ndarray) -> np.ndarray:
     return _to_unit(values, values.min(), values.max())
 
 
-def _percentile(values: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(values, (1, 99))
+def _percentile(values: np.ndarray, first: float, last: float) -> np.ndarray:
+    low, high = np.percentile(values, (first, last))
     # An image that is nearly all background has equal percentiles, yet something to show.
     return _to_unit(values, low, high) if low < high else _minmax(values)
 
@@ -65,4 +83,4 @@ def _zscore(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
 
 
-_SCALES = {"minmax": _minmax, "percentile": _percentile, "zscore": _zscore}
+_SCALES = {"minmax": _minmax, "zscore": _zscore}

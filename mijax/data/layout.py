@@ -28,6 +28,20 @@ class Layout(NamedTuple):
     entries: tuple[Entry, ...]
 
 
+def find_root(directory: str, *, name: str, advice: str) -> Path:
+    """The folder of a data set that only its user can download.
+
+    Raises:
+      UserError: none given, or not there; ends in the advice.
+    """
+    if not directory:
+        raise UserError(f"no {name} folder given; {advice}")
+    root = Path(directory).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {advice}")
+    return root
+
+
 def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: bool) -> Layout:
     """Lists a folder without opening an image.
 

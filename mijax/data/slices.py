@@ -12,7 +12,7 @@ from mijax.data.volume import Volume
 from mijax.errors import UserError
 
 _PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that is cut across
-_FITS = ("pad", "resize")
+_FITS = ("pad", "crop", "resize")
 
 
 class Grid(NamedTuple):
@@ -23,7 +23,8 @@ class Grid(NamedTuple):
       orientation: (3, 2) for each axis as it came, the RAS+ axis it is nearest to and its sign.
       axis: the RAS+ axis across the slices.
       plane: (2,) native voxels of a slice, in RAS+ order.
-      window: (top, left, height, width) pixels of a slice that show the volume.
+      window: (top, left, height, width) pixels where a slice shows the volume; with fit="crop"
+        they may reach beyond the slice.
     """
 
     shape: tuple[int, int, int]
@@ -55,6 +56,8 @@ def to_slices(
     spacing: float | None,
     plane: str,
     intensity: str | Sequence[float],
+    percentiles: Sequence[float] = (1.0, 99.0),
+    multiple: int | None = None,
 ) -> Slices:
     """Cuts a volume into 2-D slices of one size.
 
@@ -66,13 +69,18 @@ def to_slices(
     Args:
       volume: as it came.
       size: h and w, one number for both or two.
-      fit: "pad" with zeros on all sides, or "resize".
+      fit: "pad" with zeros on all sides; "crop": the same, and an axis that exceeds ``size`` is
+        cut on both sides; or "resize".
       spacing: millimetres a pixel to resample to before the fit; None keeps the native one.
       plane: "axial", "coronal" or "sagittal".
       intensity: see ``intensity.normalise``; over the whole volume, before resampling.
+      percentiles: likewise.
+      multiple: with fit="pad", an axis of a slice that exceeds ``size`` is padded to the next
+        multiple of this, so that nothing is cut off; None refuses it.
 
     Raises:
-      UserError: an unknown option, or a slice that is larger than ``size`` with fit="pad".
+      UserError: an unknown option, or a slice that is larger than ``size`` with fit="pad" and
+        no ``multiple``.
     """
     height, width = _check_options(size, fit, spacing, plane)
     axis = _PLANES[plane]
@@ -85,22 +93,25 @@ def to_slices(
         target = tuple(
             max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)
         )
-    if fit == "pad":
+    if fit == "resize":
+        window = (0, 0, height, width)
+    else:
+        if fit == "pad" and multiple is not None:
+            height = max(height, -(-target[0] // multiple) * multiple)
+            width = max(width, -(-target[1] // multiple) * multiple)
         top, left = (height - target[0]) // 2, (width - target[1]) // 2
-        if top < 0 or left < 0:
+        if fit == "pad" and min(top, left) < 0:
             raise UserError(
                 f"case {volume.name}: slices of {target[0]}×{target[1]} exceed data.size "
-                f"{height}×{width}; raise data.size or use data.fit=resize"
+                f"{height}×{width}; raise data.size or use data.fit=resize or crop"
             )
         window = (top, left, *target)
-    else:
-        window = (0, 0, height, width)
 
     def fitted(values: np.ndarray, order: int) -> np.ndarray:
         values = _resize(_cut(values, orientation, axis), target, order)
         return _pad(_resize(values, window[2:], order), window, (height, width))
 
-    image = fitted(normalise(volume.image, intensity=intensity), 1)
+    image = fitted(normalise(volume.image, intensity=intensity, percentiles=percentiles), 1)
     label = None if volume.label is None else fitted(volume.label[..., None], 0)[..., 0]
     grid = Grid(
         shape=volume.image.shape[:3],
@@ -115,8 +126,9 @@ def to_slices(
 def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     """Class probabilities of slices on the native grid of their volume.
 
-    Cuts the padding away, interpolates linearly in the plane to the native pixels, stacks, and
-    undoes the reorientation. Sums over classes stay what they were.
+    Cuts the padding away, makes background of what fit="crop" had cut away, interpolates
+    linearly in the plane to the native pixels, stacks, and undoes the reorientation. Sums over
+    classes stay what they were.
 
     Args:
       values: (n, h, w, k), as the slices of ``to_slices``.
@@ -125,8 +137,13 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     Returns:
       (x, y, z, k) float32.
     """
-    top, left, height, width = grid.window
-    values = np.asarray(values, np.float32)[:, top : top + height, left : left + width]
+    inside, shown = _overlap(grid.window, values.shape[1:3])
+    values = np.asarray(values, np.float32)[:, *inside]
+    if values.shape[1:3] != grid.window[2:]:
+        whole = np.zeros((len(values), *grid.window[2:], values.shape[3]), np.float32)
+        whole[..., 0] = 1
+        whole[:, *shown] = values
+        values = whole
     volume = np.moveaxis(_resize(values, grid.plane, 1), 0, grid.axis)
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, np.array(grid.orientation, float))
@@ -167,8 +184,17 @@ def _resize(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
 
 
 def _pad(values: np.ndarray, window: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
-    """(n, height, width, c) placed at its window in zeros of (n, *shape, c)."""
-    top, left, height, width = window
+    """(n, height, width, c) at its window in zeros of (n, *shape, c), cut where it ends."""
+    inside, shown = _overlap(window, shape)
     result = np.zeros((len(values), *shape, values.shape[3]), values.dtype)
-    result[:, top : top + height, left : left + width] = values
+    result[:, *inside] = values[:, *shown]
     return result
+
+
+def _overlap(window: Sequence[int], shape: Sequence[int]):
+    """The pixels that a window and a slice of this shape share, in the slice and in the window."""
+    first = [max(0, start) for start in window[:2]]
+    last = [min(n, start + m) for n, start, m in zip(shape, window[:2], window[2:], strict=True)]
+    inside = tuple(map(slice, first, last))
+    shown = tuple(slice(a - s, b - s) for a, b, s in zip(first, last, window[:2], strict=True))
+    return inside, shown

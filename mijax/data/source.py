@@ -3,8 +3,11 @@
 import inspect
 from pathlib import Path
 
+from mijax.data.acdc import acdc_recipe
+from mijax.data.bias import correct_bias
 from mijax.data.folder import folder_recipe
 from mijax.data.phantom import phantom_recipe
+from mijax.data.promise12 import promise12_recipe
 from mijax.data.spleen import fetch_spleen
 from mijax.data.volume import Case, Recipe, Volume
 from mijax.errors import UserError
@@ -40,18 +43,24 @@ class Source:
         return read_volume(self._builder, self._index[name])
 
 
-def open_source(name: str, *, directory: str, cache: str, **options) -> Source:
+def open_source(
+    name: str, *, directory: str, cache: str, bias_correction: bool = False, **options
+) -> Source:
     """Opens a data set, preparing it under the cache first where that was not done yet.
 
     A folder whose files changed since is prepared anew.
 
     Args:
-      name: "msd", "nnunet", "folder" (tells which of the two), "spleen" or "phantom".
+      name: "msd", "nnunet", "folder" (tells which of the two), "acdc", "promise12", "spleen" or
+        "phantom".
       directory: the folder of the data set. For "spleen" it may be empty: then MSD task 9 is
         downloaded. "phantom" has none and ignores it.
       cache: where prepared data sets (and downloads) go.
-      **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "spleen":
-        ``patient_pattern``; "phantom": ``seed``, ``patients``, ``shape``.
+      bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
+        without are two prepared data sets, side by side.
+      **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
+        "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
+        ``patients``, ``shape``.
 
     Raises:
       UserError: an unknown name or option, a bad folder or file, no network.
@@ -63,10 +72,18 @@ def open_source(name: str, *, directory: str, cache: str, **options) -> Source:
         raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
     root = Path(cache).expanduser()
     recipe = _RECIPES[name](directory, root, **options)
+    if bias_correction:
+        recipe = _without_bias(recipe)
 
     from mijax.data.builders import prepare  # TFDS takes a second to import
 
     return Source(prepare(recipe, root))
+
+
+def _without_bias(recipe: Recipe) -> Recipe:
+    return recipe._replace(
+        key=f"{recipe.key}-n4", read=lambda name: correct_bias(recipe.read(name))
+    )
 
 
 def _folder(kind: str):
@@ -76,6 +93,14 @@ def _folder(kind: str):
         )
 
     return recipe
+
+
+def _acdc(directory, cache, *, testing: bool = False) -> Recipe:
+    return acdc_recipe(directory, testing=testing)
+
+
+def _promise12(directory, cache, *, testing: bool = False) -> Recipe:
+    return promise12_recipe(directory, testing=testing)
 
 
 def _spleen(directory, cache, *, patient_pattern: str = "") -> Recipe:
@@ -93,9 +118,11 @@ def _phantom(directory, cache, *, seed: int = 0, patients: int = 24, shape=(64, 
 
 
 _RECIPES = {
+    "acdc": _acdc,
     "folder": _folder("folder"),
     "msd": _folder("msd"),
     "nnunet": _folder("nnunet"),
     "phantom": _phantom,
+    "promise12": _promise12,
     "spleen": _spleen,
 }

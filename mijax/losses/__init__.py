@@ -9,6 +9,8 @@ Each function reduces over the whole batch. Inside ``jax.pmap`` or ``jax.shard_m
 pass ``axis_name``: sums and counts are then added over that axis *before* they are
 divided or put through a logarithm, which gives every device the value of the global
 batch. Inside one ``jit`` over a sharded batch, nothing has to be passed.
+Gradients for shared parameters: ``shard_map`` as it comes adds them up by itself; under
+``pmap`` and ``check_vma=False`` take their ``pmean``. See examples/shard_map_loop.py.
 """
 
 from mijax.losses.mutual_information import (

@@ -6,6 +6,7 @@ import tarfile
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from folders import (
     AFFINE,
     SHAPE,
@@ -50,7 +51,7 @@ def test_unknown_source_or_option(tmp_path, msd):
     assert "'patients'" in refused(tmp_path, msd, name="msd", patients=3)
 
 
-@pytest.mark.parametrize("name", ["msd", "nnunet", "folder", "spleen"])
+@pytest.mark.parametrize("name", ["msd", "nnunet", "folder", "spleen", "acdc", "promise12"])
 def test_missing_folder(tmp_path, name):
     message = refused(tmp_path, tmp_path / "nowhere", name=name)
     assert "nowhere: no such folder" in message and "--config.data.dir" in message
@@ -155,7 +156,7 @@ def test_singular_affine(tmp_path, msd):
 
 def test_wrong_number_of_axes_channels_or_kind_of_voxel(tmp_path, msd):
     write_nifti(msd / IMAGE, image_values(0, (*SHAPE, 2)))
-    assert "2 channels; dataset.json names 1" in refused(tmp_path, msd)
+    assert "2 channels; 1 needed" in refused(tmp_path, msd)
     write_nifti(msd / IMAGE, image_values(0, (6, 5)))
     assert "shape (6, 5)" in refused(tmp_path, msd)
     write_nifti(msd / IMAGE, np.ones(SHAPE, np.complex64))
@@ -210,6 +211,20 @@ def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
     )
     (nnunet / "imagesTr" / "c_0000.mha").write_bytes(b"hello")
     assert "c_0000.mha: SimpleITK cannot read it" in refused(tmp_path, nnunet)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_damaged_metaimage_in_one_file(tmp_path, nnunet, compressed):
+    write_description(
+        nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1}, file_ending=".mha"
+    )
+    path = nnunet / "imagesTr" / "c_0000.mha"
+    image = sitk.GetImageFromArray(image_values(0))
+    sitk.WriteImage(image, str(path), useCompression=compressed)
+    path.write_bytes(path.read_bytes()[:-20])
+    message = refused(tmp_path, nnunet)
+    expected = "truncated" if compressed else "460 bytes of voxels instead of 480"
+    assert f"c_0000.mha: {expected}" in message
 
 
 def test_cache_that_cannot_be_written(tmp_path, msd):

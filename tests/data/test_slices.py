@@ -96,6 +96,53 @@ def test_padded_labels_return_exactly(size):
     )
 
 
+@pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SLP", "PIR"])
+@pytest.mark.parametrize("size", [24, 12, (20, 9), (9, 20), (7, 7)])
+def test_crop_keeps_the_middle_and_makes_the_rest_background(size, axcodes):
+    volume = reoriented(make_volume(), axcodes)  # 13 × 17 pixels
+    slices = to_slices(volume, **OPTIONS | {"fit": "crop", "size": size})
+    height, width = np.broadcast_to(size, 2)
+    assert slices.image.shape == (6, height, width, 1) and slices.label.shape == (6, height, width)
+    start = [max(0, (n - m + 1) // 2) for n, m in ((13, height), (17, width))]
+    seen = np.zeros((13, 17, 6), bool)
+    seen[start[0] : start[0] + height, start[1] : start[1] + width] = True
+    seen = nib.orientations.apply_orientation(
+        seen,
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axcodes)
+        ),
+    )
+    native = to_native(one_hot(slices.label), slices.grid)
+    np.testing.assert_array_equal(native.argmax(-1), np.where(seen, volume.label, 0))
+    np.testing.assert_array_equal(native[~seen], np.tile([1, 0, 0], (np.sum(~seen), 1)))
+    np.testing.assert_array_equal(native.sum(-1), 1)
+
+
+def test_crop_that_cuts_nothing_is_pad():
+    pad, crop = (to_slices(make_volume(), **OPTIONS | {"fit": fit}) for fit in ("pad", "crop"))
+    np.testing.assert_array_equal(pad.image, crop.image)
+    assert pad.grid == crop.grid
+
+
+def test_spacing_then_crop():
+    """The volumes of Chaitanya et al.: one spacing in the plane, then 192² about the middle."""
+    volume = make_volume((216, 256, 3), (1.5625, 1.5625, 10.0))
+    volume = volume._replace(label=blobs((216, 256, 3)))
+    slices = to_slices(volume, **OPTIONS | {"fit": "crop", "size": 192, "spacing": 1.367})
+    assert slices.image.shape == (3, 192, 192, 1)
+    assert slices.grid.window == (-28, -51, 247, 293)
+    # A structure keeps its area in mm².
+    area = [np.sum(v == 2) * mm**2 for v, mm in ((slices.label, 1.367), (volume.label, 1.5625))]
+    np.testing.assert_allclose(*area, rtol=0.01)
+    native = to_native(one_hot(slices.label), slices.grid)
+    assert native.shape == (216, 256, 3, 3)
+    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
+    assert (native[[0, -1]].argmax(-1) == 0).all() and (native[:, [0, -1]].argmax(-1) == 0).all()
+    label = native.argmax(-1)
+    overlap = 2 * np.sum((label == 2) & (volume.label == 2))
+    assert overlap / (np.sum(label == 2) + np.sum(volume.label == 2)) > 0.98
+
+
 @pytest.mark.parametrize("spacing", [None, 0.6])
 @pytest.mark.parametrize("size", [96, 131, (128, 90)])
 def test_enlarged_labels_return_almost_exactly(size, spacing):
@@ -159,6 +206,13 @@ def test_intensity_percentile():
     assert intensities(sparse, "percentile")[7] == 1
 
 
+def test_percentiles_can_be_chosen():
+    image = np.arange(101, dtype=np.float32).reshape(-1, 1, 1, 1)
+    options = OPTIONS | {"size": (101, 1), "intensity": "percentile", "percentiles": (10, 60)}
+    values = to_slices(Volume("v", image, None, np.eye(4)), **options).image.ravel()
+    np.testing.assert_allclose(values[[0, 10, 35, 60, 100]], [0, 0, 0.5, 1, 1], atol=1e-6)
+
+
 def test_intensity_zscore():
     values = intensities(1e6 + np.arange(9), "zscore")
     np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
@@ -182,10 +236,22 @@ def test_channels_are_scaled_apart():
 
 
 @pytest.mark.parametrize(
+    ("size", "multiple", "shape"),
+    [(16, 4, (16, 20)), ((8, 24), 8, (16, 24)), (24, 4, (24, 24)), ((13, 17), 1, (13, 17))],
+)
+def test_slices_that_exceed_the_size_are_padded_to_a_multiple(size, multiple, shape):
+    volume = make_volume()
+    slices = to_slices(volume, **OPTIONS | {"size": size}, multiple=multiple)
+    assert slices.image.shape == (6, *shape, 1)
+    labels = to_native(one_hot(slices.label), slices.grid).argmax(-1)
+    np.testing.assert_array_equal(labels, volume.label)
+
+
+@pytest.mark.parametrize(
     ("option", "expected"),
     [
         ({"plane": "oblique"}, "data.plane"),
-        ({"fit": "crop"}, "data.fit"),
+        ({"fit": "stretch"}, "data.fit"),
         ({"intensity": "max"}, "data.intensity"),
         ({"intensity": (3, 3)}, "low < high"),
         ({"intensity": (1, 2, 3)}, "two numbers"),
@@ -193,6 +259,9 @@ def test_channels_are_scaled_apart():
         ({"size": 0}, "data.size"),
         ({"size": (8, 8, 8)}, "data.size"),
         ({"size": 16}, "13×17 exceed data.size 16×16; raise data.size or use data.fit=resize"),
+        ({"intensity": "percentile", "percentiles": (99, 1)}, "data.percentiles"),
+        ({"intensity": "percentile", "percentiles": (0, 101)}, "data.percentiles"),
+        ({"intensity": "percentile", "percentiles": (1,)}, "data.percentiles"),
     ],
 )
 def test_refused(option, expected):

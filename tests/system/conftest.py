@@ -1,6 +1,9 @@
 """A run small enough for tests, and its compiled programs kept for the whole session."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import ml_collections
@@ -9,6 +12,13 @@ import pytest
 from configs import phantom
 from mijax.run import Run, start_run
 from mijax.train import train
+
+
+def pytest_collection_modifyitems(items):
+    """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once."""
+    for item in items:
+        if "cache" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("runs"))
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +94,19 @@ def copied(uninterrupted, tmp_path):
         return Run(folder, ml_collections.ConfigDict(run.config))
 
     return get
+
+
+@pytest.fixture(scope="session")
+def run_module(cache):
+    """``run_module(module, *arguments)``: exit code, stdout, our lines of another process."""
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as ``cache`` has it
+
+    def run(module, *arguments):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert "Traceback" not in done.stderr, done.stderr
+        lines = done.stderr.splitlines()
+        ours = [line.removeprefix("mijax: ") for line in lines if line.startswith("mijax: ")]
+        return done.returncode, done.stdout, ours
+
+    return run

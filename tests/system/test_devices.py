@@ -1,4 +1,4 @@
-"""A run gives the same on one device and on eight, and whether steps are scanned or not."""
+"""A run gives the same on one device and on eight, whatever the method."""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ def trained(tiny):
     """``trained(method, devices)``: everything the state holds after four steps, as NumPy."""
     inits = {}
 
-    def run(method, devices, *, length=1, **changes):
-        config = tiny(method, **changes)
+    def run(method, devices):
+        config = tiny(method)
         source = open_data(config)
         splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
         first, experiment = (
@@ -34,8 +34,8 @@ def trained(tiny):
             inits[method] = jax.device_get(first.init(config.seed))
         state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
         training_set = load_training_set(source, splits, config, experiment)
-        step = experiment.train_step(length)
-        for _ in range(STEPS // length):
+        step = experiment.train_step(1)
+        for _ in range(STEPS):
             state, _ = step(state, training_set)
         assert {len(x.devices()) for x in jax.tree.leaves(state)} == {devices}
         assert state.step == STEPS
@@ -55,7 +55,6 @@ def difference(a, b):
 def test_one_device_equals_eight(trained, method):
     one, eight = trained(method, 1), trained(method, 8)
     for part in ("params", "batch_stats", "memory"):
-        print(part, difference(getattr(one, part), getattr(eight, part)))
         assert difference(getattr(one, part), getattr(eight, part)) < TOLERANCE, part
 
 
@@ -68,11 +67,4 @@ def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained
     true = trained("local_mi", 8)
     monkeypatch.setattr(local_mi, "local_mutual_information", of_each_device)
     averaged = trained("local_mi", 8)
-    print(difference(true.params, averaged.params))
-    assert difference(true.params, averaged.params) > 30 * TOLERANCE
-
-
-def test_scanned_steps_equal_single_ones(trained):
-    single, scanned = trained("supervised", 8), trained("supervised", 8, length=2)
-    print(difference(single, scanned))
-    assert difference(single, scanned) < TOLERANCE
+    assert difference(true.params, averaged.params) > 20 * TOLERANCE

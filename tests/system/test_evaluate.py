@@ -146,9 +146,9 @@ def test_undefined_distances_are_null(by_hand):
 def test_table(by_hand):
     assert table(by_hand).splitlines() == [
         "2 test cases, mean (standard deviation)",
-        "checkpoint     class  DSC %          HD95 mm               ASSD mm",
-        "last (step 4)  body   75.00 (35.36)  0.50 (0.71)           0.25 (0.35)",
-        "last (step 4)  core   50.00 (70.71)  0.00 [1 undefined]    0.00 [1 undefined]",
+        "checkpoint     class  DSC %          HD95 mm             ASSD mm",
+        "last (step 4)  body   75.00 (35.36)  0.50 (0.71)         0.25 (0.35)",
+        "last (step 4)  core   50.00 (70.71)  0.00 [1 undefined]  0.00 [1 undefined]",
         "last (step 4)  mean   62.50",
     ]
 

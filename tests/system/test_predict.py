@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mijax.predict import predict_stacks
+from mijax.inference import predict_stacks
 
 BATCH = 4
 

@@ -1,7 +1,7 @@
 """A run that was stopped goes on and ends bit for bit like one that was not."""
 
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -80,21 +80,21 @@ def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stop
 
 
 def test_killed(scored, tiny, cache, tmp_path):
-    """Another process, SIGKILL as soon as the first checkpoint stands, then the same command."""
+    """Another process, SIGKILL behind its first checkpoint, then the same command."""
     run = start_run(tmp_path / "run", tiny("local_mi"))
     command = [sys.executable, "-m", "mijax.main", "--workdir", str(run.folder)]
     # The same program in this process and in that one: bits depend on the compiler's options.
     environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if line.startswith("step 4/12  validation_dsc"):
-            process.send_signal(signal.SIGKILL)
-            break
-    assert process.wait() == -signal.SIGKILL
-    process.stderr.close()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    options = {"env": environment, "text": True}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as process:
+        for line in process.stderr:
+            if line.startswith("step 6/12"):
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.returncode == -signal.SIGKILL
+    done = subprocess.run(command, capture_output=True, **options)
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert re.search("^mijax: going on from step (4|8) of 12$", done.stderr, re.MULTILINE)
     assert "last (step 12)" in done.stdout
     assert_same_end(run, scored("local_mi"))
 
@@ -135,10 +135,9 @@ def test_all_checkpoints_damaged_starts_again(scored, copied):
     scored("local_mi")
     run, told = copied("local_mi"), []
     damaged = sorted(run.checkpoints.iterdir())
-    for folder, damage in zip(
-        damaged, (flip_a_byte, remove_checksums, shutil.rmtree), strict=False
-    ):
-        damage(folder)
+    for folder in damaged[:-1]:
+        flip_a_byte(folder)
+    remove_checksums(damaged[-1])
     train(run, tell=told.append)
     assert "no sound checkpoint left" in told[-1]
     assert len(told) == len(damaged) + 1

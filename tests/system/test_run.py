@@ -101,7 +101,7 @@ def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"cannot write to {folder}"):
             start_run(folder, tiny("local_mi"))
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)

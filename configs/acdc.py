@@ -1,0 +1,38 @@
+"""ACDC, short-axis cine MRI of the heart: right ventricle, myocardium, left ventricle.
+
+As in the paper, by patient: 100 patients with two scans each, of which 4 (8 scans) are labelled,
+83 (166) unlabelled and 13 (26) for validation. The paper's 167 and 25 scans are odd numbers, so
+the two scans of one patient were on both sides there; here they never are. Slices are resized
+to 256², augmented by crops of 224² and rotations of ±20°; Adam 1e-3, 100 epochs of 300 steps.
+The paper does not say how intensities are scaled: percentiles 1 and 99 of a volume, as for MRI
+elsewhere here.
+
+Register at https://www.creatis.insa-lyon.fr/Challenge/acdc/, download and unpack the database
+from https://humanheart-project.creatis.insa-lyon.fr/database/, then, with the folder that holds
+training/patient001, training/patient002, …:
+
+python -m mijax.main --config configs/acdc.py --config.data.dir=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(method="local_mi"):
+    config = common.get_config(method)
+    config.name = "acdc"
+    config.steps = 30_000
+    config.warmup_steps = 3000
+    config.evaluate_every = 1000
+    data = config.data
+    data.source = "acdc"
+    data.testing = False  # whether patients 101 to 150 are taken too
+    data.size = (256, 256)
+    data.fit = "resize"
+    data.intensity = "percentile"
+    data.labelled_cases = 4
+    data.validation_cases = 13
+    data.test_cases = 0
+    augmentation = config.augmentation
+    augmentation.crop = (224, 224)
+    augmentation.rotation = 20.0
+    return config

@@ -1,0 +1,39 @@
+"""PROMISE12, transversal T2 MRI of the prostate: 7 labelled, 33 unlabelled, 10 validation patients.
+
+As in the paper; slices are resized to 256². The paper does not say how prostates are augmented:
+rotations of ±10°, flips, crops (of 224², a shift of ±16 pixels) and brightness and contrast
+±10 % are those of its authors' later release. Adam 1e-3, 100 epochs of 300 steps; intensities
+by percentiles 1 and 99 of a volume.
+
+Register at https://promise12.grand-challenge.org/, download and unpack the training data from
+https://zenodo.org/records/8026660, then, with the folder that holds Case00.mhd, … or the unpacked
+parts with them:
+
+python -m mijax.main --config configs/promise12.py --config.data.dir=FOLDER
+"""
+
+from configs import common
+
+
+def get_config(method="local_mi"):
+    config = common.get_config(method)
+    config.name = "promise12"
+    config.steps = 30_000
+    config.warmup_steps = 3000
+    config.evaluate_every = 1000
+    data = config.data
+    data.source = "promise12"
+    data.testing = False  # whether cases of a folder TestData are taken too
+    data.size = (256, 256)
+    data.fit = "resize"
+    data.intensity = "percentile"
+    data.labelled_cases = 7
+    data.validation_cases = 10
+    data.test_cases = 0
+    augmentation = config.augmentation
+    augmentation.crop = (224, 224)
+    augmentation.rotation = 10.0
+    augmentation.flip = True
+    augmentation.brightness = 0.1
+    augmentation.contrast = 0.1
+    return config

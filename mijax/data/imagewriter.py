@@ -1,0 +1,68 @@
+"""Arrays to image files that lie on the grid of another file."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from mijax.data.imagefile import NIFTI, itk_affine, itk_header
+
+
+def label_ending(path: Path) -> str:
+    """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd"."""
+    if path.name.endswith(NIFTI):
+        return ".nii.gz"
+    return ".nrrd" if path.name.endswith(".nrrd") else ".mha"
+
+
+def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
+    """Writes an image on the grid of another file, compressed, in one piece.
+
+    From NIfTI to NIfTI the header is copied: sform, qform, their codes, voxel sizes, units.
+    Only what describes the intensities of the scan is left out, and header extensions.
+
+    Args:
+      path: to write, NIfTI or of a format of SimpleITK, by its ending.
+      values: (x, y, z), or for NIfTI (x, y, z, k), in the type to be stored.
+      reference: image file whose geometry it takes.
+    """
+    part = path.with_name(f".part-{path.name}")
+    try:
+        if path.name.endswith(NIFTI):
+            nib.save(_nifti_like(values, reference), part)
+        else:
+            import SimpleITK as sitk
+
+            sitk.WriteImage(_itk_like(values, reference), str(part), useCompression=True)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:
+    if not reference.name.endswith(NIFTI):
+        image = nib.Nifti1Image(values, itk_affine(itk_header(reference)))
+        image.set_qform(image.affine, 1)  # with the code of the sform: scanner coordinates
+        image.set_sform(image.affine, 1)
+        image.header.set_xyzt_units("mm")
+        return image
+    source = nib.load(reference)
+    header = source.header.copy()
+    header.extensions.clear()  # they speak of the scan, and may name its patient
+    header.set_data_dtype(values.dtype)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0  # else viewers show labels in the scan's window
+    # An affine that is the header's own leaves sform, qform and their codes as they are.
+    return type(source)(values, source.affine, header)
+
+
+def _itk_like(values: np.ndarray, reference: Path):
+    import SimpleITK as sitk
+
+    header = itk_header(reference)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
+    image.SetOrigin(header.GetOrigin())
+    image.SetSpacing(header.GetSpacing())
+    image.SetDirection(header.GetDirection())
+    return image

@@ -1,0 +1,89 @@
+"""Scans without a data set around them: cases of a file or a folder, from names alone."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from mijax.data.folder import read_channels
+from mijax.data.imagefile import ENDINGS
+from mijax.data.volume import Volume
+from mijax.errors import UserError
+
+
+class Scan(NamedTuple):
+    """One case: its image file, or one a channel, or why these are not one case."""
+
+    name: str
+    images: tuple[Path, ...]
+    problem: str | None = None
+
+
+def find_scans(path: Path, *, channels: int) -> list[Scan]:
+    """The scans of a file, or of a folder, sorted by name. No file is opened.
+
+    A file is a case and named for it. Where scans have several channels, files CASE_0000,
+    CASE_0001, … that are as many as the channels are one case, as in nnU-Net; any other file
+    has to hold all channels. Hidden files, files of other formats and subfolders are passed
+    over.
+
+    Raises:
+      UserError: no such file or folder, or no scan there.
+    """
+    if path.is_file():
+        if not path.name.endswith(ENDINGS):
+            raise UserError(f"{path}: not one of {', '.join(ENDINGS)}")
+        return [Scan(_stem(path), (path,))]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    files: dict[str, list[Path]] = {}
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.name.endswith(ENDINGS) and not file.name.startswith("."):
+            files.setdefault(_stem(file), []).append(file)
+    if not files:
+        raise UserError(f"{path}: no scan there ({', '.join(ENDINGS)})")
+    cases: dict[str, list[tuple[Path, ...]]] = {}
+    for name, images in _by_case(files, channels):
+        cases.setdefault(name, []).append(images)
+    return [_scan(name, found) for name, found in sorted(cases.items())]
+
+
+def read_scan(scan: Scan, *, channels: int) -> Volume:
+    """Reads a scan.
+
+    Raises:
+      UserError: unreadable, of another number of channels, not finite, or not one case.
+    """
+    if scan.problem:
+        raise UserError(scan.problem)
+    image, affine = read_channels(scan.images, channels)
+    return Volume(scan.name, image, None, affine)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(next(e for e in ENDINGS if path.name.endswith(e)))
+
+
+def _by_case(files: dict[str, list[Path]], channels: int):
+    """Yields (case, its files); several where a channel or a case is there twice."""
+    groups: dict[str, dict[int, list[Path]]] = {}
+    if channels > 1:
+        for stem, paths in files.items():
+            if match := re.fullmatch(r"(.+)_(\d{4})", stem):
+                groups.setdefault(match[1], {})[int(match[2])] = paths
+    for name, group in groups.items():
+        if sorted(group) == list(range(channels)):
+            yield name, tuple(path for channel in sorted(group) for path in group[channel])
+            for paths in group.values():
+                del files[_stem(paths[0])]
+    for name, paths in files.items():
+        for path in paths:
+            yield name, (path,)
+
+
+def _scan(name: str, found: list[tuple[Path, ...]]) -> Scan:
+    images = tuple(path for images in found for path in images)
+    stems = [_stem(path) for path in images]
+    if len(found) > 1 or len(set(stems)) < len(stems):
+        names = ", ".join(path.name for path in images)
+        return Scan(name, images, f"{images[0].parent}: case {name} is there twice: {names}")
+    return Scan(name, images)

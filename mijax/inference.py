@@ -1,0 +1,130 @@
+"""From volumes to class probabilities: the one way, for evaluation and prediction alike."""
+
+import itertools
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mijax.checkpoint import Checkpoints
+from mijax.data import to_native
+from mijax.errors import UserError
+from mijax.experiment import build, slice_volume
+
+
+def restore(run, *, checkpoint, tell, devices=None):
+    """The parts and the state of a trained run, from its own folder alone.
+
+    Args:
+      run: ``run.Run``.
+      checkpoint: "best" (by validation DSC) or "last".
+      tell: called with a line about each damaged checkpoint.
+      devices: to predict on; all by default.
+
+    Returns:
+      ``Experiment`` and ``TrainState``.
+
+    Raises:
+      UserError: if the run has no sound checkpoint.
+    """
+    info = run.info()
+    experiment = build(
+        run.config, classes=info["classes"], channels=info["channels"], devices=devices
+    )
+    with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
+        step = {"best": checkpoints.best_step, "last": checkpoints.last_step}[checkpoint]()
+        if step is None:
+            raise UserError(f"{run.checkpoints} has no sound checkpoint")
+        return experiment, checkpoints.restore(step, experiment.like())
+
+
+def predict_volumes(experiment, state, volumes, data, *, stored):
+    """Yields the class probabilities of each volume on its native grid, (x, y, z, k) float32.
+
+    The next volume is taken and sliced on a thread while the device works; one at a time, as
+    a CT is hundreds of megabytes. Labels are not looked at. A slice that exceeds ``data.size``
+    is padded further rather than refused, at the cost of compiling the network for its size.
+
+    Args:
+      experiment: ``Experiment``.
+      state: ``TrainState``.
+      volumes: iterable of ``data.Volume``.
+      data: ``config.data``.
+      stored: see ``experiment.slice_volume``; False for new scans.
+    """
+    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+    grids = deque()
+
+    def stacks():
+        for volume in volumes:
+            slices = slice_volume(
+                volume._replace(label=None), data, stored=stored, multiple=experiment.stride
+            )
+            grids.append(slices.grid)
+            yield slices.image
+
+    stream = predict_stacks(
+        experiment.predict, variables, _ahead(stacks()), batch=experiment.predict_batch
+    )
+    for probs in stream:
+        yield to_native(probs, grids.popleft())
+
+
+def most_probable(probs):
+    """The class of highest probability, of equals the first: (..., k) -> (...) uint8."""
+    return probs.argmax(-1).astype(np.uint8)
+
+
+def predict_stacks(predict, variables, stacks, *, batch):
+    """Yields the class probabilities of each stack of slices.
+
+    Batches are filled across stacks of the same h and w and only the last one is padded, so
+    that the network sees one shape and the device no idle rows.
+
+    Args:
+      predict: ``(variables, (batch, h, w, c)) -> (batch, h, w, k)``.
+      variables: passed on.
+      stacks: iterable of (n, h, w, c) float32, n may differ.
+      batch: slices a call.
+
+    Yields:
+      (n, h, w, k) float32, in the order of the stacks.
+    """
+    for _, alike in itertools.groupby(stacks, key=lambda stack: stack.shape[1:]):
+        yield from _predict_alike(predict, variables, alike, batch)
+
+
+def _predict_alike(predict, variables, stacks, batch):
+    sizes, images, probs = deque(), [], []
+
+    def run(rows):
+        waiting = np.concatenate(images)
+        chunk, images[:] = waiting[:rows], [waiting[rows:]]
+        padding = [(0, batch - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
+        probs.append(np.asarray(predict(variables, np.pad(chunk, padding)))[: len(chunk)])
+
+    def finished():
+        while sizes and probs and sum(map(len, probs)) >= sizes[0]:
+            done = np.concatenate(probs)
+            probs[:] = [done[sizes[0] :]]
+            yield done[: sizes.popleft()]
+
+    for stack in stacks:
+        sizes.append(len(stack))
+        images.append(stack)
+        while sum(map(len, images)) >= batch:
+            run(batch)
+        yield from finished()
+    while sum(map(len, images)) or (sizes and not probs):  # or nothing but empty stacks
+        run(batch)
+    yield from finished()
+
+
+def _ahead(items):
+    """The same items; the next one is made on a thread while the last is in use."""
+    items, end = iter(items), object()
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item

@@ -1,0 +1,65 @@
+"""Reports of runs: the table of the paper, its tests, figures, and one page that holds them."""
+
+from pathlib import Path
+
+from mijax.errors import UserError
+
+
+def make_report(folders, output, *, checkpoint="best", predictions=True, data_dir=None, tell):
+    """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
+
+    Args:
+      folders: of runs, or of folders of runs.
+      output: folder; files of an earlier report in it are written anew.
+      checkpoint: which is scored, "best" (by validation DSC) or "last".
+      predictions: also the figures that need the data and the networks; where the data
+        cannot be had, the page says so and holds the rest.
+      data_dir: folder of the data where it moved since.
+      tell: called with a line about anything that is left out.
+
+    Returns:
+      Path of the page.
+
+    Raises:
+      UserError: runs that do not go into one table, see ``runs.read_rows``; an output that
+        cannot be written.
+    """
+    from mijax.report.runs import read_rows  # these import scipy and matplotlib
+
+    rows, left_out = read_rows(folders, checkpoint=checkpoint, tell=tell)
+
+    from mijax.report import table as tables
+    from mijax.report.page import Illustrator, to_html
+    from mijax.report.statistics import make_table
+
+    table = make_table(rows)
+    files = {
+        "table.md": tables.to_markdown(table, checkpoint=checkpoint),
+        "table.tex": tables.to_latex(table, checkpoint=checkpoint),
+        "table.csv": tables.to_csv(table),
+        "cases.csv": tables.cases_to_csv(table),
+    }
+    output = Path(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (output / name).write_text(text, encoding="utf-8")
+        illustrator = Illustrator(output / "figures")
+        illustrator.draw_logs(table)
+        if predictions:
+            illustrator.draw_predictions(rows, data_dir=data_dir, tell=tell)
+        page = output / "index.html"
+        page.write_text(
+            to_html(
+                table,
+                checkpoint=checkpoint,
+                figures=illustrator.figures,
+                notes=illustrator.notes,
+                left_out=left_out,
+                files=files,
+            ),
+            encoding="utf-8",
+        )
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
+    return page

@@ -1,0 +1,46 @@
+"""Compares runs: python -m mijax.report RUN [RUN …] --output FOLDER
+
+Groups the runs by method and seed and writes FOLDER/index.html, one page with the table of the
+paper (means, t-tests, gap closed), learning curves, the DSC of every case, contours and joint
+distributions; the table as table.md, table.csv and table.tex, the scores of every case as
+cases.csv, and the figures. A folder of runs stands for the runs in it.
+"""
+
+from absl import flags
+
+from mijax import commands
+
+# Other commands have flags of these names, and one process may import them all.
+_OUTPUT = flags.DEFINE_string("output", None, "folder of the report", allow_override=True)
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "last"], "which scores", allow_override=True
+)
+_PREDICTIONS = flags.DEFINE_bool(
+    "predictions", True, "also the figures that need the data and the networks"
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "folder of the data, where it moved since", allow_override=True
+)
+
+
+def main(argv):
+    """Writes the report."""
+    folders, output = argv[1:], _OUTPUT.value
+    options = {
+        "checkpoint": _CHECKPOINT.value,
+        "predictions": _PREDICTIONS.value,
+        "data_dir": _DATA_DIR.value,
+    }
+    if not folders or not output:
+        commands.fail("needs one run folder or more, and --output FOLDER for the report")
+
+    from mijax.report import make_report
+    from mijax.report.runs import find_runs
+    from mijax.run import open_run
+
+    commands.use_compilation_cache(open_run(find_runs(folders)[0]).config.cache)
+    print(make_report(folders, output, tell=commands.tell, **options))
+
+
+if __name__ == "__main__":
+    commands.run(main, arguments=True)

@@ -1,0 +1,199 @@
+"""The page of a report: figures drawn, captioned and put into one HTML file."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import matplotlib
+
+from mijax.errors import UserError
+from mijax.report.figures import STYLE, case_strips, learning_curves
+from mijax.report.pictures import contours, joint_distributions, marginals
+from mijax.report.runs import FULL, differences
+from mijax.report.statistics import MEAN, SIGNIFICANT
+from mijax.report.table import NONE, caption, grids, p_values, percent
+
+_STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
+_JOINED = (
+    " A case is at the same height in every strip, and thin lines join it from row to row: lines "
+    "that lean one way are what the paired test looks at."
+)
+_CURVES = (
+    "What was logged during training{band}. Loss, its terms and the "
+    "mutual information are means over the steps since the last point, on augmented training "
+    "slices; the DSC is 3D and of the validation cases."
+)
+_CONTOURS = (
+    "{title} by mean DSC over all rows: {case}, the slice with the largest annotated area, cropped "
+    "around the foreground. Solid: the label map of the row (its first seed); dotted white: the "
+    "annotation. The DSC is of the whole volume, over all classes and seeds."
+)
+_JOINTS = (
+    "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
+    "displacement (dy, dx) in T⁻¹ f(T x) (across), in %, over {count} classes in the order "
+    "{classes}; validation slices, one seeded T an image, the same in every row. I is the mean "
+    "mutual information over the displacements, which local_mi maximises: mass on the diagonal, "
+    "balanced over the classes, makes it large. The true labels are paired with themselves."
+)
+_MARGINALS = (
+    "Marginals of P without displacement, in %: how much of each class the network finds in an "
+    "image, and in its transformed copy. A class that fades out here has died."
+)
+
+
+class Illustration(NamedTuple):
+    """A figure of the page: its heading, its caption, the PNG and its width in inches."""
+
+    name: str
+    heading: str
+    caption: str
+    png: bytes
+    width: float
+
+    @property
+    def source(self):
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+class Illustrator:
+    """Draws the figures into a folder and keeps them for the page.
+
+    Attributes:
+      figures: list of ``Illustration``.
+      notes: why some are not there.
+    """
+
+    def __init__(self, folder):
+        self._folder = Path(folder)
+        self._folder.mkdir(exist_ok=True)
+        for old in self._folder.glob("*.png"):  # else those of an earlier report stay
+            old.unlink(missing_ok=True)  # the last jobs of an array may end together
+        self.figures, self.notes = [], []
+
+    def draw_logs(self, table):
+        """Figures of what the runs wrote."""
+        with matplotlib.rc_context(STYLE):
+            several = any(len(row.runs) > 1 for row in table.rows)
+            text = _STRIPS.format(seeds=", averaged over seeds" if several else "")
+            text += _JOINED if len(table.rows) > 1 else ""
+            self._add("cases", "DSC of every case", text, case_strips(table))
+            band = ": the mean over seeds, and their range as a band" if several else ""
+            curves = learning_curves(table.rows)
+            if curves:
+                self._add("curves", "Learning curves", _CURVES.format(band=band), curves)
+            else:
+                self.notes.append("No learning curves: no run has a metrics.jsonl.")
+
+    def draw_predictions(self, rows, *, data_dir, tell):
+        """Figures that need the networks and the data; a note where these cannot be had."""
+        from mijax.report.predictions import predict
+
+        try:
+            found = predict(rows, data_dir=data_dir)
+        except (UserError, OSError) as error:
+            self.notes.append(f"No contours and joint distributions: {error}.")
+            tell(f"the report is without contours and joint distributions: {error}")
+            return
+        self.notes += found.notes
+        with matplotlib.rc_context(STYLE):
+            heading = "Contours"
+            for chosen in found.slices:
+                text = _CONTOURS.format(title=chosen.title, case=chosen.case)
+                name = f"contours_{chosen.title.split()[0].lower()}"
+                self._add(name, heading, text, contours(chosen, rows, found.classes))
+                heading = ""
+            text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
+            drawn = joint_distributions(found.joints, found.classes)
+            self._add("joint", "Joint distributions", text, drawn)
+            drawn = marginals(found.joints, found.classes)
+            self._add("marginals", "Marginals", _MARGINALS, drawn)
+
+    def _add(self, name, heading, text, figure):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        (self._folder / f"{name}.png").write_bytes(buffer.getvalue())
+        width = figure.get_figwidth()
+        self.figures.append(Illustration(name, heading, text, buffer.getvalue(), width))
+
+
+def to_html(table, *, checkpoint, figures, notes, left_out, files):
+    """The page as text; it refers to nothing but the files beside it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    rows = table.rows
+    runs = [(row, one) for row in rows for one in row.runs]
+    infos = [_info(one.run) for _, one in runs]
+    return environment.get_template("page.html.j2").render(
+        name=rows[0].config.name,
+        label=rows[0].label if len(rows) == 1 else None,
+        rows=rows,
+        runs=runs,
+        commands=[info["command"] for info in infos if "command" in info],
+        finding=_finding(table),
+        grids=grids(table),
+        tests=p_values(table),
+        caption=caption(table, checkpoint=checkpoint),
+        checkpoint=checkpoint,
+        split=rows[0].runs[0].entry["split"],
+        cases=len(rows[0].runs[0].entry["cases"]),
+        classes=table.columns[:-1],
+        figures=figures,
+        notes=notes,
+        left_out=[folder.name for folder in left_out],
+        differences={key: [_show(v) for v in found] for key, found in differences(rows).items()},
+        settings={key: _show(value) for key, value in rows[0].settings.items()},
+        versions=_versions(infos),
+        files=list(files),
+    )
+
+
+def _finding(table):
+    """The table in a sentence or two, or nothing for a single row."""
+    cells = table.cells["dsc"][MEAN]
+    best = [i for i, cell in enumerate(cells) if cell.best]
+    if not best:
+        return ""
+    (i,) = best
+    text = f"{table.rows[i].label} has the highest mean DSC, {100 * cells[i].mean:.2f} %"
+    if any(row.base == FULL for row in table.rows):
+        text += ", full supervision aside"
+    if table.gaps[MEAN][i] is not None:
+        text += f"; it closes {percent(table.gaps[MEAN][i])} of the gap between partial and "
+        text += "full supervision"
+    others = [j for j, row in enumerate(table.rows) if j != i and row.base != FULL]
+    ahead = [j for j in others if cells[j].significant]
+    if others:
+        text += f". It is significantly better (p < {SIGNIFICANT}) than "
+        text += f"{len(ahead)} of the {len(others)} other rows without every label"
+    return text + "."
+
+
+def _info(run):
+    try:
+        return run.info()
+    except UserError:  # a report does without
+        return {}
+
+
+def _versions(infos):
+    """Versions of each package over all runs, joined where they differ."""
+    found = {}
+    for info in infos:
+        versions = {"python": info.get("python"), **info.get("versions", {})}
+        versions["git revision"] = (info.get("git_revision") or "")[:12]
+        for name, version in versions.items():
+            if version:
+                found.setdefault(name, dict.fromkeys([]))[version] = None
+    return {name: ", ".join(versions) for name, versions in found.items()}
+
+
+def _show(value):
+    return NONE if value is None else json.dumps(value, ensure_ascii=False).strip('"')

@@ -1,0 +1,149 @@
+"""Figures of what the networks see: contours beside the truth, joint distributions."""
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from mijax.report.figures import CLASS_COLOURS
+
+_COLUMNS = 5
+_LEAST = 1e-4  # probabilities below share a colour
+
+
+def contours(chosen, rows, classes):
+    """One slice of a case: the truth, then each row with the truth dotted (Fig. 2)."""
+    box = _around(chosen.truth, chosen.labels)
+    panels = [("Ground truth", chosen.truth)]
+    for row, labels, dsc in zip(rows, chosen.labels, chosen.dsc, strict=True):
+        if labels is not None:
+            panels.append((f"{row.label}\nDSC {100 * dsc:.1f} %", labels))
+    lines = -(-len(panels) // _COLUMNS)
+    columns = -(-len(panels) // lines)
+    image = _turned(chosen.image[box])
+    height = 2.1 * image.shape[0] / image.shape[1] / chosen.aspect
+    figure = Figure(figsize=(2.1 * columns, (height + 0.5) * lines + 0.6), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    low, high = np.percentile(image, [0.5, 99.5])
+    for ax, (title, labels) in zip(axes, panels, strict=False):
+        ax.imshow(
+            image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=1 / chosen.aspect
+        )
+        for value in range(1, len(classes)):
+            colour = CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]
+            if labels is not chosen.truth:
+                _outline(ax, _turned(chosen.truth[box]) == value, "white", ":", 1.0)
+            _outline(ax, _turned(labels[box]) == value, colour, "-", 1.5)
+        ax.set_title(_short(title), fontsize=8, fontweight="normal", loc="center")
+        ax.set_axis_off()
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    handles = [
+        Line2D([], [], color=CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)], label=name)
+        for value, name in enumerate(classes[1:], start=1)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    return figure
+
+
+def joint_distributions(joints, classes):
+    """3 × 3 displacements of k × k heat maps a row, in %, on one logarithmic scale."""
+    columns = min(3, len(joints))
+    lines = -(-len(joints) // columns)
+    size = 3.4
+    figure = Figure(figsize=(size * columns + 0.6, (size + 0.35) * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    k = len(classes)
+    for ax, (label, joint, information) in zip(axes, joints, strict=False):
+        # Blocks with an empty row and column between them.
+        tiles = np.full((3 * k + 2, 3 * k + 2), np.nan)
+        for i in range(3):
+            for j in range(3):
+                top, left = i * (k + 1), j * (k + 1)
+                tiles[top : top + k, left : left + k] = joint[i, j]
+        shown = _heat(ax, tiles)
+        if k <= 4:
+            _numbers(ax, tiles, fontsize={2: 8, 3: 6.5}.get(k, 5))
+        ax.set_title(f"{_short(label)}\nI = {information:.3f} nats", fontsize=8)
+        middles = [i * (k + 1) + (k - 1) / 2 for i in range(3)]
+        ax.set_xticks(middles, ["dx −1", "0", "+1"])
+        ax.set_yticks(middles, ["dy −1", "0", "+1"])
+        ax.tick_params(length=0, labelsize=6.5)
+    for ax in axes[len(joints) :]:
+        ax.remove()
+    _bar(figure, shown, axes[: len(joints)])
+    return figure
+
+
+def marginals(joints, classes):
+    """P of each class, of the image and of its transformed copy, a line a row."""
+    middle = [joint.joint[1, 1] for joint in joints]
+    values = np.array([[joint.sum(1), joint.sum(0)] for joint in middle])  # (rows, 2, k)
+    k = len(classes)
+    figure = Figure(
+        figsize=(2.4 + 2 * max(0.75 * k, 1.6), 0.9 + 0.3 * len(joints)), layout="constrained"
+    )
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, part, title in zip(axes, range(2), ("f(x)", "T⁻¹ f(T x)"), strict=True):
+        shown = _heat(ax, values[:, part])
+        _numbers(ax, values[:, part], fontsize=7)
+        ax.set_title(title)
+        ax.set_xticks(range(k), classes, rotation=30 if max(map(len, classes)) > 11 else 0)
+        ax.tick_params(length=0)
+    axes[0].set_yticks(range(len(joints)), [_short(joint.label) for joint in joints])
+    _bar(figure, shown, axes)
+    return figure
+
+
+def _turned(image):
+    """(h, w) in RAS+ order as radiologists look at it: anterior or superior up, right left."""
+    return image.T[::-1, ::-1]
+
+
+def _around(truth, labels, margin=0.35):
+    """The box around all foreground of a slice, with a margin; the whole slice without any."""
+    found = np.any([truth > 0, *(found > 0 for found in labels if found is not None)], axis=0)
+    if not found.any():
+        return slice(None), slice(None)
+    box = []
+    for axis in (0, 1):
+        places = np.flatnonzero(found.any(1 - axis))
+        room = max(4, round(margin * (places[-1] - places[0] + 1)))
+        box.append(slice(max(0, places[0] - room), places[-1] + 1 + room))
+    return tuple(box)
+
+
+def _outline(ax, mask, colour, dash, width):
+    # A frame of zeros closes contours at the edge of the picture.
+    mask = np.pad(mask.astype(float), 1)
+    if mask.any():
+        places = (np.arange(-1, n - 1) for n in mask.shape[::-1])
+        ax.contour(*places, mask, [0.5], colors=colour, linestyles=dash, linewidths=width)
+
+
+def _heat(ax, values):
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    clipped = np.where(np.isnan(values), np.nan, np.maximum(values, _LEAST))
+    return ax.imshow(clipped, cmap="cividis", norm=LogNorm(_LEAST, 1), aspect="auto")
+
+
+def _numbers(ax, values, *, fontsize):
+    for (i, j), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            percents = 100 * value
+            text = f"{percents:.0f}" if percents >= 9.95 else f"{percents:.1f}"
+            colour = "black" if value > 0.03 else "white"
+            ax.text(j, i, text, ha="center", va="center", fontsize=fontsize, color=colour)
+
+
+def _bar(figure, shown, axes):
+    bar = figure.colorbar(shown, ax=list(axes), fraction=0.03, pad=0.01)
+    bar.set_ticks([1e-4, 1e-3, 1e-2, 1e-1, 1], labels=["≤ 0.01", "0.1", "1", "10", "100"])
+    bar.set_label("probability (%)")
+    bar.outline.set_visible(False)
+
+
+def _short(label):
+    return label.replace(", ", "\n")

@@ -1,0 +1,205 @@
+"""What the networks of a report see: label maps of chosen cases, and joint distributions."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mijax import methods
+from mijax.checkpoint import Checkpoints
+from mijax.data import read_splits
+from mijax.errors import UserError
+from mijax.evaluate import segment
+from mijax.experiment import build, open_data, slice_volume
+from mijax.inference import predict_stacks
+from mijax.losses import joint_distribution, mutual_information
+from mijax.report.statistics import case_means
+from mijax.transforms import sample_view
+
+_SLICES = 16  # of the joint distribution, from a few validation cases
+_CASES = 4
+
+
+class Slice(NamedTuple):
+    """One slice of a case, as the network sees it; label maps are (h, w).
+
+    Attributes:
+      title: why it was chosen.
+      case: its name.
+      image: (h, w).
+      truth: label map of the annotator.
+      labels: label map of each row, or None for a row without a network.
+      dsc: of the whole case, of each row.
+      aspect: mm along h over mm along w, of a pixel.
+    """
+
+    title: str
+    case: str
+    image: np.ndarray
+    truth: np.ndarray
+    labels: list
+    dsc: list
+    aspect: float
+
+
+class Joint(NamedTuple):
+    """(3, 3, k, k) joint distribution of a row, and its mean mutual information in nats."""
+
+    label: str
+    joint: np.ndarray
+    information: float
+
+
+class Predictions(NamedTuple):
+    """Slices and joint distributions, and notes about rows that could not be had.
+
+    The first joint distribution is that of the true labels.
+    """
+
+    classes: tuple[str, ...]
+    slices: list
+    joints: list
+    notes: list
+
+
+def predict(rows, *, data_dir):
+    """``Predictions`` of the first seed of each row.
+
+    Args:
+      rows: of ``runs.Row``.
+      data_dir: folder of the data where it moved since, or None.
+
+    Raises:
+      UserError, OSError: if the data cannot be had.
+    """
+    config = rows[0].runs[0].run.config
+    source = _source(config, data_dir)
+    chosen = choose_cases(rows)
+    volumes = [source.volume(name) for name in chosen.values()]
+    cuts = [slice_volume(volume, config.data) for volume in volumes]
+    places = [int((cut.label > 0).sum((1, 2)).argmax()) for cut in cuts]
+    images, truth = _validation_slices(source, rows[0].runs[0].run)
+    labels, notes = [], []
+    joints = [Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))]
+    for row in rows:
+        try:
+            experiment, state = _restore(row.runs[0], source)
+        except UserError as error:
+            notes.append(f"{row.label} is missing here: {error}")
+            labels.append([None] * len(volumes))
+            continue
+        maps = segment(experiment, state, volumes, config.data)
+        labels.append(
+            [
+                slice_volume(one_slice(volume, found, cut.grid, place), config.data).label[0]
+                for found, volume, cut, place in zip(maps, volumes, cuts, places, strict=True)
+            ]
+        )
+        joints.append(_row_joint(row.label, experiment, state, images))
+    means = [case_means(row) for row in rows]
+    slices = [
+        Slice(
+            title=title,
+            case=name,
+            image=cut.image[place, ..., 0],
+            truth=cut.label[place],
+            labels=[row_labels[i] for row_labels in labels],
+            dsc=[mean[name] for mean in means],
+            aspect=_aspect(volumes[i], cut.grid),
+        )
+        for i, ((title, name), cut, place) in enumerate(
+            zip(chosen.items(), cuts, places, strict=True)
+        )
+    ]
+    return Predictions(source.classes, slices, joints, notes)
+
+
+def choose_cases(rows):
+    """The best, the median and the worst case by mean DSC over all rows; fewer of few cases."""
+    means = [case_means(row) for row in rows]
+    order = sorted(means[0], key=lambda name: -np.mean([mean[name] for mean in means]))
+    places = {"Best case": 0, "Median case": (len(order) - 1) // 2, "Worst case": len(order) - 1}
+    chosen = {}
+    for title, place in places.items():
+        if order[place] not in chosen.values():
+            chosen[title] = order[place]
+    return chosen
+
+
+def one_slice(volume, label, grid, place):
+    """The volume that is slice ``place`` alone of a volume, with another label map."""
+    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
+    index = place if grid.orientation[axis][1] > 0 else grid.shape[axis] - 1 - place
+    image, label = (values.take([index], axis) for values in (volume.image, label))
+    return volume._replace(image=image, label=label)
+
+
+def _source(config, data_dir):
+    config = config.copy_and_resolve_references()
+    if data_dir is not None:
+        config.data.dir = data_dir
+    return open_data(config)
+
+
+def _restore(one, source):
+    step = one.entry["step"]
+    if not (one.run.checkpoints / str(step)).exists():
+        raise UserError(f"{one.run.checkpoints} has no checkpoint of step {step}")
+    experiment = build(one.run.config, classes=source.classes, channels=source.channels)
+    with Checkpoints(one.run.checkpoints, tell=lambda line: None, read_only=True) as checkpoints:
+        return experiment, checkpoints.restore(step, experiment.like())
+
+
+def _validation_slices(source, run):
+    """Some slices (n, h, w, c) with foreground, and their true labels as (n, h, w, k)."""
+    names = read_splits(run.folder / "splits.json").validation[:_CASES]
+    images, labels = [], []
+    for name in names:
+        cut = slice_volume(source.volume(name), run.config.data)
+        found = np.flatnonzero((cut.label > 0).any((1, 2)))
+        count = min(-(-_SLICES // len(names)), len(found))
+        picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
+        images.append(cut.image[picked])
+        labels.append(cut.label[picked])
+    truth = np.eye(len(source.classes), dtype=np.float32)[np.concatenate(labels)]
+    return np.concatenate(images), truth
+
+
+def _row_joint(label, experiment, state, images):
+    """``Joint`` of p = f(x) and p̃ = T⁻¹ f(T x), with one T an image, the same in every row."""
+    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+
+    stacks = [images, np.asarray(_transform(images))]
+    probs = predict_stacks(experiment.predict, variables, stacks, batch=experiment.predict_batch)
+    return Joint(label, *jax.device_get(_compare(*probs)))
+
+
+def _view(count):
+    """T of each of some images, from the default pool of local_mi."""
+    pool = methods.defaults("local_mi")
+    pool = {name: pool[name] for name in ("rotation", "shear", "scale", "flip")}
+    return sample_view(jax.random.key(0), count, **pool)
+
+
+@jax.jit  # else every operation is compiled for itself
+def _transform(images):
+    return _view(len(images)).apply(images)
+
+
+@jax.jit
+def _compare(probs, transformed):
+    view = _view(len(probs))
+    return _joint(probs, view.restore(transformed), view.mask(probs.shape[1:3]))
+
+
+def _joint(p, q, mask=None):
+    joint = joint_distribution(p, q, radius=1, mask=mask)
+    return joint, mutual_information(joint).mean()
+
+
+def _aspect(volume, grid):
+    """mm along h over mm along w, of a pixel of its slices."""
+    millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
+    in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]
+    h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.plane, grid.window[2:], strict=True))
+    return float(h / w)

@@ -1,0 +1,174 @@
+"""The numbers of Table 1: means over seeds, tests against the best row, the gap closed."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mijax.evaluate import METRICS
+from mijax.report.runs import FULL, PARTIAL
+
+MEAN = "mean"  # the column of the mean over classes
+SIGNIFICANT = 0.05
+_TINY = 1e-12
+
+
+class Cell(NamedTuple):
+    """One number of the table. DSC is a fraction, distances are in mm.
+
+    Attributes:
+      mean: over seeds, of the mean over cases; None where it is undefined.
+      std: sample standard deviation over seeds; None for a single one.
+      undefined: number of cases and seeds without a distance, left out of the mean.
+      best: whether it is the best of its column.
+      p: of the one-sided paired t-test against the best; None where there is none.
+    """
+
+    mean: float | None
+    std: float | None
+    undefined: int
+    best: bool = False
+    p: float | None = None
+
+    @property
+    def significant(self):
+        return self.p is not None and self.p < SIGNIFICANT
+
+
+class Table(NamedTuple):
+    """Table 1 of some rows.
+
+    Attributes:
+      rows: of ``runs.Row``.
+      columns: the foreground classes, then "mean".
+      cells: ``cells[metric][column]`` is a list with a ``Cell`` a row.
+      gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
+    """
+
+    rows: list
+    columns: tuple[str, ...]
+    cells: dict
+    gaps: dict
+
+
+def make_table(rows):
+    """The ``Table`` of rows of the same cases and classes."""
+    classes = tuple(rows[0].runs[0].entry["classes"])
+    columns = (*classes, MEAN)
+    parts = [*([i] for i in range(len(classes))), slice(None)]  # classes of each column
+    values = {metric: [_values(row, metric) for row in rows] for metric in METRICS}
+    cells = {
+        metric: {
+            column: _compare(rows, [v[..., part] for v in values[metric]], higher=metric == "dsc")
+            for column, part in zip(columns, parts, strict=True)
+        }
+        for metric in METRICS
+    }
+    gaps = {column: _gaps(rows, cells["dsc"][column]) for column in columns}
+    return Table(rows, columns, cells, gaps)
+
+
+def paired_p(better, worse, *, higher):
+    """p of the one-sided paired t-test that ``better`` is better than ``worse``, case by case.
+
+    Args:
+      better, worse: (cases,), NaN where undefined; such cases are left out.
+      higher: whether higher is better.
+
+    Returns:
+      p, or None where fewer than two cases are left or all differences are the same.
+    """
+    from scipy.stats import ttest_rel
+
+    both = ~(np.isnan(better) | np.isnan(worse))
+    better, worse = better[both], worse[both]
+    if len(better) < 2 or np.ptp(better - worse) < _TINY:
+        return None
+    return float(ttest_rel(better, worse, alternative="greater" if higher else "less").pvalue)
+
+
+def case_means(row):
+    """Mean DSC over classes and seeds of each case, by name."""
+    names = sorted(row.runs[0].entry["cases"])
+    return dict(zip(names, case_scores(row)[:, -1].tolist(), strict=True))
+
+
+def case_scores(row):
+    """(cases, columns) DSC, averaged over seeds; cases sorted by name."""
+    values = _values(row, "dsc").mean(0)
+    return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
+
+
+def _values(row, metric):
+    """(seeds, cases, classes), NaN where undefined; cases sorted by name."""
+    classes = list(row.runs[0].entry["classes"])
+    entries = [one.entry["cases"] for one in row.runs]
+    values = [[[cases[case][c][metric] for c in classes] for case in sorted(cases)]
+              for cases in entries]  # fmt: skip
+    return np.array(values, float)  # makes None a NaN
+
+
+def _compare(rows, values, *, higher):
+    """A ``Cell`` for the (seeds, cases, classes) values of each row."""
+    cells = [_cell(v) for v in values]
+    # Full supervision is the bound that the others are held against, not one of them.
+    defined = [i for i, cell in enumerate(cells) if cell.mean is not None]
+    candidates = [i for i in defined if rows[i].base != FULL] or defined
+    if not candidates or len(rows) == 1:
+        return cells
+    best = (max if higher else min)(candidates, key=lambda i: cells[i].mean)
+    # A case of which one class is undefined has no mean: that of the others would flatter it.
+    per_case = [_nanmean(v.mean(-1), axis=0) for v in values]
+    for i, row in enumerate(rows):
+        if i == best:
+            cells[i] = cells[i]._replace(best=True)
+        elif row.base == FULL:
+            cells[i] = cells[i]._replace(p=paired_p(per_case[i], per_case[best], higher=higher))
+        else:
+            cells[i] = cells[i]._replace(p=paired_p(per_case[best], per_case[i], higher=higher))
+    return cells
+
+
+def _cell(values):
+    seeds = _nanmean(values, axis=1).mean(-1)
+    undefined = int(np.isnan(values).any(-1).sum())
+    if np.isnan(seeds).any():
+        return Cell(None, None, undefined)
+    std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None
+    return Cell(float(seeds.mean()), std, undefined)
+
+
+def _nanmean(values, *, axis):
+    """Mean of what is defined; NaN, without a warning, where nothing is."""
+    count = (~np.isnan(values)).sum(axis)
+    return np.where(count > 0, np.nansum(values, axis) / np.maximum(count, 1), np.nan)
+
+
+def _gaps(rows, cells):
+    """(method − partial) / (full − partial) of each row, against the fitting baselines."""
+    gaps = []
+    for row, cell in zip(rows, cells, strict=True):
+        full, partial = (_baseline(row, rows, base) for base in (FULL, PARTIAL))
+        gap = None
+        if row.base not in (FULL, PARTIAL) and None not in (full, partial):
+            width = cells[full].mean - cells[partial].mean
+            gap = (cell.mean - cells[partial].mean) / width if width > _TINY else None
+        gaps.append(gap)
+    return gaps
+
+
+def _baseline(row, rows, base):
+    """Index of the baseline trained like the row: the only one, or the one of equal settings."""
+
+    def shared(other):
+        ours = {"method.", "data.labelled_cases"} if base == FULL else {"method."}
+        return {k: v for k, v in other.settings.items() if not k.startswith(tuple(ours))}
+
+    found = [
+        i
+        for i, other in enumerate(rows)
+        if other.base == base
+        and (base == FULL or other.config.data.labelled_cases == row.config.data.labelled_cases)
+    ]
+    equal = [i for i in found if shared(rows[i]) == shared(row)]
+    chosen = equal or found
+    return chosen[0] if len(chosen) == 1 else None

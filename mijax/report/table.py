@@ -1,0 +1,199 @@
+"""The table of a report as Markdown, CSV and LaTeX, and its cases as CSV."""
+
+import csv
+import io
+
+from mijax.evaluate import METRICS
+from mijax.report.statistics import MEAN
+
+UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
+NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}
+NONE = "–"
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{c: "\\" + c for c in "&%$#_{}"}, "–": "--", "−": "$-$", "×": r"$\times$",
+    "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def grids(table):
+    """The parts of the table, as ``(title, header, rows of cells)``; cells are of text.
+
+    A cell is ``(text, best, significant)``; the first of each row is the label.
+    """
+    gaps = table.gaps[MEAN]
+    shown = any(gap is not None for gap in gaps)
+    header = ["Method", *map(_heading, table.columns), *["Gap closed"] * shown, "Seeds"]
+    rows = []
+    for i, row in enumerate(table.rows):
+        cells = [_marked("dsc", table.cells["dsc"][column][i]) for column in table.columns]
+        others = [*[percent(gaps[i])] * shown, str(len(row.runs))]
+        rows.append([plain(row.label), *cells, *map(plain, others)])
+    parts = [("DSC (%)", header, rows)]
+    for metric in METRICS[1:]:
+        header = ["Method", *map(_heading, table.columns)]
+        rows = [
+            [plain(row.label), *(_marked(metric, table.cells[metric][c][i]) for c in table.columns)]
+            for i, row in enumerate(table.rows)
+        ]
+        parts.append((f"{NAMES[metric]} ({UNITS[metric]})", header, rows))
+    return parts
+
+
+def p_values(table):
+    """The p values of the DSC, as ``(header, rows of text)``; None where there is no test."""
+    if all(cell.p is None for cells in table.cells["dsc"].values() for cell in cells):
+        return None
+    rows = []
+    for i, row in enumerate(table.rows):
+        cells = [table.cells["dsc"][column][i] for column in table.columns]
+        rows.append([row.label, *("best" if c.best else show_p(c.p) for c in cells)])
+    return ["Method", *map(_heading, table.columns)], rows
+
+
+def caption(table, *, checkpoint):
+    """What the numbers are, in sentences."""
+    entry = table.rows[0].runs[0].entry
+    seeds = max(len(row.runs) for row in table.rows)
+    sentences = [
+        f"Mean over {len(entry['cases'])} {entry['split']} cases of the {checkpoint} checkpoint"
+        + (", and over seeds, with the standard deviation over seeds in parentheses"
+           if seeds > 1 else "")
+        + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid."
+    ]  # fmt: skip
+    if checkpoint == "best" and entry["split"] == "validation":
+        sentences.append(
+            "The checkpoint was chosen by the DSC of the very same cases, which flatters all rows."
+        )
+    if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
+        sentences.append(
+            "Bold: the best of a column, full supervision aside. * p < 0.05 in a one-sided paired "
+            "t-test against it, over cases whose scores were averaged over seeds first: the row is "
+            "worse than the best (full supervision: better). p values are not corrected for the "
+            "number of tests, and say nothing about other draws of the labelled cases."
+        )
+    if any(gap is not None for gap in table.gaps[MEAN]):
+        sentences.append(
+            "Gap closed: (method − partial) / (full − partial) of the mean DSC, where partial and "
+            "full are the supervised baselines."
+        )
+    if any(cell.undefined for m in METRICS for cells in table.cells[m].values() for cell in cells):
+        sentences.append(
+            "[n]: in n cases (over all seeds) the class was not found, or was found where there "
+            "is none; their distance is undefined and left out."
+        )
+    return " ".join(sentences)
+
+
+def to_markdown(table, *, checkpoint):
+    lines = []
+    for title, header, rows in grids(table):
+        texts = [
+            [f"**{text}**" if best else text + r"\*" * star for text, best, star in row]
+            for row in rows
+        ]
+        lines += [f"**{title}**", "", *_markdown(header, texts), ""]
+    tests = p_values(table)
+    if tests:
+        lines += ["**p of the t-test against the best, DSC**", "", *_markdown(*tests), ""]
+    return "\n".join([*lines, caption(table, checkpoint=checkpoint).replace("*", r"\*"), ""])
+
+
+def to_latex(table, *, checkpoint):
+    r"""Tables for ``\usepackage{booktabs}``."""
+    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
+    lines.append(rf"\caption{{{latex(caption(table, checkpoint=checkpoint))}}}")
+    for title, header, rows in grids(table):
+        lines += [
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            rf"\multicolumn{{{len(header)}}}{{l}}{{{latex(title)}}} \\",
+            " & ".join(map(latex, header)) + r" \\",
+            r"\midrule",
+            *(" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\medskip",
+        ]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+def to_csv(table):
+    """One line a row, class and metric, in the units of the table, at full precision."""
+    lines = [("method", "seeds", "class", "metric", "unit", "mean", "std", "undefined", "best",
+              "p", "gap_closed")]  # fmt: skip
+    for i, row in enumerate(table.rows):
+        for metric in METRICS:
+            for column in table.columns:
+                cell = table.cells[metric][column][i]
+                gap = table.gaps[column][i] if metric == "dsc" else None
+                factor = 100 if metric == "dsc" else 1
+                values = [None if v is None else factor * v for v in (cell.mean, cell.std)]
+                lines.append(
+                    (row.label, len(row.runs), column, metric, UNITS[metric], *values,
+                     cell.undefined, int(cell.best), cell.p, gap)
+                )  # fmt: skip
+    return _csv(lines)
+
+
+def cases_to_csv(table):
+    """One line a run, case and class; DSC is a fraction, distances are in mm."""
+    lines = [("run", "method", "seed", "case", "class", *METRICS)]
+    for row in table.rows:
+        for one in row.runs:
+            for case, classes in one.entry["cases"].items():
+                for name, values in classes.items():
+                    found = (values[metric] for metric in METRICS)
+                    lines.append((one.run.folder.name, row.label, one.seed, case, name, *found))
+    return _csv(lines)
+
+
+def latex(text):
+    """Text with the characters escaped that mean something to LaTeX."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def percent(fraction):
+    return NONE if fraction is None else f"{100 * fraction:.0f} %".replace("-", "−")
+
+
+def show_p(p):
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def plain(text):
+    return text, False, False
+
+
+def _heading(column):
+    return "Mean" if column == MEAN else column
+
+
+def _marked(metric, cell):
+    if cell.mean is None:
+        text = NONE
+    else:
+        factor = 100 if metric == "dsc" else 1
+        text = f"{factor * cell.mean:.2f}"
+        text += "" if cell.std is None else f" ({factor * cell.std:.2f})"
+    text += f" [{cell.undefined}]" if cell.undefined else ""
+    return text, cell.best, cell.significant
+
+
+def _latex_cell(text, best, significant):
+    text = latex(text)
+    return rf"\textbf{{{text}}}" if best else text + "$^{*}$" * significant
+
+
+def _markdown(header, rows):
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+
+
+def _csv(lines):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -1,0 +1,224 @@
+r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.py --output FOLDER
+
+Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
+The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
+hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
+
+sbatch --array=0-23 --wrap 'python -m mijax.table1 --config configs/acdc.py --output FOLDER \
+    --index $SLURM_ARRAY_TASK_ID'
+
+whose last job to finish writes the report.
+"""
+
+import contextlib
+import fcntl
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from mijax import commands
+from mijax import main as training
+from mijax.errors import UserError
+
+ROWS = {  # folder: (method, values of the configuration)
+    "full": ("supervised", {"data.labelled_cases": 0}),
+    "partial": ("supervised", {}),
+    "entropy": ("entropy", {}),
+    "mean_teacher": ("mean_teacher", {}),
+    "mutual_information": ("local_mi", {"method.consistency_weight": 0.0}),
+    "consistency": ("local_mi", {"method.mi_weight": 0.0}),
+    "ours_mse": ("local_mi", {"method.consistency": "mse"}),
+    "ours_kl": ("local_mi", {}),
+}
+COMMAND = (sys.executable, "-m", training.__name__)
+
+flags.declare_key_flag("config")
+_CONFIG = flags.FLAGS["config"]  # of mijax.main
+# The report has a flag of this name, and one process may import both.
+_OUTPUT = flags.DEFINE_string("output", None, "folder of the runs", allow_override=True)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds a row", lower_bound=1)
+_INDEX = flags.DEFINE_integer("index", None, "run this job alone", lower_bound=0)
+_LIST = flags.DEFINE_bool("list", False, "show the jobs and whether they are done, run none")
+
+
+class Job(NamedTuple):
+    """One run of the table: its folder, the arguments of mijax.main, and the configuration."""
+
+    folder: Path
+    arguments: tuple[str, ...]
+    config: object
+
+    @property
+    def done(self):
+        return (self.folder / "scores.json").exists()
+
+
+def main(argv):
+    """Runs the jobs, or shows them."""
+    output, index = _OUTPUT.value, _INDEX.value
+    if _CONFIG.value is None or not output:
+        commands.fail("needs --config FILE and --output FOLDER")
+    jobs = make_jobs(
+        config_flags.get_config_filename(_CONFIG),
+        config_flags.get_override_values(_CONFIG),
+        output=output,
+        seeds=_SEEDS.value,
+    )
+    if _LIST.value:
+        for number, job in enumerate(jobs):
+            state = "done" if job.done else "-"
+            print(
+                f"{number:3d}  {state:4s}  {shlex.join(['python', *COMMAND[1:], *job.arguments])}"
+            )
+        return
+    if index is not None and index >= len(jobs):
+        commands.fail(f"--index is below {len(jobs)}, the number of jobs, not {index}")
+    chosen = jobs if index is None else [jobs[index]]
+    failed = run_jobs(chosen, total=len(jobs))
+    if all(job.done for job in jobs) or (index is None and any(job.done for job in jobs)):
+        _report(jobs, Path(output) / "report")
+    if failed:
+        names = ", ".join(job.folder.name for job in failed)
+        commands.fail(
+            f"{len(failed)} of {len(chosen)} jobs without scores: {names}; the same command runs "
+            "them again",
+            code=1,
+        )
+
+
+def make_jobs(file, overrides, *, output, seeds):
+    """The jobs of a table, all rows of the first seed first.
+
+    Args:
+      file: path of the configuration.
+      overrides: values of the configuration by dotted key, for all rows.
+      output: folder of the run folders.
+      seeds: number of seeds; the first is that of the configuration.
+
+    Raises:
+      UserError: values that cannot hold for all rows, or a folder with a run of others.
+    """
+    if ":" in Path(file).name:
+        raise UserError(f"--config {file}: without a method, the table has them all")
+    for key in overrides:
+        if key.startswith("method."):
+            raise UserError(
+                f"--config.{key} cannot hold for all rows; set it in {file}, whose get_config "
+                "is told the method"
+            )
+    output, jobs = Path(output), []
+    base = _load(file, ROWS["partial"][0], overrides)
+    if not base.data.labelled_cases and not base.data.splits:
+        raise UserError(
+            "config.data.labelled_cases is 0, so that every row would be fully supervised; say how "
+            "many patients are labelled"
+        )
+    for seed in range(base.seed, base.seed + seeds):
+        for row, (method, values) in ROWS.items():
+            wanted = {**overrides, **values, "seed": seed}
+            if row == "full" and base.data.splits:
+                wanted["data.splits"] = str(_all_labelled(base.data.splits, output))
+            folder = output / f"{row}-seed{seed}"
+            arguments = (
+                f"--config={file}:{method}",
+                *_as_flags(wanted),
+                f"--workdir={folder}",
+                "--noreport",
+            )
+            job = Job(folder, arguments, _load(file, method, wanted))
+            _check_same(job)
+            jobs.append(job)
+    return jobs
+
+
+def run_jobs(jobs, *, total):
+    """Runs those of the jobs that have no scores; returns those that still have none."""
+    for number, job in enumerate(jobs, start=1):
+        if job.done:
+            commands.tell(f"{job.folder.name} is done")
+            continue
+        place = f"job {number} of {total}: " if len(jobs) == total else ""
+        commands.tell(f"{place}{job.folder.name}")
+        with _locked(job.folder.parent / ".locks" / job.folder.name) as lock:
+            if lock is None:
+                commands.tell(f"{job.folder.name} is left to the process that is at it")
+                continue
+            done = subprocess.run([*COMMAND, *job.arguments], pass_fds=[lock.fileno()])
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode or not job.done:
+            commands.tell(f"{job.folder.name} failed with exit code {done.returncode}")
+    return [job for job in jobs if not job.done]
+
+
+@contextlib.contextmanager
+def _locked(path):
+    """An open file with a lock on it, or None where another process holds that.
+
+    A job inherits the file, so that one whose launcher was killed still counts as under way.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+
+
+def _report(jobs, folder):
+    from mijax.report import make_report
+
+    done = [job for job in jobs if job.done]
+    commands.use_compilation_cache(done[0].config.cache)
+    print(make_report([job.folder for job in done], folder, tell=commands.tell))
+
+
+def _load(file, method, overrides):
+    """The configuration as ``mijax.main`` will have it."""
+    arguments = ["", f"--config={file}:{method}", *_as_flags(overrides)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
+    values(arguments)
+    return values.config
+
+
+def _as_flags(overrides):
+    return [f"--config.{key}={value}" for key, value in overrides.items()]
+
+
+def _all_labelled(path, output):
+    """A copy of given splits for full supervision: no case is unlabelled."""
+    from mijax.data import read_splits, write_splits
+
+    splits = read_splits(path)
+    labelled = tuple(sorted(splits.labelled + splits.unlabelled))
+    output.mkdir(parents=True, exist_ok=True)
+    write_splits(output / "full_splits.json", splits._replace(labelled=labelled, unlabelled=()))
+    return output / "full_splits.json"
+
+
+def _check_same(job):
+    """Refuses the folder of a run with other values: its scores are not those of the job."""
+    from mijax.report.runs import settings
+    from mijax.run import open_run
+
+    if not job.done:
+        return  # mijax.main looks at it
+    found, wanted = settings(open_run(job.folder).config), settings(job.config)
+    for key in sorted(found.keys() | wanted.keys()):
+        if found.get(key) != wanted.get(key):
+            raise UserError(
+                f"{job.folder} holds a run of another configuration (config.{key} is "
+                f"{found.get(key)!r} there and {wanted.get(key)!r} here); choose another --output"
+            )
+
+
+if __name__ == "__main__":
+    commands.run(main)

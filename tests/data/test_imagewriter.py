@@ -1,0 +1,113 @@
+"""Images written on the grid of another file: viewers lay one over the other."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel import orientations
+
+from mijax.data.imagefile import read_image
+from mijax.data.imagewriter import label_ending, write_image
+
+SHAPE = (5, 4, 3)
+LABELS = np.arange(60, dtype=np.uint8).reshape(SHAPE) % 3
+
+
+def turned(codes="RAS", degrees=0.0):
+    """An affine of voxels 0.7 × 1.3 × 2.5 mm in the orientation, turned about x and then z."""
+    ornt = orientations.axcodes2ornt(codes)
+    permutation = np.zeros((3, 3))
+    permutation[ornt[:, 0].astype(int), range(3)] = ornt[:, 1]
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    about_x = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ permutation * (0.7, 1.3, 2.5)
+    affine[:3, 3] = (-31.7, 12.25, 104.1)
+    return affine
+
+
+ORIENTATIONS = ["RAS", "LPS", "LAS", "PSR", "AIL", "SRP"]
+FORMS = [(1, 1), (2, 0), (0, 1), (1, 2), (0, 0)]  # codes of qform and sform
+
+
+@pytest.mark.parametrize("degrees", [0, 17.3])
+@pytest.mark.parametrize(
+    ("codes", "forms"), [*itertools.product(ORIENTATIONS, FORMS[:1])] + [("LPS", f) for f in FORMS]
+)
+def test_nifti_keeps_every_field_of_its_geometry(tmp_path, codes, forms, degrees):
+    affine = turned(codes, degrees)
+    scan = nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine)
+    scan.set_qform(affine, forms[0])
+    scan.set_sform(turned("RAS") if forms[1] == 2 else affine, forms[1])
+    scan.header.set_xyzt_units("micron", "sec")
+    nib.save(scan, tmp_path / "scan.nii")
+    write_image(tmp_path / "label.nii.gz", LABELS, reference=tmp_path / "scan.nii")
+    before, after = nib.load(tmp_path / "scan.nii"), nib.load(tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(after.dataobj, LABELS)
+    np.testing.assert_array_equal(after.affine, before.affine)
+    assert after.get_data_dtype() == np.uint8
+    same = ["dim", "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c"]
+    same += ["quatern_d", "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"]
+    for field in same:
+        assert after.header[field].tobytes() == before.header[field].tobytes(), field
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_nothing_else_of_the_scan_stays(tmp_path, kind, dtype):
+    scan = kind(np.zeros((*SHAPE, 1), dtype), turned("PSR", 30))
+    scan.header["cal_max"] = 240
+    scan.header.set_intent("vector")
+    scan.header.set_slope_inter(0.5, -3)
+    scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe" * 9))
+    nib.save(scan, tmp_path / "scan.nii.gz")
+    write_image(tmp_path / "label.nii.gz", LABELS, reference=tmp_path / "scan.nii.gz")
+    after = nib.load(tmp_path / "label.nii.gz")
+    assert type(after) is kind and after.shape == SHAPE
+    assert after.header["cal_max"] == 0 and after.header.get_intent()[0] == "none"
+    assert not after.header.extensions
+    np.testing.assert_array_equal(after.dataobj, LABELS)
+    np.testing.assert_array_equal(after.affine, nib.load(tmp_path / "scan.nii.gz").affine)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_itk_keeps_origin_spacing_and_direction(tmp_path, codes, ending):
+    affine = turned(codes, 17.3)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    scan = sitk.GetImageFromArray(np.zeros(SHAPE[::-1], np.int16))
+    scan.SetSpacing(lengths.tolist())
+    scan.SetOrigin(affine[:3, 3].tolist())
+    scan.SetDirection((affine[:3, :3] / lengths).ravel().tolist())
+    path = tmp_path / f"scan{ending}"
+    sitk.WriteImage(scan, str(path))
+    label = tmp_path / f"label{label_ending(path)}"
+    assert label.suffix == (".mha" if ending == ".mhd" else ending)
+    write_image(label, LABELS, reference=path)
+    before, after = sitk.ReadImage(str(path)), sitk.ReadImage(str(label))
+    assert after.GetPixelID() == sitk.sitkUInt8
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(after), LABELS.T)
+    for get in ("GetSize", "GetOrigin", "GetSpacing", "GetDirection"):
+        assert getattr(after, get)() == getattr(before, get)(), get
+    # Probabilities are NIfTI: the same place in the world in the other convention.
+    soft = np.random.default_rng(0).random((*SHAPE, 2), np.float32)
+    write_image(tmp_path / "soft.nii.gz", soft, reference=path)
+    values, found = read_image(tmp_path / "soft.nii.gz")
+    np.testing.assert_array_equal(values, soft)
+    np.testing.assert_allclose(found, read_image(path)[1], atol=1e-4)
+
+
+def test_a_failure_leaves_no_file(tmp_path):
+    nib.save(nib.Nifti1Image(LABELS, np.eye(4)), tmp_path / "scan.nii.gz")
+    (tmp_path / "label.nii.gz").write_bytes(b"before")
+    with pytest.raises(nib.spatialimages.HeaderDataError):
+        write_image(
+            tmp_path / "label.nii.gz",
+            LABELS.astype(np.float16),  # NIfTI has no such type
+            reference=tmp_path / "scan.nii.gz",
+        )
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["label.nii.gz", "scan.nii.gz"]
+    assert (tmp_path / "label.nii.gz").read_bytes() == b"before"

@@ -1,0 +1,99 @@
+"""Which files are which scans, and what of them can be read."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from mijax.data.scans import find_scans, read_scan
+from mijax.errors import UserError
+
+
+def save(path, *shape, value=1):
+    nib.save(nib.Nifti1Image(np.full(shape, value, np.int16), np.eye(4)), path)
+
+
+def found(folder, channels):
+    return {
+        scan.name: scan.problem or [path.name for path in scan.images]
+        for scan in find_scans(folder, channels=channels)
+    }
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).write_text("")
+
+
+def test_files_of_one_channel(tmp_path):
+    touch(tmp_path, "b.nii", "a_0000.nii.gz", "c.d.mha", "e.mhd", "e.raw", "f.nrrd")
+    touch(tmp_path, ".hidden.nii.gz", "._f.nrrd", "notes.txt", "g.png")
+    (tmp_path / "folder.nii").mkdir()
+    assert found(tmp_path, 1) == {
+        "a_0000": ["a_0000.nii.gz"],
+        "b": ["b.nii"],
+        "c.d": ["c.d.mha"],
+        "e": ["e.mhd"],
+        "f": ["f.nrrd"],
+    }
+    assert found(tmp_path / "c.d.mha", 1) == {"c.d": ["c.d.mha"]}
+
+
+def test_files_of_several_channels(tmp_path):
+    touch(tmp_path, "a_0001.nii", "a_0000.nii", "b.nii", "c_0003.nii", "d_1_0000.mha")
+    touch(tmp_path, "d_1_0001.mha", "e_0000.nii")
+    assert found(tmp_path, 2) == {
+        "a": ["a_0000.nii", "a_0001.nii"],
+        "b": ["b.nii"],
+        "c_0003": ["c_0003.nii"],
+        "d_1": ["d_1_0000.mha", "d_1_0001.mha"],
+        "e_0000": ["e_0000.nii"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("channels", "names", "case"),
+    [
+        (1, ["a.nii", "a.nii.gz"], "a"),
+        (1, ["a.mha", "a.mhd"], "a"),
+        (2, ["a.nii", "a_0000.nii", "a_0001.nii"], "a"),
+        (2, ["a_0000.nii", "a_0000.mha", "a_0001.nii"], "a"),
+    ],
+)
+def test_a_name_that_two_cases_have(tmp_path, channels, names, case):
+    touch(tmp_path, "z.nii", *names)
+    result = found(tmp_path, channels)
+    assert result.keys() == {case, "z"}
+    assert f"case {case} is there twice" in result[case]
+    assert all(name in result[case] for name in names)
+    scan = next(s for s in find_scans(tmp_path, channels=channels) if s.name == case)
+    with pytest.raises(UserError, match="is there twice"):
+        read_scan(scan, channels=channels)
+
+
+def test_nothing_there(tmp_path):
+    for path, message in [
+        (tmp_path / "nowhere", "no such file or folder"),
+        (tmp_path, "no scan there"),
+        (tmp_path / "a.txt", "not one of .nii.gz"),
+    ]:
+        touch(tmp_path, "a.txt")
+        with pytest.raises(UserError, match=message):
+            find_scans(path, channels=1)
+
+
+def test_reading(tmp_path):
+    save(tmp_path / "a_0000.nii", 3, 4, 5, value=1)
+    save(tmp_path / "a_0001.nii", 3, 4, 5, 1, value=2)
+    save(tmp_path / "b.nii.gz", 3, 4, 5, 2)
+    save(tmp_path / "c.nii.gz", 3, 4, 5)
+    save(tmp_path / "d_0000.nii.gz", 3, 4, 5)
+    save(tmp_path / "d_0001.nii.gz", 3, 4, 6)
+    scans = {scan.name: scan for scan in find_scans(tmp_path, channels=2)}
+    a = read_scan(scans["a"], channels=2)
+    assert a.image.shape == (3, 4, 5, 2) and a.label is None and a.name == "a"
+    assert [a.image[..., c].mean() for c in (0, 1)] == [1, 2]
+    assert read_scan(scans["b"], channels=2).image.shape == (3, 4, 5, 2)
+    with pytest.raises(UserError, match="1 channels; 2 needed"):
+        read_scan(scans["c"], channels=2)
+    with pytest.raises(UserError, match="d_0001.nii.gz: shape"):
+        read_scan(scans["d"], channels=2)

@@ -1,0 +1,279 @@
+"""What a user meets at the command line: help, results, and one line about each mistake."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+import configs
+from mijax import commands, main
+from mijax.errors import UserError
+
+
+def run_process(*arguments, module="mijax.main"):
+    """Another process: exit code, stdout, stderr."""
+    # The same program as in this process, so that it is found compiled.
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout, done.stderr
+
+
+def complaint(result):
+    """The one line in which a command says why it failed."""
+    code, out, err = result
+    assert code not in (0, None)
+    assert out == "" and "Traceback" not in err
+    ours = [line.removeprefix("mijax: ") for line in err.splitlines() if line.startswith("mijax: ")]
+    (line,) = (x for x in ours if not x.startswith(("run folder: ", "going on from step")))
+    return line
+
+
+# In another process ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [("mijax.main", ["--config", "--workdir"]), ("mijax.evaluate", ["--data_dir", "--workdir"])],
+)
+def test_help(module, names):
+    code, out, err = run_process("--help", module=module)
+    assert (code, err) == (0, "")
+    assert f"python -m {module}" in out
+    assert all(f"\n  {name}: " in out for name in names)
+    assert len(out.splitlines()) < 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "needs --config FILE for a new run or --workdir FOLDER"),
+        (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
+        (["--config=configs/phantom.py", "--config.stepz=3"], "no stepz; did you mean steps?"),
+    ],
+)
+def test_wrong_command(arguments, message):
+    assert message in complaint(run_process(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("def get_config()\n", "line 1", "SyntaxError"),
+        ("\nimport nowhere\n", "line 2", "No module named 'nowhere'"),
+        ("def get_config():\n    return {}['seed']\n", "line 2", "KeyError: 'seed'"),
+        ("def get_config():\n    return int('x')\n", "line 2", "ValueError: invalid literal"),
+    ],
+)
+def test_mistake_in_a_configuration_file(tmp_path, text, where, what):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    line = complaint(run_process("--config", path))
+    assert f"{path}, {where}: " in line and what in line
+
+
+def test_evaluate_a_run_again(uninterrupted, copied):
+    uninterrupted("local_mi")
+    run = copied("local_mi")
+    code, out, err = run_process(
+        "--workdir", run.folder, "--data_dir=moved", module="mijax.evaluate"
+    )
+    assert code == 0, err
+    assert out.startswith("2 test cases") and "last (step 12)" in out and "best (step" in out
+    scores = json.loads((run.folder / "scores.json").read_text())
+    assert scores["last"]["step"] == 12
+    # Where the data lies now is said each time, not remembered.
+    assert json.loads((run.folder / "config.json").read_text())["data"]["dir"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [([], "--workdir FOLDER"), (["--workdir=nowhere"], "is not a run")]
+)
+def test_evaluate_nothing(arguments, message):
+    assert message in complaint(run_process(*arguments, module="mijax.evaluate"))
+
+
+# The flags, in this process --------------------------------------------------------------
+
+
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """``parse(*arguments)``: the flags of a command that must not begin."""
+
+    def run(*arguments):
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values)
+        flags.DEFINE_string("workdir", None, "folder", flag_values=values)
+        monkeypatch.setattr(flags, "FLAGS", values)
+        monkeypatch.setattr(sys, "argv", ["mijax", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            commands.run(pytest.fail)
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # in ml_collections
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--wrkdir=x"], "'wrkdir'. Did you mean: workdir"),
+        ([PHANTOM, "--config.stepz=3"], "the configuration has no stepz; did you mean steps?"),
+        ([PHANTOM, "--config.method.wieght=3"], "has no wieght; did you mean weight?"),
+        ([PHANTOM, "--config.qqqqq=3"], "the configuration has no qqqqq"),
+        ([PHANTOM, "--config.steps=many"], "flag --config.steps=many: "),
+        ([PHANTOM, "--config.steps=2.5"], "flag --config.steps=2.5: "),
+        ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
+        ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
+        ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
+        ([PHANTOM, "extra"], "does not know what to do with extra"),
+        ([f"{PHANTOM}:magic"], "no method 'magic'; the methods are entropy, local_mi, mean_teach"),
+        (["--config=nowhere.py", "--config.steps=3"], "No such file or directory: 'nowhere.py'"),
+    ],
+)
+def test_wrong_flags(parse, arguments, message):
+    result = parse(*arguments)
+    assert message in complaint(result) and result[0] == 2
+
+
+# The run, in this process ----------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """``command(config, workdir)``: ``python -m mijax.main`` with these as its flags."""
+
+    def run(config, workdir):
+        monkeypatch.setattr(sys, "argv", ["mijax"])
+        monkeypatch.setattr(main, "_CONFIG", SimpleNamespace(value=config))
+        monkeypatch.setattr(commands, "WORKDIR", SimpleNamespace(value=str(workdir)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            commands.run(main.main)
+        return caught.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_new_run_then_workdir_alone(command, tiny, tmp_path):
+    code, out, err = command(tiny("supervised"), tmp_path)
+    assert not code, err
+    assert (
+        err.startswith(f"mijax: run folder: {tmp_path}\n") and "step 12/12  validation_dsc" in err
+    )
+    assert out.startswith("2 test cases, mean (standard deviation)\n")
+    again = command(None, tmp_path)
+    assert not again[0] and again[1] == out
+    assert "mijax: going on from step 12 of 12\n" in again[2]
+
+
+@pytest.mark.parametrize("source", ["folder", "msd", "nnunet", "spleen"])
+def test_no_data(command, tiny, tmp_path, source):
+    config = tiny("supervised", **{"data.source": source, "data.dir": str(tmp_path / "nowhere")})
+    for key in ("patients", "seed", "shape"):  # options of the phantom
+        del config.data[key]
+    line = complaint(command(config, tmp_path / "run"))
+    assert f"{tmp_path / 'nowhere'}: no such folder" in line
+    (tmp_path / "nowhere").mkdir()
+    line = complaint(command(config, tmp_path / "run"))
+    assert "dataset.json" in line and str(tmp_path / "nowhere") in line
+
+
+def test_bad_volume(command, tiny, tmp_path):
+    config = tiny("supervised", **{"data.source": "msd", "data.dir": str(tmp_path)})
+    for key in ("patients", "seed", "shape"):
+        del config.data[key]
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / part).mkdir()
+        values = np.full((8, 8, 2), np.nan if part == "imagesTr" else 0, np.float32)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / part / "a.nii.gz")
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"modality": {"0": "CT"}, "labels": {"0": "background", "1": "x"}})
+    )
+    assert "imagesTr/a.nii.gz: 128 voxels are NaN" in complaint(command(config, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.labelled_cases": 0}, "method local_mi learns from unlabelled cases"),
+        ({"data.labelled_cases": 7}, "there are 8; lower data.labelled_cases"),
+        ({"data.validation_cases": 0}, "data.validation_cases=0 is an empty split"),
+        ({"labelled_batch": 3}, "19 images a forward pass do not divide over 8 devices"),
+        ({"data.size": (33, 32)}, "multiples of 2"),
+        ({"method.weight": float("inf")}, "config.method.weight is inf"),
+    ],
+)
+def test_values_that_do_not_do(command, tiny, tmp_path, changes, message):
+    assert message in complaint(command(tiny("local_mi", **changes), tmp_path / "run"))
+
+
+def test_loss_that_is_not_finite(command, tiny, tmp_path):
+    config = tiny("supervised", learning_rate=1e30, warmup_steps=0)
+    lines = [complaint(command(config, tmp_path)) for _ in range(2)]
+    assert lines[0] == lines[1]
+    assert "the loss is not finite at step " in lines[0]
+    # Nothing was saved, so a better value may take the folder.
+    code, _, err = command(tiny("supervised"), tmp_path)
+    assert not code, err
+
+
+def test_folder_of_another_run(command, uninterrupted, tiny):
+    run = uninterrupted("local_mi")
+    before = (run.folder / "config.json").read_bytes()
+    line = complaint(command(tiny("local_mi", learning_rate=1e-2), run.folder))
+    assert "config.learning_rate is 0.001 there and 0.01 here" in line
+    assert (run.folder / "config.json").read_bytes() == before
+
+
+def test_folder_that_cannot_be_written(command, tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/run"):
+        line = complaint(command(tiny("supervised"), tmp_path / folder))
+        assert f"cannot write to {tmp_path / folder}" in line
+
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device", str(tmp_path / "run" / "splits.json"))
+
+    monkeypatch.setattr("mijax.run.write_splits", refuse)
+    line = complaint(command(tiny("supervised"), tmp_path / "run"))
+    assert "No space left on device" in line and "splits.json" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("the file is bad"), 1, "the file is bad"),
+        (OSError(28, "No space left on device", "x"), 1, "[Errno 28] No space left on device: 'x'"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on with what is not done"),
+    ],
+)
+def test_errors_become_lines(monkeypatch, capsys, error, code, message):
+    def fail(argv):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["mijax"])
+    with pytest.raises(SystemExit) as caught:
+        commands.run(fail)
+    assert caught.value.code == code
+    assert complaint((code, *capsys.readouterr())).startswith(message)
+
+
+def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
+    def fail(argv):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(sys, "argv", ["mijax"])
+    with pytest.raises(RuntimeError, match="a bug"):
+        commands.run(fail)

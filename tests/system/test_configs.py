@@ -1,0 +1,148 @@
+"""Every configuration with every method: it loads, it traces, every value is a flag."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+import configs
+from mijax import methods
+from mijax.experiment import build, open_data, slice_volume
+from mijax.step import TrainingSet
+
+FOLDER = Path(configs.__file__).parent
+NAMES = sorted(f.stem for f in FOLDER.glob("[a-z]*.py") if f.stem != "common")
+# Background and what there is to find; image channels. Another configuration has (4, 1).
+SHAPES = {"folder": (4, 2), "hippocampus": (3, 1), "phantom": (3, 1), "spleen": (2, 1)}
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def get_config(name, *method):
+    return importlib.import_module(f"configs.{name}").get_config(*method)
+
+
+def test_names():
+    assert {"folder", "hippocampus", "phantom", "spleen"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_by_which_command_it_runs(name):
+    command = f"python -m mijax.main --config configs/{name}.py"
+    assert command in importlib.import_module(f"configs.{name}").__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_method_is_the_only_difference_between_methods(name):
+    ours = get_config(name)
+    assert ours.method.name == "local_mi" and ours.name == name
+    for method in methods.names():
+        config = get_config(name, method)
+        assert config.method.keys() == {"name": method, **methods.defaults(method)}.keys()
+        assert config.method.name == method
+        config.method = ours.method
+        assert config.to_dict() == ours.to_dict()
+
+
+@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("name", NAMES)
+def test_traces(name, method):
+    config = get_config(name, method)
+    classes, channels = SHAPES.get(name, (4, 1))
+    experiment = build(
+        config,
+        classes=[f"class {n}" for n in range(classes)],
+        channels=channels,
+        devices=jax.devices()[:1],
+    )
+
+    def slices(n, *channels, dtype=np.float32):
+        return jax.ShapeDtypeStruct((n, *config.data.size, *channels), dtype)
+
+    unlabelled = slices(50, channels) if experiment.method.copies else None
+    training_set = TrainingSet(slices(30, channels), slices(30, dtype=np.uint8), unlabelled)
+    state = jax.eval_shape(experiment.init, 0)
+    after, logs = jax.eval_shape(experiment.train_step(1), state, training_set)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert {"loss", "cross_entropy"} <= logs.keys()
+    assert all(x.shape == (1,) for x in logs.values())
+    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+    probs = jax.eval_shape(experiment.predict, variables, slices(config.predict_batch, channels))
+    assert probs.shape == (config.predict_batch, *config.data.size, classes)
+
+
+def another(value):
+    """A value of the same type, and how it is written on the command line."""
+    if isinstance(value, bool):
+        return not value, str(not value)
+    if isinstance(value, tuple):
+        new = tuple(another(v)[0] for v in value) or (16, 16)
+        return new, repr(new)
+    if value is None:
+        return 1.5, "1.5"
+    new = value + 1 if isinstance(value, int | float) else f"{value}x"
+    return new, str(new)
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, ConfigDict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # in ml_collections
+@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("name", NAMES)
+def test_every_value_is_a_flag(name, method, monkeypatch):
+    wanted = {key: another(value) for key, value in leaves(get_config(name, method))}
+    arguments = [f"--config.{key}={text}" for key, (_, text) in wanted.items()]
+    monkeypatch.setattr(sys, "argv", ["test", f"--config={FOLDER / name}.py:{method}", *arguments])
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    values(sys.argv)
+    assert dict(leaves(values.config)) == {key: value for key, (value, _) in wanted.items()}
+
+
+# Real volumes ----------------------------------------------------------------------------
+
+
+def needs(folder):
+    return pytest.mark.skipif(not (SHARED / folder).is_dir(), reason=f"no shared/data/{folder}")
+
+
+@needs("Task09_Spleen_crop")
+def test_spleen_takes_a_real_volume(cache):
+    config = get_config("spleen")
+    config.cache, config.data.dir = str(cache), str(SHARED / "Task09_Spleen_crop")
+    source = open_data(config)
+    assert source.classes == ("background", "spleen") and source.channels == 1
+    volume = source.volume(source.cases[0].name)
+    slices = slice_volume(volume, config.data)
+    assert slices.image.shape == (volume.image.shape[2], 512, 512, 1)
+    assert slices.label.shape == slices.image.shape[:3]
+    np.testing.assert_allclose((slices.image.min(), slices.image.max()), (0, 1), atol=0.02)
+    assert slices.image.min() >= 0 and slices.image.max() <= 1
+    assert set(np.unique(slices.label)) == {0, 1}
+
+
+@needs("Task04_Hippocampus")
+def test_hippocampus_takes_real_volumes(cache):
+    config = get_config("hippocampus")
+    config.cache, config.data.dir = str(cache), str(SHARED / "Task04_Hippocampus")
+    source = open_data(config)
+    assert source.classes[0] == "background" and len(source.classes) == 3
+    labelled = [case for case in source.cases if case.labelled]
+    asked = config.data.validation_cases + config.data.test_cases + config.data.labelled_cases
+    assert len(labelled) > asked
+    for case in labelled[:3]:
+        slices = slice_volume(source.volume(case.name), config.data)
+        assert slices.image.shape[1:] == (48, 64, 1)
+        assert set(np.unique(slices.label)) <= {0, 1, 2}

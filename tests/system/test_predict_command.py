@@ -1,0 +1,260 @@
+"""New scans to label maps: on their grid, as evaluation would, and none lost to a bad one."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel import orientations
+
+from mijax.data.imagefile import read_image
+from mijax.errors import UserError
+from mijax.evaluate import segment
+from mijax.experiment import open_data
+from mijax.inference import restore
+from mijax.predict import predict, predict_files
+from mijax.run import open_run
+
+OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def run(uninterrupted, tmp_path_factory):
+    """All that prediction may need of a run folder."""
+    whole, folder = uninterrupted("local_mi").folder, tmp_path_factory.mktemp("model")
+    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
+    for name in ("config.json", "info.json"):
+        shutil.copy(whole / name, folder)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def volume(run):
+    source = open_data(run.config)
+    return source.volume(source.cases[-1].name)
+
+
+def save_nifti(path, values, affine, *, qform=1, sform=1, kind=nib.Nifti1Image):
+    image = kind(values, affine)
+    image.set_qform(affine, qform)
+    image.set_sform(affine, sform)
+    nib.save(image, path)
+
+
+def save_itk(path, values, direction=(1, 0, 0, 0, 1, 0, 0, 0, 1)):
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
+    image.SetSpacing((0.8, 0.9, 3.1))
+    image.SetOrigin((1.5, -20.25, 7))
+    image.SetDirection(direction)
+    sitk.WriteImage(image, str(path))
+
+
+SCANS = {
+    "case": ".nii.gz",
+    "float": ".nii.gz",
+    "four_axes": ".nii.gz",
+    "large": ".nii.gz",
+    "meta": ".mha",
+    "meta_header": ".mha",
+    "nearly_raw": ".nrrd",
+    "nifti2": ".nii.gz",
+    "no_codes": ".nii.gz",
+    "signed": ".nii.gz",
+}
+BAD = ["channels", "not_a_number", "truncated", "twice"]
+
+
+@pytest.fixture(scope="module")
+def scans(volume, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    image = volume.image[..., 0]
+    whole = np.round(100 * image)
+    save_nifti(folder / "case.nii.gz", image, volume.affine)
+    save_nifti(folder / "float.nii.gz", image, OBLIQUE, qform=0)
+    save_nifti(folder / "four_axes.nii.gz", whole[..., None].astype(np.uint8), OBLIQUE, sform=0)
+    save_nifti(folder / "large.nii", np.pad(image, ((0, 9), (3, 2), (0, 0))), volume.affine)
+    save_itk(folder / "meta.mha", image, (0, 1, 0, 0, 0, -1, -1, 0, 0))
+    save_itk(folder / "meta_header.mhd", whole.astype(np.int16))
+    save_itk(folder / "nearly_raw.nrrd", image)
+    save_nifti(folder / "nifti2.nii", image, OBLIQUE, kind=nib.Nifti2Image)
+    save_nifti(folder / "no_codes.nii", image, volume.affine, qform=0, sform=0)
+    save_nifti(folder / "signed.nii.gz", whole.astype(np.int16), np.diag([-1.0, 2, -4, 1]))
+    save_nifti(folder / "channels.nii.gz", np.stack([image, image], 3), OBLIQUE)
+    save_nifti(folder / "not_a_number.nii.gz", np.full_like(image, np.nan), OBLIQUE)
+    (folder / "truncated.nii.gz").write_bytes((folder / "case.nii.gz").read_bytes()[:999])
+    save_nifti(folder / "twice.nii.gz", image, OBLIQUE)
+    save_itk(folder / "twice.mha", image)
+    (folder / ".hidden.nii.gz").write_text("")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(run, scans, tmp_path_factory):
+    """The folder of the label maps, and the lines that were told."""
+    folder, lines = tmp_path_factory.mktemp("labels"), []
+    done, failed = predict_files(
+        run,
+        scans,
+        folder / "new",
+        checkpoint="last",
+        probabilities=True,
+        overwrite=False,
+        tell=lines.append,
+    )
+    assert (sorted(done), sorted(failed)) == (sorted(SCANS), BAD)
+    return folder / "new", lines
+
+
+def test_each_scan_has_its_label_map_and_nothing_else_is_there(predicted):
+    expected = {f"{name}{ending}" for name, ending in SCANS.items()}
+    expected |= {f"{name}_probabilities.nii.gz" for name in SCANS}
+    assert {path.name for path in predicted[0].iterdir()} == expected
+
+
+def test_bad_scans_are_told_of_in_a_line(predicted):
+    lines = predicted[1]
+    assert len(lines) == len(SCANS) + len(BAD)
+    bad = " / ".join(sorted(line for line in lines if "failed: " in line))
+    assert bad.count("failed: ") == len(BAD)
+    for text in ("2 channels; 1 needed", "are NaN", "truncated or not NIfTI", "there twice"):
+        assert text in bad
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_grid_of_the_scan(scans, predicted, name):
+    (scan,) = (path for path in scans.iterdir() if path.name.split(".")[0] == name if
+               path.suffix != ".raw")  # fmt: skip
+    path = predicted[0] / f"{name}{SCANS[name]}"
+    values, affine = read_image(scan)
+    labels, found = read_image(path)
+    assert labels.shape == values.shape[:3] and labels.dtype == np.uint8
+    np.testing.assert_array_equal(found, affine)
+    soft, found = read_image(predicted[0] / f"{name}_probabilities.nii.gz")
+    assert soft.shape == (*labels.shape, 3) and soft.dtype == np.float32
+    np.testing.assert_allclose(found, affine, atol=1e-5)
+    np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(soft.argmax(-1), labels)
+    assert len(np.unique(labels)) > 1
+    if path.name.endswith(".nii.gz"):
+        before, after = nib.load(scan).header, nib.load(path).header
+        for field in ("qform_code", "sform_code", "xyzt_units"):
+            assert after[field] == before[field]
+
+
+def test_labels_are_those_of_evaluation(run, volume, predicted):
+    experiment, state = restore(run, checkpoint="last", tell=pytest.fail)
+    (expected,) = segment(experiment, state, [volume], run.config.data)
+    found, _ = read_image(predicted[0] / "case.nii.gz")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays(run, volume, predicted):
+    """As the files, however the array lies in the world."""
+    mirror = orientations.axcodes2ornt("PSR", (("R", "L"), ("A", "P"), ("I", "S")))
+    turned = orientations.apply_orientation(volume.image[..., 0], mirror)
+    affine = volume.affine @ orientations.inv_ornt_aff(mirror, volume.image.shape[:3])
+    images, affines = [volume.image[..., 0], turned], [volume.affine, affine]
+    here, there = predict(run.folder, images, affines, checkpoint="last", probabilities=True)
+    np.testing.assert_allclose(
+        here, read_image(predicted[0] / "case_probabilities.nii.gz")[0], atol=1e-6
+    )
+    np.testing.assert_allclose(orientations.apply_orientation(here, mirror), there, atol=1e-6)
+    labels = predict(run.folder, volume.image, volume.affine, checkpoint="last")
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, here.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("images", "affines", "message"),
+    [
+        (np.zeros((4, 4)), np.eye(4), r"shape \(4, 4\); \(x, y, z, 1\) is needed"),
+        (np.zeros((4, 4, 2, 2)), np.eye(4), r"\(x, y, z, 1\) is needed"),
+        (np.full((4, 4, 2), np.inf), np.eye(4), "finite"),
+        (np.zeros((4, 4, 2)), np.zeros((4, 4)), "regular"),
+        ([np.zeros((4, 4, 2))] * 2, [np.eye(4)], "2 images, but 1 affines"),
+    ],
+)
+def test_arrays_that_do_not_do(run, images, affines, message):
+    with pytest.raises(UserError, match=message):
+        predict(run.folder, images, affines)
+
+
+# What is refused before any work ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_scans_are_never_written_over(run, scans, overwrite):
+    with pytest.raises(UserError, match="holds the scans; choose another folder"):
+        predict_files(
+            run,
+            scans / "case.nii.gz",
+            scans,
+            checkpoint="best",
+            probabilities=False,
+            overwrite=overwrite,
+            tell=pytest.fail,
+        )
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_existing_files_stay(run, scans, tmp_path, soft):
+    path = tmp_path / ("case_probabilities.nii.gz" if soft else "nifti2.nii.gz")
+    path.write_text("mine")
+    with pytest.raises(UserError, match=f"{path.name} exists already; --overwrite"):
+        predict_files(
+            run,
+            scans,
+            tmp_path,
+            checkpoint="best",
+            probabilities=soft,
+            overwrite=False,
+            tell=pytest.fail,
+        )
+    assert [f.name for f in tmp_path.iterdir()] == [path.name] and path.read_text() == "mine"
+
+
+def test_two_files_of_one_name(run, scans, tmp_path):
+    shutil.copy(scans / "case.nii.gz", tmp_path / "a.nii.gz")
+    shutil.copy(scans / "case.nii.gz", tmp_path / "a_probabilities.nii.gz")
+    with pytest.raises(UserError, match="a_probabilities.nii.gz would be written for two cases"):
+        predict_files(
+            run,
+            tmp_path,
+            tmp_path / "out",
+            checkpoint="best",
+            probabilities=True,
+            overwrite=False,
+            tell=pytest.fail,
+        )
+
+
+# The command -----------------------------------------------------------------------------
+
+
+def test_command(run, scans, run_module, tmp_path):
+    for name in ("signed.nii.gz", "truncated.nii.gz"):
+        shutil.copy(scans / name, tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "signed.nii.gz").write_text("old")
+    arguments = ["--workdir", run.folder, "--input", tmp_path, "--output", tmp_path / "out"]
+    code, out, (line,) = run_module("mijax.predict", *arguments)
+    assert (code, out) == (1, "")
+    assert line.endswith("signed.nii.gz exists already; --overwrite replaces it")
+    code, out, lines = run_module("mijax.predict", *arguments, "--overwrite")
+    assert (code, out, len(lines)) == (1, "", 3)
+    assert lines[-1] == "1 of 2 done; failed: truncated"
+    assert nib.load(tmp_path / "out" / "signed.nii.gz").shape == (32, 32, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "needs --workdir RUN, --input FILE or FOLDER, and --output FOLDER"),
+        (["--workdir=x", "--input=x", "--output=x"], 1, "x is not a run"),
+        (["--checkpoint=worst"], 2, "checkpoint"),
+    ],
+)
+def test_wrong_command(run_module, arguments, code, message):
+    result = run_module("mijax.predict", *arguments)
+    assert result[:2] == (code, "") and message in result[2][-1]

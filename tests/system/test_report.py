@@ -1,0 +1,436 @@
+"""The report: its numbers by another computation, its groups and refusals, its page."""
+
+import csv
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import stdtr
+
+from configs import phantom
+from mijax import main
+from mijax.data import Volume
+from mijax.errors import UserError
+from mijax.evaluate import evaluate
+from mijax.experiment import slice_volume
+from mijax.report import make_report
+from mijax.report.page import to_html
+from mijax.report.predictions import choose_cases, one_slice, predict
+from mijax.report.runs import read_rows
+from mijax.report.statistics import make_table, paired_p
+from mijax.report.table import latex, to_latex, to_markdown
+from mijax.run import open_run
+
+CASES = [f"case_{i}" for i in range(7)]
+CLASSES = ["body", "core"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(folder, method, dsc, **changes)``: a scored run folder, made by hand.
+
+    ``dsc`` is (cases, classes); distances are (1 − dsc) · 10 mm, undefined where dsc is 0.
+    """
+
+    def make(folder, method="supervised", dsc=None, *, classes=CLASSES, split="test", **changes):
+        folder = tmp_path / folder
+        folder.mkdir()
+        config = phantom.get_config(method)
+        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+        (folder / "config.json").write_text(config.to_json_best_effort())
+        splits = {"labelled": ["a"], "unlabelled": ["b"], "validation": ["c"], "test": CASES}
+        (folder / "splits.json").write_text(json.dumps(splits))
+        if dsc is None:
+            return folder
+        cases = {
+            case: {
+                c: {
+                    "dsc": d,
+                    "hd95": 10 * (1 - d) if d else None,
+                    "assd": 5 * (1 - d) if d else None,
+                }
+                for c, d in zip(classes, row, strict=True)
+            }
+            for case, row in zip(CASES, np.asarray(dsc).tolist(), strict=False)
+        }
+        entry = {"step": 400, "split": split, "mean_dsc": float(np.mean(dsc)),
+                 "classes": {name: {} for name in classes}, "cases": cases}  # fmt: skip
+        scores = {"best": entry, "last": {**entry, "step": 500}}
+        (folder / "scores.json").write_text(json.dumps(scores))
+        return folder
+
+    return make
+
+
+def drawn(seed, mean):
+    return np.clip(np.random.default_rng(seed).normal(mean, 0.05, (len(CASES), 2)), 0.01, 0.99)
+
+
+@pytest.fixture
+def study(write):
+    """Full, partial and two methods, two seeds each: folders, and the DSC by row."""
+    values, folders = {}, []
+    for row, (method, mean, changes) in {
+        "Full supervision": ("supervised", 0.9, {"data__labelled_cases": 0}),
+        "Partial supervision": ("supervised", 0.6, {}),
+        "Mean Teacher": ("mean_teacher", 0.75, {}),
+        "Ours (KL)": ("local_mi", 0.78, {}),
+    }.items():
+        values[row] = np.stack([drawn([seed, *map(ord, row)], mean) for seed in (0, 1)])
+        for seed in (1, 0):
+            name = f"{row.split()[0]}{seed}"
+            folders.append(write(name, method, values[row][seed], seed=seed, **changes))
+    return folders, values
+
+
+def rows_of(folders, **options):
+    return read_rows(folders, **{"checkpoint": "best", "tell": pytest.fail, **options})[0]
+
+
+# Numbers -----------------------------------------------------------------------------------
+
+
+def test_means_and_deviations_over_seeds(study):
+    folders, values = study
+    table = make_table(rows_of(folders))
+    assert [row.label for row in table.rows] == list(values)  # the order of the paper
+    assert table.columns == ("body", "core", "mean")
+    for i, dsc in enumerate(values.values()):
+        by_seed = np.concatenate([dsc.mean(1), dsc.mean((1, 2))[:, None]], 1)
+        for j, column in enumerate(table.columns):
+            cell = table.cells["dsc"][column][i]
+            np.testing.assert_allclose(cell.mean, by_seed[:, j].mean())
+            np.testing.assert_allclose(cell.std, abs(by_seed[0, j] - by_seed[1, j]) / 2**0.5)
+            distance = table.cells["hd95"][column][i]
+            np.testing.assert_allclose(distance.mean, 10 * (1 - by_seed[:, j].mean()))
+
+
+def test_t_test_by_its_formula(study):
+    folders, values = study
+    table = make_table(rows_of(folders))
+    best, full = "Ours (KL)", "Full supervision"
+    for i, (label, dsc) in enumerate(values.items()):
+        cell = table.cells["dsc"]["mean"][i]
+        if label == best:
+            assert cell.best and cell.p is None
+            continue
+        per_case = values[best].mean((0, 2)) - dsc.mean((0, 2))  # over seeds and classes
+        per_case = -per_case if label == full else per_case
+        t = per_case.mean() / (per_case.std(ddof=1) / len(CASES) ** 0.5)
+        np.testing.assert_allclose(cell.p, stdtr(len(CASES) - 1, -t), rtol=1e-6)
+        assert not cell.best
+    # With distances lower is better: the same test, since they are linear in the DSC here.
+    for cell, distance in zip(*(table.cells[m]["mean"] for m in ("dsc", "hd95")), strict=True):
+        assert cell.best == distance.best
+        if cell.p is not None:
+            np.testing.assert_allclose(cell.p, distance.p, rtol=1e-6)
+
+
+def test_t_test_without_an_answer():
+    x = np.array([0.1, 0.5, 0.3])
+    assert paired_p(x, x, higher=True) is None
+    assert paired_p(x[:1], x[:1] - 0.1, higher=True) is None
+    assert paired_p(x, np.array([0.0, np.nan, np.nan]), higher=True) is None
+
+
+def test_gap_closed(study):
+    folders, values = study
+    table = make_table(rows_of(folders))
+    full, partial, teacher, ours = (v.mean() for v in values.values())
+    expected = [(m - partial) / (full - partial) for m in (teacher, ours)]
+    assert table.gaps["mean"][:2] == [None, None]
+    np.testing.assert_allclose(table.gaps["mean"][2:], expected)
+    assert make_table(rows_of(folders[2:])).gaps["mean"] == [None] * 3  # no full supervision
+
+
+def test_gap_is_against_the_baseline_of_the_same_labelled_cases(write):
+    folders = [
+        write("full", dsc=drawn(0, 0.9), data__labelled_cases=0),
+        write("partial2", dsc=drawn(1, 0.5)),
+        write("partial4", dsc=drawn(2, 0.7), data__labelled_cases=4),
+        write("ours4", "local_mi", drawn(3, 0.8), data__labelled_cases=4),
+        write("ours8", "local_mi", drawn(4, 0.8), data__labelled_cases=8),
+    ]
+    table = make_table(rows_of(folders))
+    gaps = dict(zip([row.label for row in table.rows], table.gaps["mean"], strict=True))
+    full, partial, ours = (drawn(i, m).mean() for i, m in ((0, 0.9), (2, 0.7), (3, 0.8)))
+    expected = (ours - partial) / (full - partial)
+    np.testing.assert_allclose(gaps["Ours (KL), data.labelled_cases=4"], expected)
+    assert gaps["Ours (KL), data.labelled_cases=8"] is None
+
+
+def test_undefined_distances_are_left_out_and_counted(write):
+    dsc = drawn(0, 0.7)
+    dsc[2, 0] = 0
+    table = make_table(rows_of([write("a", dsc=dsc), write("b", "entropy", drawn(1, 0.6))]))
+    cell = table.cells["hd95"]["body"][0]
+    assert cell.undefined == 1
+    np.testing.assert_allclose(cell.mean, 10 * (1 - np.delete(dsc[:, 0], 2)).mean())
+    assert "[1]" in to_markdown(table, checkpoint="best")
+    dsc = drawn(0, 0.7)
+    dsc[:, 1] = 0
+    table = make_table(rows_of([write("c", dsc=dsc)]))
+    assert table.cells["hd95"]["core"][0].mean is None
+    assert table.cells["hd95"]["mean"][0].mean is None
+    assert "–" in to_markdown(table, checkpoint="best")
+
+
+# Groups ------------------------------------------------------------------------------------
+
+
+def test_labels(write):
+    runs = {
+        "Entropy min.": ("entropy", {}),
+        "Mutual information": ("local_mi", {"method__consistency_weight": 0.0}),
+        "Consistency reg.": ("local_mi", {"method__mi_weight": 0.0}),
+        "Ours (MSE)": ("local_mi", {"method__consistency": "mse"}),
+    }
+    folders = [
+        write(f"run{i}", method, drawn(i, 0.6), **changes)
+        for i, (method, changes) in enumerate(runs.values())
+    ]
+    assert [row.label for row in rows_of(folders[::-1])] == list(runs)
+
+
+def test_full_supervision_of_given_splits_is_where_nothing_is_unlabelled(write):
+    folder = write("full", dsc=drawn(0, 0.9), data__splits="mine.json")
+    assert rows_of([folder])[0].label == "Partial supervision"
+    splits = json.loads((folder / "splits.json").read_text())
+    (folder / "splits.json").write_text(json.dumps({**splits, "unlabelled": []}))
+    assert rows_of([folder])[0].label == "Full supervision"
+
+
+def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
+    folders = [
+        write("a0", "local_mi", drawn(0, 0.6), seed=0),
+        write("a1", "local_mi", drawn(1, 0.6), seed=1, cache="elsewhere", log_every=10),
+        write("b0", "local_mi", drawn(2, 0.6), seed=0, method__weight=0.5),
+    ]
+    rows = rows_of(folders)
+    assert [row.label for row in rows] == [
+        "Ours (KL), method.weight=0.1",
+        "Ours (KL), method.weight=0.5",
+    ]
+    assert [[one.seed for one in row.runs] for row in rows] == [[0, 1], [0]]
+
+
+def test_a_folder_stands_for_its_runs_and_a_run_given_twice_counts_once(study, tmp_path):
+    folders, _ = study
+    rows = rows_of([tmp_path, folders[0]])
+    assert sum(len(row.runs) for row in rows) == len(folders)
+
+
+def test_checkpoint(study):
+    folders, _ = study
+    assert rows_of(folders)[0].runs[0].entry["step"] == 400
+    assert rows_of(folders, checkpoint="last")[0].runs[0].entry["step"] == 500
+
+
+# Refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"data__seed": 1}, "different data sets"),
+        ({"classes": ["body", "brain"]}, "different classes"),
+        ({"dsc": drawn(0, 0.5)[:-1]}, "different cases"),
+        ({"split": "validation"}, "different splits"),
+        ({"name": "twin"}, "same configuration with the same seed 0"),
+    ],
+)
+def test_what_does_not_go_into_one_table_is_refused(write, other, message):
+    first = write("first", dsc=drawn(0, 0.5))
+    name = other.pop("name", "second")
+    second = write(name, **{"dsc": drawn(1, 0.5), **other})
+    with pytest.raises(UserError, match=message) as error:
+        rows_of([first, second])
+    assert "\n" not in str(error.value)
+    assert "first" in str(error.value) and name in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"last": {}}', '{"best": {"classes": {}}}'])
+def test_damaged_scores_are_refused(write, content):
+    folder = write("a", dsc=drawn(0, 0.5))
+    (folder / "scores.json").write_text(content)
+    with pytest.raises(UserError, match=r"scores.json is damaged .* python -m mijax.evaluate"):
+        rows_of([folder])
+
+
+def test_a_run_without_scores_is_named_and_left_out(write, tmp_path):
+    told = []
+    scored, under_way = write("a", dsc=drawn(0, 0.5)), write("b")
+    rows, left_out = read_rows([scored, under_way], checkpoint="best", tell=told.append)
+    assert len(rows) == 1 and left_out == [under_way]
+    assert told == [f"{under_way} is left out: it has no scores.json yet"]
+    with pytest.raises(UserError, match="none of the runs has scores"):
+        read_rows([under_way], checkpoint="best", tell=told.append)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty is not a run and holds none"):
+        rows_of([tmp_path / "empty"])
+
+
+# Files -------------------------------------------------------------------------------------
+
+
+def test_latex_escapes():
+    assert latex(r"a_b & 50% #1 $x$ {y} ~^\ –") == (
+        r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{} --"
+    )
+
+
+def test_latex_table(study):
+    folders, values = study
+    text = to_latex(make_table(rows_of(folders)), checkpoint="best")
+    assert "p $<$ 0.05" in text
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+    ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
+    by_seed = 100 * values["Ours (KL)"].mean((1, 2))
+    mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
+    assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 5 and ours.endswith(r"\\")
+
+
+def test_cases_csv(study, tmp_path):
+    folders, values = study
+    make_report(folders, tmp_path / "report", predictions=False, tell=pytest.fail)
+    with (tmp_path / "report" / "cases.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(folders) * len(CASES) * len(CLASSES)
+    for line in lines:
+        dsc = values[line["method"]][int(line["seed"]), CASES.index(line["case"])]
+        assert float(line["dsc"]) == dsc[CLASSES.index(line["class"])]
+
+
+class References(HTMLParser):
+    """Everything that a page refers to, and that its tags are closed in order."""
+
+    VOID = ("meta", "img", "link", "br", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [
+            (tag, value)
+            for name, value in attributes
+            if name in ("src", "href", "srcset", "action", "data", "poster")
+        ]
+        assert tag not in ("script", "iframe", "object", "embed", "link")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def assert_self_contained(page):
+    text = page.read_text(encoding="utf-8")
+    assert "url(" not in text and "@import" not in text
+    for tag, target in References(text).found:
+        if tag == "a":
+            assert (page.parent / target).exists()
+        else:
+            assert target.startswith("data:image/png;base64,")
+    return text
+
+
+def test_page_refers_to_nothing_outside_and_says_what_is_missing(study, tmp_path, monkeypatch):
+    def unreachable(config):
+        raise UserError("no folder <lost> & found")
+
+    monkeypatch.setattr("mijax.report.predictions.open_data", unreachable)
+    folders, _ = study
+    told = []
+    page = make_report(folders, tmp_path / "report", tell=told.append)
+    text = assert_self_contained(page)
+    assert "no folder &lt;lost&gt; &amp; found" in text
+    assert len(told) == 1 and "no folder <lost> & found" in told[0]
+    assert "No learning curves" in text
+    assert {f.name for f in page.parent.iterdir()} == {
+        "index.html", "table.md", "table.tex", "table.csv", "cases.csv", "figures",
+    }  # fmt: skip
+
+
+def test_page_escapes_what_it_is_given(write):
+    row = rows_of([write("a<b>", dsc=drawn(0, 0.5), name="<script>alert(1)</script>")])
+    text = to_html(
+        make_table(row), checkpoint="best", figures=[], notes=[], left_out=[Path("<i>")], files=[]
+    )
+    assert "<script>" not in text and "a<b>" not in text and "<i>" not in text
+    assert "&lt;script&gt;" in text and "a&lt;b&gt;" in text and "&lt;i&gt;" in text
+
+
+def test_an_output_that_cannot_be_written_is_one_line(study, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to .*file"):
+        make_report(study[0], tmp_path / "file", predictions=False, tell=pytest.fail)
+
+
+# With networks -----------------------------------------------------------------------------
+
+
+def test_cases_chosen(study):
+    folders, values = study
+    means = np.mean([v.mean((0, 2)) for v in values.values()], 0)
+    order = [CASES[i] for i in np.argsort(-means)]
+    chosen = {"Best case": order[0], "Median case": order[3], "Worst case": order[6]}
+    assert choose_cases(rows_of(folders)) == chosen
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_one_slice_of_a_label_map(plane, tiny):
+    """It is that of the whole volume, whichever way that faces."""
+    rng = np.random.default_rng(0)
+    data = tiny("local_mi", data__plane=plane).data
+    affine = np.array([[0, 0, -2, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
+    image = rng.normal(size=(6, 7, 8, 1)).astype(np.float32)
+    volume = Volume("a", image, rng.integers(0, 3, (6, 7, 8)).astype(np.uint8), affine)
+    cut = slice_volume(volume, data)
+    for place, label in enumerate(cut.label):
+        thin = one_slice(volume, volume.label, cut.grid, place)
+        np.testing.assert_array_equal(slice_volume(thin, data).label, label[None])
+
+
+def test_report_of_a_run(copied):
+    """All figures of one real run, and that they show its label maps and its probabilities."""
+    run = copied("local_mi")
+    evaluate(run, tell=pytest.fail)
+    page = make_report([run.folder], run.folder / "report", tell=pytest.fail)
+    text = assert_self_contained(page)
+    names = {f.stem for f in (page.parent / "figures").iterdir()}
+    assert names == {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals"}
+    assert text.count("<img") == len(names)
+    assert "<h1>Ours (KL)</h1>" in text
+
+    found = predict(rows_of([run.folder]), data_dir=None)
+    assert found.notes == []
+    assert [s.labels[0].shape for s in found.slices] == [s.truth.shape for s in found.slices]
+    true, ours = found.joints
+    k = len(found.classes)
+    assert ours.joint.shape == (3, 3, k, k)
+    np.testing.assert_allclose(ours.joint.sum((2, 3)), 1, rtol=1e-5)
+    assert true.joint[1, 1].trace() == pytest.approx(1)  # a label agrees with itself
+    assert 0 <= ours.information < true.information
+
+
+def test_a_row_without_its_checkpoint_is_noted(copied):
+    run = copied("local_mi")
+    scores = evaluate(run, tell=pytest.fail)
+    scores["best"]["step"] = 3
+    (run.folder / "scores.json").write_text(json.dumps(scores))
+    page = make_report([run.folder], run.folder / "report", tell=pytest.fail)
+    assert "has no checkpoint of step 3" in page.read_text()
+
+
+def test_a_report_that_fails_does_not_fail_the_training(write, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("mijax.report.make_report", fail)
+    main._report(open_run(write("a", dsc=drawn(0, 0.5))))
+    assert capsys.readouterr().err == "mijax: no report (ZeroDivisionError: by nothing)\n"

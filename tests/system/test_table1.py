@@ -1,0 +1,173 @@
+"""The launcher of Table 1: its jobs, what it skips, and what it does about failures."""
+
+import fcntl
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from mijax import commands, table1
+from mijax.errors import UserError
+from mijax.run import write_json
+
+CONFIG = "configs/phantom.py"
+# ml_collections loads configuration files the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+# In place of mijax.main: writes what that would, with the configuration of CONFIGS.
+STUB = """
+import json, sys
+from pathlib import Path
+
+(folder,) = (Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir="))
+folder.mkdir(parents=True)
+(folder / "config.json").write_text(CONFIGS[folder.name])
+row, _, seed = folder.name.partition("-seed")
+if row in FAILING:
+    sys.exit(3)
+dsc = {"full": 0.9, "partial": 0.5}[row] + int(seed) / 100
+case = {"body": {"dsc": dsc, "hd95": 1.0, "assd": 0.5}}
+entry = {"step": 1, "split": "test", "mean_dsc": dsc, "classes": {"body": {}},
+         "cases": {"a": case, "b": case}}
+(folder / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
+"""
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    """``launch(*arguments)``: exit code of the launcher, with its jobs stubbed."""
+    stub, output = tmp_path / "stub.py", tmp_path / "table"
+
+    def call(*arguments, failing=(), seeds=2, index=None, show=False):
+        argv = ["", f"--config={CONFIG}", *arguments]
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        values(argv)
+        overrides = config_flags.get_override_values(values["config"])
+        jobs = jobs_of(overrides, output=tmp_path / "unused", seeds=seeds)
+        configs = {job.folder.name: job.config.to_json_best_effort() for job in jobs}
+        stub.write_text(f"FAILING = {failing!r}\nCONFIGS = {configs!r}\n{STUB}")
+        monkeypatch.setattr(table1, "_CONFIG", values["config"])
+        monkeypatch.setattr(table1, "COMMAND", (sys.executable, str(stub)))
+        monkeypatch.setattr(commands, "use_compilation_cache", lambda cache: None)
+        for name, value in {
+            "OUTPUT": str(output),
+            "SEEDS": seeds,
+            "INDEX": index,
+            "LIST": show,
+        }.items():
+            monkeypatch.setattr(table1, f"_{name}", SimpleNamespace(value=value))
+        try:
+            table1.main([])
+        except SystemExit as exit:
+            return exit.code
+        return 0
+
+    # Two rows are enough: each job is a process.
+    monkeypatch.setattr(table1, "ROWS", {k: table1.ROWS[k] for k in ("full", "partial")})
+    return SimpleNamespace(call=call, output=output)
+
+
+def jobs_of(overrides=(), *, output, seeds=1, file=CONFIG):
+    return table1.make_jobs(file, dict(overrides), output=output, seeds=seeds)
+
+
+def test_jobs_are_the_rows_of_the_paper_for_each_seed(tmp_path):
+    jobs = jobs_of({"steps": 7, "data.labelled_cases": 3}, output=tmp_path, seeds=3)
+    assert len(jobs) == 24 and len({job.folder for job in jobs}) == 24
+    assert [job.config.seed for job in jobs] == [0] * 8 + [1] * 8 + [2] * 8
+    assert all(job.config.steps == 7 for job in jobs)
+
+    full, partial, entropy, teacher, mi, consistency, mse, kl = (job.config for job in jobs[:8])
+    assert [c.data.labelled_cases for c in (full, partial, kl)] == [0, 3, 3]
+    assert [c.method.name for c in (full, partial, entropy, teacher)] == [
+        "supervised", "supervised", "entropy", "mean_teacher",
+    ]  # fmt: skip
+    for config, weights in ((mi, (1, 0, "kl")), (consistency, (0, 1, "kl")), (mse, (1, 1, "mse")),
+                            (kl, (1, 1, "kl"))):  # fmt: skip
+        method = config.method
+        assert (method.mi_weight, method.consistency_weight, method.consistency) == weights
+
+
+@pytest.mark.parametrize(
+    ("overrides", "file", "message"),
+    [
+        ({"method.weight": 0.5}, CONFIG, "--config.method.weight cannot hold for all rows"),
+        ({"data.labelled_cases": 0}, CONFIG, "every row would be fully supervised"),
+        ({}, f"{CONFIG}:entropy", "without a method"),
+    ],
+)
+def test_what_makes_no_table_is_refused(overrides, file, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        jobs_of(overrides, output=tmp_path, file=file)
+
+
+def test_full_supervision_of_given_splits(tmp_path):
+    splits = {"labelled": ["b"], "unlabelled": ["a", "c"], "validation": ["d"], "test": []}
+    write_json(tmp_path / "splits.json", splits)
+    given = {"data.splits": str(tmp_path / "splits.json")}
+    full, partial = jobs_of(given, output=tmp_path / "table")[:2]
+    assert partial.config.data.splits == str(tmp_path / "splits.json")
+    with open(full.config.data.splits) as file:
+        assert json.load(file) == {**splits, "labelled": ["a", "b", "c"], "unlabelled": []}
+
+
+def test_list(launch, capsys):
+    assert launch.call(show=True) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[str(i), "-"] for i in range(4)]
+    assert not launch.output.exists()
+    assert launch.call(index=2) == 0
+    launch.call(show=True)
+    states = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert states == ["-", "-", "done", "-"]
+
+
+def test_runs_all_skips_what_is_done_and_ends_in_the_report(launch, capsys):
+    assert launch.call(failing=("full",)) == 1
+    told = capsys.readouterr().err
+    assert "full-seed0 failed with exit code 3" in told
+    assert "2 of 4 jobs without scores: full-seed0, full-seed1" in told.splitlines()[-1]
+    page = launch.output / "report" / "index.html"
+    assert "Full supervision" not in page.read_text()  # of what there is
+
+    for name in ("full-seed0", "full-seed1"):
+        (launch.output / name / "config.json").unlink()
+        (launch.output / name).rmdir()
+    before = (launch.output / "partial-seed0" / "scores.json").stat().st_mtime_ns
+    assert launch.call() == 0
+    assert "partial-seed0 is done" in capsys.readouterr().err
+    assert (launch.output / "partial-seed0" / "scores.json").stat().st_mtime_ns == before
+    text = page.read_text()
+    assert "Full supervision" in text and "Partial supervision" in text
+    assert "90.50 (0.71)" in text and "50.50 (0.71)" in text  # over both seeds
+
+
+def test_an_array_ends_in_the_report(launch, capsys):
+    page = launch.output / "report" / "index.html"
+    for index in range(2):
+        assert not page.exists()
+        assert launch.call(seeds=1, index=index) == 0
+    assert page.exists()
+    assert launch.call(seeds=1, index=2) == 2
+    assert "--index is below 2" in capsys.readouterr().err
+
+
+def test_a_job_that_another_process_is_at_is_left_to_it(launch, capsys):
+    (launch.output / ".locks").mkdir(parents=True)
+    with (launch.output / ".locks" / "full-seed0").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert launch.call(seeds=1, index=0) == 1
+    assert "full-seed0 is left to the process that is at it" in capsys.readouterr().err
+    assert launch.call(seeds=1, index=0) == 0
+
+
+def test_scores_of_another_configuration_are_not_taken(launch):
+    assert launch.call(seeds=1, index=1) == 0
+    with pytest.raises(
+        UserError, match=r"partial-seed0 holds .* \(config.steps is 400 there and 9"
+    ):
+        launch.call("--config.steps=9", seeds=1)
