@@ -42,7 +42,7 @@ def test_method_is_the_only_difference_between_methods(name):
     assert ours.method.name == "local_mi" and ours.name == name
     for method in methods.names():
         config = get_config(name, method)
-        assert config.method.keys() == {"name": method, **methods.defaults(method)}.keys()
+        assert set(config.method.keys()) == {"name", *methods.defaults(method)}
         assert config.method.name == method
         config.method = ours.method
         assert config.to_dict() == ours.to_dict()
