@@ -58,7 +58,7 @@ def start_run(folder, config):
     """
     folder = Path(folder)
     wanted = json.loads(config.to_json_best_effort())
-    for key, value in _flat(wanted):
+    for key, value in flat(wanted):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
@@ -147,7 +147,7 @@ def _read_json(path):
 
 
 def _differences(found, wanted):
-    found, wanted = dict(_flat(found)), dict(_flat(wanted))
+    found, wanted = dict(flat(found)), dict(flat(wanted))
     return [
         f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted(found.keys() | wanted.keys())
@@ -155,10 +155,11 @@ def _differences(found, wanted):
     ]
 
 
-def _flat(tree, prefix=""):
+def flat(tree, prefix=""):
+    """Yields (dotted key, value) of every leaf of nested dicts."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.evaluate import METRICS
-from mijax.run import Run, open_run
+from mijax.run import Run, flat, open_run
 
 FULL, PARTIAL = "Full supervision", "Partial supervision"
 ORDER = (  # the rows of Table 1 of the paper
@@ -132,14 +132,6 @@ def differences(rows):
 
 def settings(config):
     """A configuration as a flat dict, less what differs between the runs of a row."""
-
-    def flat(tree, prefix=""):
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from flat(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
     plain = json.loads(config.to_json_best_effort())
     return {key: value for key, value in flat(plain) if key not in _OF_A_RUN}
 
