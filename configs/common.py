@@ -28,6 +28,9 @@ def get_config(method):
             "evaluate_every": 500,  # and save; a multiple of log_every
             "predict_batch": 16,
             "method": {"name": method, **methods.defaults(method)},
+            # a Mean Teacher on top of any method; decay 0: none
+            "teacher": methods.teacher_defaults() | {"decay": 0.0},
+            "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0},
             "data": {
                 "source": "folder",

@@ -5,6 +5,13 @@ python -m mijax.main --config configs/phantom.py
 
 from configs import common
 
+OF_METHOD = {
+    # A decay of 0.999 averages over more steps than there are.
+    "mean_teacher": {"decay": 0.99},
+    "uamt": {"decay": 0.99, "ramp_steps": 400},
+    "ict": {"decay": 0.99},
+}
+
 
 def get_config(method="local_mi"):
     config = common.get_config(method)
@@ -13,8 +20,7 @@ def get_config(method="local_mi"):
     config.warmup_steps = 20
     config.evaluate_every = 200
     config.model.widths = (8, 16, 32, 64)
-    if method == "mean_teacher":
-        config.method.decay = 0.99  # 0.999 averages over more steps than there are
+    config.method.update(OF_METHOD.get(method, {}))
     data = config.data
     data.source = "phantom"
     data.patients = 60

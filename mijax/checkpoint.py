@@ -19,7 +19,7 @@ class Checkpoints:
     """The ``checkpoints`` folder of a run, as a context manager.
 
     Holds the two newest checkpoints, so that there is one to fall back to, and the best by
-    validation DSC. A checkpoint counts only once its checksums stand beside it (in the
+    validation score. A checkpoint counts only once its checksums stand beside it (in the
     format of ``sha256sum``): Orbax by itself does not notice a flipped byte.
     """
 
@@ -54,11 +54,11 @@ class Checkpoints:
         if self._manager:
             self._manager.close()
 
-    def save(self, state, *, dsc):
-        """Saves a ``TrainState`` under its step, with its mean validation DSC."""
+    def save(self, state, *, score):
+        """Saves a ``TrainState`` under its step, with its score: the higher the better."""
         step = int(state.step)
         self._manager.save(
-            step, args=ocp.args.StandardSave(state), metrics={"dsc": dsc}, force=True
+            step, args=ocp.args.StandardSave(state), metrics={"score": score}, force=True
         )
         if jax.process_index() == 0:
             folder = self._folder(step)
@@ -72,8 +72,12 @@ class Checkpoints:
         return max(self._sound, default=None)
 
     def best_step(self):
-        """Sound step of the highest validation DSC (of equals the latest), or None."""
-        return max(self._sound, key=lambda step: (self._dsc(step), step), default=None)
+        """Sound step of the highest score (of equals the latest), or None."""
+        return max(self._sound, key=lambda step: (self._score(step), step), default=None)
+
+    def step(self, which):
+        """``last_step`` or ``best_step``, for "last" or "best"."""
+        return {"last": self.last_step, "best": self.best_step}[which]()
 
     def restore(self, step, like):
         """The checkpoint of ``step``, with the shapes and shardings of the tree ``like``.
@@ -88,22 +92,24 @@ class Checkpoints:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
 
-    def _dsc(self, step):
-        return json.loads((self._folder(step) / "metrics" / "metrics").read_text())["dsc"]
+    def _score(self, step):
+        return json.loads((self._folder(step) / "metrics" / "metrics").read_text())["score"]
 
     def _folder(self, step):
         return self._directory / str(step)
 
 
 def _manager(directory):
-    def dsc(metrics):
-        return metrics["dsc"]
+    def score(metrics):
+        return metrics["score"]
 
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            best_fn=dsc,  # without it Orbax does not write the metrics
-            preservation_policy=AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=dsc, n=1)]),
+            best_fn=score,  # without it Orbax does not write the metrics
+            preservation_policy=AnyPreservationPolicy(
+                [LatestN(2), BestN(get_metric_fn=score, n=1)]
+            ),
             # The networks are small: a save takes a fraction of a second, and a save that
             # has returned is one that a kill cannot undo.
             enable_async_checkpointing=False,

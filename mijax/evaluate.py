@@ -14,6 +14,7 @@ from mijax.errors import UserError
 from mijax.metrics import dice, surface_distances
 
 METRICS = ("dsc", "hd95", "assd")
+_BATCHES = 4  # of slices that a method without labels is measured on
 
 flags.adopt_module_key_flags(commands)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
@@ -44,21 +45,23 @@ def evaluate(run, *, tell):
 
     Returns:
       What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``,
-      ``mean_dsc`` over cases and foreground classes, ``classes`` and ``cases``.
+      ``mean_dsc`` over cases and foreground classes, ``classes`` and ``cases``; of a method
+      that learns without labels its ``measures`` instead of the last three.
 
     Raises:
       UserError: if the run has no sound checkpoint, or its data is not as it was.
     """
     from mijax.checkpoint import Checkpoints
     from mijax.data import read_splits
-    from mijax.experiment import build, open_data
+    from mijax.experiment import open_data
+    from mijax.inference import rebuild
     from mijax.run import write_json
 
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
     split = "test" if splits.test else "validation"
     volumes = [source.volume(name) for name in getattr(splits, split)]
-    experiment = build(run.config, classes=source.classes, channels=source.channels)
+    experiment, like = rebuild(run)
     scores = {}
     with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
         steps = {"last": checkpoints.last_step(), "best": checkpoints.best_step()}
@@ -67,12 +70,25 @@ def evaluate(run, *, tell):
         by_step = {}
         for name, step in steps.items():
             if step not in by_step:
-                state = checkpoints.restore(step, experiment.like())
-                predictions = segment(experiment, state, volumes, run.config.data)
-                by_step[step] = score(predictions, volumes, source.classes)
+                state = checkpoints.restore(step, like)
+                by_step[step] = _score(experiment, state, volumes, run.config.data, source.classes)
             scores[name] = {"step": step, "split": split, **by_step[step]}
     write_json(run.folder / "scores.json", scores)
     return scores
+
+
+def _score(experiment, state, volumes, data, classes):
+    if experiment.measure:
+        return {"measures": measures(experiment, state, volumes, data)}
+    return score(segment(experiment, state, volumes, data), volumes, classes)
+
+
+def measures(experiment, state, volumes, data):
+    """Measures of a method that learns without labels, by name, on slices of some volumes."""
+    from mijax.inference import even_slices, measure
+
+    count = _BATCHES * experiment.predict_batch
+    return measure(experiment, state, even_slices(volumes, data, count=count, stored=True))
 
 
 def segment(experiment, state, volumes, data):
@@ -122,6 +138,8 @@ def score(predictions, volumes, classes):
 
 def table(scores):
     """The scores of a run as text for people, one row a checkpoint and class."""
+    if any("measures" in entry for entry in scores.values()):
+        return _measures_table(scores)
     header = ("checkpoint", "class", "DSC %", "HD95 mm", "ASSD mm")
     rows = [header]
     for name, entry in scores.items():
@@ -133,12 +151,22 @@ def table(scores):
             ]
             rows.append((label, class_name, *shown))
         rows.append((label, "mean", f"{100 * entry['mean_dsc']:.2f}", "", ""))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
     cases = len(entry["cases"])
-    return "\n".join([f"{cases} {entry['split']} cases, mean (standard deviation)", *lines])
+    return f"{cases} {entry['split']} cases, mean (standard deviation)\n{_aligned(rows)}"
+
+
+def _measures_table(scores):
+    rows = [("checkpoint", "measure", "value")]
+    for name, entry in scores.items():
+        for measure, value in entry["measures"].items():
+            rows.append((f"{name} (step {entry['step']})", measure, f"{value:.4f}"))
+    return f"slices of the {entry['split']} cases, no labels\n{_aligned(rows)}"
+
+
+def _aligned(rows):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _summary(values):

@@ -11,7 +11,7 @@ from mijax.data import correct_bias, open_source, to_slices
 from mijax.errors import UserError
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
-from mijax.step import make_init, make_predict_step, make_train_step
+from mijax.step import make_features, make_init, make_predict_step, make_train_step
 from mijax.transforms import check_ranges
 
 _OWN_KEYS = {  # of config.data; any other is an option of its source
@@ -33,10 +33,13 @@ class Experiment(NamedTuple):
       mesh: of all devices.
       method: ``methods.Method``.
       schedule: step → learning rate.
-      init: seed → ``TrainState``, jitted.
+      init: ``(seed, slices, given=None) -> TrainState``, jitted, see ``step.make_init``.
       train_step: number of steps → jitted train step of so many.
       predict: ``(variables, images) -> probs``, jitted.
-      predict_batch: images a call of ``predict``.
+      measure: ``(state, images) -> {name: scalar}``, jitted; None for a method that segments.
+      clusters: ``(state, images) -> (b, h, w)``, jitted, or None.
+      score: name of the value of the validation that ranks checkpoints.
+      predict_batch: images a call of these.
       stride: height and width of an image are multiples of it.
     """
 
@@ -46,15 +49,18 @@ class Experiment(NamedTuple):
     init: Callable
     train_step: Callable
     predict: Callable
+    measure: Callable | None
+    clusters: Callable | None
+    score: str
     predict_batch: int
     stride: int
 
-    def like(self):
-        """Shapes and shardings of a ``TrainState``, to restore one."""
+    def like(self, slices):
+        """Shapes and shardings of a ``TrainState`` with so many unlabelled slices."""
         sharding = parallel.replicated(self.mesh)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(self.init, 0),
+            jax.eval_shape(lambda: self.init(0, slices)),
         )
 
 
@@ -68,6 +74,8 @@ def build(config, *, classes, channels, devices=None):
     mesh = parallel.make_mesh(devices)
     hyperparameters = config.method.to_dict()
     method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    if config.get("teacher", {}).get("decay"):
+        method = _with_teacher(method, config.teacher.to_dict())
     try:
         dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
     except KeyError:
@@ -106,12 +114,42 @@ def build(config, *, classes, channels, devices=None):
         mesh=mesh,
         method=method,
         schedule=schedule,
-        init=jax.jit(init, out_shardings=replicated),
+        init=jax.jit(init, static_argnums=1, out_shardings=replicated),
         train_step=train_step,
         predict=jax.jit(predict, out_shardings=replicated),
+        **_examination(method.examination, make_features(model, mesh=mesh), replicated),
         predict_batch=-(-config.predict_batch // mesh.size) * mesh.size,
         stride=model.stride,
     )
+
+
+def _with_teacher(method, values):
+    try:
+        return methods.with_teacher(method, **values)
+    except ValueError as error:
+        raise UserError(f"config.teacher: {error}") from error
+
+
+def _examination(examination, features, sharding):
+    """``measure``, ``clusters`` and ``score`` of an ``Experiment``."""
+    if examination is None:
+        return {"measure": None, "clusters": None, "score": "dsc"}
+
+    def of(state):
+        return lambda network, images: features(network, state.batch_stats, images)
+
+    def measure(state, images):
+        key = jax.random.key(0)
+        return examination.measures(state.params, images, features=of(state), key=key)
+
+    def clusters(state, images):
+        return examination.clusters(state.params, images, features=of(state))
+
+    return {
+        "score": examination.score,
+        "measure": jax.jit(measure, out_shardings=sharding),
+        "clusters": examination.clusters and jax.jit(clusters, out_shardings=sharding),
+    }
 
 
 def open_data(config):

@@ -51,7 +51,7 @@ def export(run, *, checkpoint, tell):
       ``jax.export.Exported``: (b, h, w, c) float32 -> (b, h, w, k) float32.
 
     Raises:
-      UserError: if the run has no sound checkpoint.
+      UserError: if the run has no sound checkpoint, or learned without labels.
     """
     import jax
     import jax.numpy as jnp
@@ -60,7 +60,9 @@ def export(run, *, checkpoint, tell):
     from mijax.inference import restore
 
     # One device: the program would otherwise ask for as many as there are here.
-    experiment, state = restore(run, checkpoint=checkpoint, tell=tell, devices=jax.devices()[:1])
+    experiment, state = restore(
+        run, checkpoint=checkpoint, tell=tell, devices=jax.devices()[:1], must_segment=True
+    )
     variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
     stride, channels = experiment.stride, run.info()["channels"]
     shape = symbolic_shape(f"b, {stride}*h, {stride}*w, {channels}")

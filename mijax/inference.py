@@ -4,6 +4,7 @@ import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 from mijax.checkpoint import Checkpoints
@@ -12,7 +13,7 @@ from mijax.errors import UserError
 from mijax.experiment import build, slice_volume
 
 
-def restore(run, *, checkpoint, tell, devices=None):
+def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
     """The parts and the state of a trained run, from its own folder alone.
 
     Args:
@@ -20,22 +21,53 @@ def restore(run, *, checkpoint, tell, devices=None):
       checkpoint: "best" (by validation DSC) or "last".
       tell: called with a line about each damaged checkpoint.
       devices: to predict on; all by default.
+      must_segment: refuse a run that learned without labels.
 
     Returns:
       ``Experiment`` and ``TrainState``.
 
     Raises:
-      UserError: if the run has no sound checkpoint.
+      UserError: if the run has no sound checkpoint, or learned without labels and must not have.
     """
+    experiment, like = rebuild(run, devices=devices)
+    if must_segment and experiment.measure:
+        raise UserError(
+            f"{run.folder} learned without labels and segments nothing; fine-tune it with "
+            f"--config.init_from={run.folder}"
+        )
+    with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
+        step = checkpoints.step(checkpoint)
+        if step is None:
+            raise UserError(f"{run.checkpoints} has no sound checkpoint")
+        return experiment, checkpoints.restore(step, like)
+
+
+def rebuild(run, *, devices=None):
+    """``Experiment`` of a trained run, and what its checkpoints look like."""
     info = run.info()
     experiment = build(
         run.config, classes=info["classes"], channels=info["channels"], devices=devices
     )
-    with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
-        step = {"best": checkpoints.best_step, "last": checkpoints.last_step}[checkpoint]()
-        if step is None:
-            raise UserError(f"{run.checkpoints} has no sound checkpoint")
-        return experiment, checkpoints.restore(step, experiment.like())
+    return experiment, experiment.like(info.get("unlabelled_slices", 0))
+
+
+def even_slices(volumes, data, *, count, stored):
+    """``count`` slices (count, h, w, c), evenly spaced over all slices of some volumes."""
+    images = np.concatenate(
+        [slice_volume(v._replace(label=None), data, stored=stored).image for v in volumes]
+    )
+    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def measure(experiment, state, images):
+    """Measures of a method that learns without labels, as floats by name.
+
+    Each is the mean over batches of ``experiment.predict_batch`` images; ``images``
+    (n, h, w, c) are a multiple of that.
+    """
+    batches = np.split(images, len(images) // experiment.predict_batch)
+    found = [jax.device_get(experiment.measure(state, batch)) for batch in batches]
+    return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 
 def predict_volumes(experiment, state, volumes, data, *, stored):

@@ -66,7 +66,8 @@ def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
       (x, y, z, k) float32, which sum to 1 over the k classes. A list of such for lists.
 
     Raises:
-      UserError: no such run, or an image or affine that it cannot take.
+      UserError: no such run, one that learned without labels, or an image or affine that it
+        cannot take.
     """
     from mijax.data import Volume
     from mijax.inference import most_probable, predict_volumes, restore
@@ -82,7 +83,7 @@ def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
         Volume(f"image {i}", _checked_image(image, channels), None, _checked_affine(affine))
         for i, (image, affine) in enumerate(zip(images, affines, strict=True))
     ]
-    experiment, state = restore(run, checkpoint=checkpoint, tell=commands.tell)
+    experiment, state = restore(run, checkpoint=checkpoint, tell=commands.tell, must_segment=True)
     stream = predict_volumes(experiment, state, volumes, run.config.data, stored=False)
     results = [probs if probabilities else most_probable(probs) for probs in stream]
     return results[0] if one else results
@@ -107,8 +108,8 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
       Names of the cases that are done, and of those that failed.
 
     Raises:
-      UserError: before anything is done, if there is no scan or no sound checkpoint, or a file
-        to be written exists.
+      UserError: before anything is done, if there is no scan or no sound checkpoint, the run
+        learned without labels, or a file to be written exists.
     """
     from mijax.data.imagewriter import write_image
     from mijax.data.scans import find_scans, read_scan
@@ -120,7 +121,7 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
 
     from mijax.inference import most_probable, predict_volumes, restore  # takes seconds
 
-    experiment, state = restore(run, checkpoint=checkpoint, tell=tell)
+    experiment, state = restore(run, checkpoint=checkpoint, tell=tell, must_segment=True)
     done, failed, at_work = [], [], deque()
     output.mkdir(parents=True, exist_ok=True)
     with _progress(len(scans), tell) as progress:

@@ -41,9 +41,15 @@ class Run(NamedTuple):
 
 
 def default_folder(config):
-    """``runs/NAME/METHOD-Nlabelled-seedS``, or ``-full`` where all labels are used."""
+    """``runs/NAME/METHOD-Nlabelled-seedS``, or ``-full`` where all labels are used.
+
+    A run that begins with the weights of another ends in ``-from-`` and the name of its folder.
+    """
     labels = f"{config.data.labelled_cases}labelled" if config.data.labelled_cases else "full"
-    return Path("runs") / config.name / f"{config.method.name}-{labels}-seed{config.seed}"
+    name = f"{config.method.name}-{labels}-seed{config.seed}"
+    if config.get("init_from"):
+        name += f"-from-{Path(config.init_from).absolute().name}"
+    return Path("runs") / config.name / name
 
 
 def start_run(folder, config):
@@ -116,14 +122,19 @@ def settle_splits(run, cases):
     return Splits(*splits)
 
 
-def write_info(run, *, classes, channels):
-    """Writes info.json: what is needed to use the run without its data, and to repeat it."""
+def write_info(run, *, classes, channels, unlabelled_slices, init_from):
+    """Writes info.json: what is needed to use the run without its data, and to repeat it.
+
+    ``init_from`` is the ``Run`` that its weights came from, or None.
+    """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
         run.folder / "info.json",
         {
             "classes": list(classes),
             "channels": channels,
+            "unlabelled_slices": unlabelled_slices,
+            "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
             "git_revision": _git_revision(),
             "python": platform.python_version(),

@@ -9,7 +9,8 @@ import optax
 
 from mijax import parallel
 from mijax.errors import UserError
-from mijax.methods import Batch, Output
+from mijax.methods import Batch, Output, Start, Unlabelled
+from mijax.models import CLASSIFIER
 from mijax.transforms import augment
 
 
@@ -25,21 +26,47 @@ class TrainState(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """Training slices on the device: (n, h, w, c), (n, h, w), and (m, h, w, c) or None."""
+    """Training slices on the device; None for what the method does not ask for.
 
-    image: jax.Array
-    label: jax.Array
-    unlabelled: jax.Array | None
+    Attributes:
+      image: (n, h, w, c), labelled.
+      label: (n, h, w).
+      unlabelled: ``methods.Unlabelled``, m slices.
+    """
+
+    image: jax.Array | None
+    label: jax.Array | None
+    unlabelled: Unlabelled | None
 
 
 def make_init(model, method, optimizer, image_shape) -> Callable:
-    """``init(seed) -> TrainState``; jit it, so that no two of its buffers are shared."""
+    """``init(seed, slices, given) -> TrainState``; jit it, so that no two buffers are shared.
 
-    def init(seed):
+    ``slices`` is the number of unlabelled slices, static. ``given`` is a network and its
+    statistics to begin with instead of random ones, all but its classifier, or None.
+    """
+
+    def init(seed, slices, given=None):
         key, network_key, method_key = jax.random.split(jax.random.key(seed), 3)
-        variables = model.init(network_key, jnp.zeros((1, *image_shape)), train=False)
-        network, batch_stats = variables["params"], variables.get("batch_stats", {})
-        heads, memory = method.init(method_key, network, batch_stats)
+        image = jnp.zeros((1, *image_shape))
+
+        def draw(key):
+            (_, features), variables = model.init_with_output(key, image, train=False)
+            return variables["params"], variables.get("batch_stats", {}), features
+
+        network, batch_stats, features = draw(network_key)
+        if given is not None:
+            network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
+        heads, memory = method.init(
+            method_key,
+            Start(
+                network=network,
+                batch_stats=batch_stats,
+                features={name: x.shape for name, x in features.items()},
+                slices=(slices, *image_shape[:2]),
+                another=lambda key: draw(key)[0],
+            ),
+        )
         params = {"network": network, **heads}
         step = jnp.zeros((), jnp.int32)
         return TrainState(
@@ -73,22 +100,30 @@ def make_train_step(
       The function. Its logs are scalars by name, each (length,).
     """
 
-    def draw(training_set, key):
+    def draw(training_set, memory, key):
         keys = jax.random.split(key, 4)
-        chosen = _choose(keys[0], training_set.image, labelled_batch)
-        image, label = augment(
-            keys[1], training_set.image[chosen], training_set.label[chosen], **augmentation
-        )
-        unlabelled = None
+        image = label = unlabelled = position = pseudo_label = None
+        if training_set.image is not None:
+            chosen = _choose(keys[0], training_set.image, labelled_batch)
+            image, label = augment(
+                keys[1], training_set.image[chosen], training_set.label[chosen], **augmentation
+            )
         if training_set.unlabelled is not None:
-            chosen = _choose(keys[2], training_set.unlabelled, unlabelled_batch)
-            unlabelled, _ = augment(keys[3], training_set.unlabelled[chosen], **augmentation)
-        return Batch(image, label, unlabelled)
+            chosen = _choose(keys[2], training_set.unlabelled.image, unlabelled_batch)
+            position = training_set.unlabelled.position[chosen]
+            pseudo_label = method.pseudo_labels(memory)
+            unlabelled, pseudo_label = augment(
+                keys[3],
+                training_set.unlabelled.image[chosen],
+                None if pseudo_label is None else pseudo_label[chosen],
+                **augmentation,
+            )
+        return Batch(image, label, unlabelled, position, pseudo_label)
 
     def one_step(state, training_set):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         batch_key, loss_key = jax.random.split(key)
-        batch = draw(training_set, batch_key)
+        batch = draw(training_set, state.memory, batch_key)
 
         def forward(network, images, *, key, streams=None):
             if images.shape[0] % mesh.size:
@@ -126,6 +161,17 @@ def make_train_step(
         return jax.lax.scan(lambda s, _: one_step(s, training_set), state, length=length)
 
     return train_step
+
+
+def make_features(model, *, mesh) -> Callable:
+    """``features(network, batch_stats, images) -> {name: (b, h, w, c)}``, as at test time."""
+
+    def features(network, batch_stats, images):
+        images = jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
+        variables = {"params": network, "batch_stats": batch_stats}
+        return model.apply(variables, images, train=False)[1]
+
+    return features
 
 
 def make_predict_step(model, *, mesh) -> Callable:

@@ -7,10 +7,14 @@ import numpy as np
 
 from mijax import parallel
 from mijax.checkpoint import Checkpoints
+from mijax.data import read_splits
 from mijax.errors import UserError
-from mijax.evaluate import mean_dsc, segment
+from mijax.evaluate import mean_dsc, measures, segment
 from mijax.experiment import build, open_data, slice_volume
-from mijax.run import settle_splits, write_info
+from mijax.inference import predict_stacks, restore
+from mijax.methods import Unlabelled
+from mijax.models import CLASSIFIER
+from mijax.run import open_run, settle_splits, write_info
 from mijax.step import TrainingSet
 from mijax.writer import Writer
 
@@ -34,17 +38,35 @@ def train(run, *, tell, devices=None):
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)
+    slices = 0 if training_set.unlabelled is None else len(training_set.unlabelled.image)
     validation = [source.volume(name) for name in splits.validation]
-    write_info(run, classes=source.classes, channels=source.channels)
+    origin = open_run(config.init_from) if config.get("init_from") else None
+    write_info(
+        run,
+        classes=source.classes,
+        channels=source.channels,
+        unlabelled_slices=slices,
+        init_from=origin,
+    )
 
     is_first = jax.process_index() == 0
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
-        state = _restore_or_init(experiment, checkpoints, config, tell)
-        start = int(state.step)
+        like = experiment.like(slices)
+        start = checkpoints.last_step() or 0
+        if start:
+            tell(f"going on from step {start} of {config.steps}")
+            state = checkpoints.restore(start, like)
+        else:
+            given = origin and pretrained(origin, run, splits, like, tell=tell)
+            state = experiment.init(config.seed, slices, given)
         train_step = functools.cache(experiment.train_step)
+        new_rounds = round_starts(experiment.method.rounds, config)
         with Writer(run.folder, steps=config.steps, start=start, enabled=is_first) as writer:
             logs = []
             for step, length in dispatches(start, config):
+                if step in new_rounds:
+                    best = checkpoints.restore(checkpoints.best_step(), like)
+                    state = begin_round(experiment, state, best, training_set)
                 state, new = train_step(length)(state, training_set)
                 logs.append(_finite(jax.device_get(new), step, experiment.schedule))
                 step += length
@@ -59,11 +81,95 @@ def train(run, *, tell, devices=None):
                     logs = []
                 if step % config.evaluate_every == 0 or step == config.steps:
                     _check_weights(state)
-                    predictions = segment(experiment, state, validation, config.data)
-                    dsc = mean_dsc(predictions, validation, source.classes)
-                    writer.scalars(step, {"validation_dsc": dsc})
-                    checkpoints.save(state, dsc=dsc)
+                    found = validate(experiment, state, validation, config.data, source.classes)
+                    writer.scalars(step, {f"validation_{k}": v for k, v in found.items()})
+                    checkpoints.save(state, score=found[experiment.score])
     return state
+
+
+def round_starts(rounds, config):
+    """Steps at which the rounds of a method begin, evenly spaced, each where a checkpoint is.
+
+    Raises:
+      UserError: if there are fewer checkpoints than rounds.
+    """
+    every = config.evaluate_every
+    starts = {-(-config.steps * i // ((rounds + 1) * every)) * every for i in range(1, rounds + 1)}
+    if len(starts) < rounds or max(starts, default=0) >= config.steps:
+        raise UserError(
+            f"config.method.rounds ({rounds}) do not fit into config.steps ({config.steps}): each "
+            f"begins at a multiple of config.evaluate_every ({every}); lower that"
+        )
+    return starts
+
+
+def validate(experiment, state, volumes, data, classes):
+    """Values of the validation by name, ``experiment.score`` among them."""
+    if experiment.measure:
+        return measures(experiment, state, volumes, data)
+    return {"dsc": mean_dsc(segment(experiment, state, volumes, data), volumes, classes)}
+
+
+def begin_round(experiment, state, best, training_set):
+    """The state with the memory of a new round, from the best network so far.
+
+    Args:
+      experiment: ``Experiment`` of a method with rounds.
+      state: ``TrainState`` at the end of a round.
+      best: ``TrainState`` of the best checkpoint.
+      training_set: ``TrainingSet``.
+    """
+    variables = experiment.method.predictor(best.params, best.batch_stats, best.memory)
+
+    def predict(images):
+        batch = experiment.predict_batch
+        return next(predict_stacks(experiment.predict, variables, [images], batch=batch))
+
+    memory, unlabelled = jax.device_get((state.memory, training_set.unlabelled))
+    memory = experiment.method.refresh(memory, predict, unlabelled)
+    return state._replace(memory=jax.device_put(memory, parallel.replicated(experiment.mesh)))
+
+
+def pretrained(origin, run, splits, like, *, tell):
+    """Network and statistics of the best checkpoint of a run, to begin another run with.
+
+    Args:
+      origin: ``Run`` that was trained.
+      run: ``Run`` that begins.
+      splits: of ``run``.
+      like: shapes of its ``TrainState``.
+      tell: called with a line about anything unusual.
+
+    Raises:
+      UserError: if it has no sound checkpoint, its network has other shapes, or it was trained
+        on validation or test cases of ``run``.
+    """
+    there, here = origin.config.data, run.config.data
+    if (there.source, there.dir) == (here.source, here.dir):
+        seen = read_splits(origin.folder / "splits.json")
+        seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
+        if seen:
+            raise UserError(
+                f"config.init_from: {origin.folder} was trained on {len(seen)} of the validation "
+                f"and test cases of this run ({sorted(seen)[0]}, …); give both the same splits"
+            )
+    experiment, state = restore(origin, checkpoint="best", tell=tell)
+    network, batch_stats = experiment.method.predictor(
+        state.params, state.batch_stats, state.memory
+    )
+    del network[CLASSIFIER]
+    for path, wanted in jax.tree.leaves_with_path((like.params["network"], like.batch_stats)):
+        if path[1].key != CLASSIFIER:
+            found = network if path[0].idx == 0 else batch_stats
+            for key in path[1:]:
+                found = found.get(key.key, {})
+            if getattr(found, "shape", None) != wanted.shape:
+                raise UserError(
+                    f"config.init_from: the network of {origin.folder} is another one "
+                    f"({jax.tree_util.keystr(path[1:])}); give both the same config.model and "
+                    "number of channels"
+                )
+    return network, batch_stats
 
 
 def dispatches(start, config):
@@ -92,29 +198,27 @@ def load_training_set(source, splits, config, experiment):
     Raises:
       UserError: if the method needs unlabelled cases and there are none.
     """
-    labelled = [slice_volume(source.volume(name), config.data) for name in splits.labelled]
-    image = np.concatenate([s.image for s in labelled])
-    label = np.concatenate([s.label for s in labelled])
-    unlabelled = None
-    if experiment.method.copies:
-        if not splits.unlabelled:
-            raise UserError(
-                f"method {config.method.name} learns from unlabelled cases and there are none; "
-                "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
-            )
-        volumes = (source.volume(name)._replace(label=None) for name in splits.unlabelled)
-        unlabelled = np.concatenate([slice_volume(v, config.data).image for v in volumes])
-    return jax.device_put(
-        TrainingSet(image, label, unlabelled), parallel.replicated(experiment.mesh)
-    )
-
-
-def _restore_or_init(experiment, checkpoints, config, tell):
-    step = checkpoints.last_step()
-    if step is None:
-        return experiment.init(config.seed)
-    tell(f"going on from step {step} of {config.steps}")
-    return checkpoints.restore(step, experiment.like())
+    labelled, unlabelled = splits.labelled, splits.unlabelled
+    if experiment.method.examination:  # learns from images alone
+        labelled, unlabelled = (), (*labelled, *unlabelled)
+    if experiment.method.unlabelled and not unlabelled:
+        raise UserError(
+            f"method {config.method.name} learns from unlabelled cases and there are none; "
+            "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
+        )
+    cuts = [slice_volume(source.volume(name), config.data) for name in labelled]
+    image = np.concatenate([cut.image for cut in cuts]) if cuts else None
+    label = np.concatenate([cut.label for cut in cuts]) if cuts else None
+    others = None
+    if experiment.method.unlabelled:
+        volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
+        images = [slice_volume(volume, config.data).image for volume in volumes]
+        others = Unlabelled(
+            image=np.concatenate(images),
+            position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
+            volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
+        )
+    return jax.device_put(TrainingSet(image, label, others), parallel.replicated(experiment.mesh))
 
 
 def _check_weights(state):

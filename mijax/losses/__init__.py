@@ -3,7 +3,7 @@
 Conventions: ``logits`` are raw, ``probs`` sum to 1 over the last axis, ``labels`` are
 integers; maps are (b, h, w, k) and masks (b, h, w). Logarithms are natural, so
 entropies and mutual information are in nats. A term is minimised as it stands; mutual
-information keeps its textbook sign and is to be maximised.
+information and boundary correlation keep their textbook signs and are to be maximised.
 
 Each function reduces over the whole batch. Inside ``jax.pmap`` or ``jax.shard_map``
 pass ``axis_name``: sums and counts are then added over that axis *before* they are
@@ -13,11 +13,14 @@ Gradients for shared parameters: ``shard_map`` as it comes adds them up by itsel
 ``pmap`` and ``check_vma=False`` take their ``pmean``. See examples/shard_map_loop.py.
 """
 
+from mijax.losses.boundary import boundary_correlation, edge_strength, pixel_entropy
+from mijax.losses.contrastive import local_contrastive_loss, supervised_contrastive_loss
 from mijax.losses.mutual_information import (
     joint_distribution,
     joint_distribution_by_convolution,
     local_mutual_information,
     mutual_information,
+    regularised_information_loss,
 )
 from mijax.losses.pointwise import (
     cross_entropy,
@@ -28,13 +31,19 @@ from mijax.losses.pointwise import (
 )
 
 __all__ = [
+    "boundary_correlation",
     "cross_entropy",
+    "edge_strength",
     "entropy",
     "joint_distribution",
     "joint_distribution_by_convolution",
     "kl_divergence",
+    "local_contrastive_loss",
     "local_mutual_information",
     "mutual_information",
+    "pixel_entropy",
+    "regularised_information_loss",
     "soft_dice_loss",
     "squared_error",
+    "supervised_contrastive_loss",
 ]

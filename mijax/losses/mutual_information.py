@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from mijax.losses.pointwise import TINY, masked, sum_over
 
+EPSILON = 1e-5  # in the logarithms of ``regularised_information_loss``
+
 
 def local_mutual_information(
     p, q, *, radius=1, mask=None, symmetric=True, marginal_weight=1.0, axis_name=None
@@ -65,6 +67,52 @@ def mutual_information(joint, *, marginal_weight=1.0):
     )
     terms = joint * (log_joint - marginal_weight * (log_rows + log_columns))
     return jnp.sum(terms, axis=(-1, -2))
+
+
+def regularised_information_loss(joint, *, balance=0.5, marginal_weight=1.0):
+    """Negative mutual information that also asks for a balanced, diagonal joint, in nats.
+
+        L_RR = −Σ_kl [α δ_kl/k + (1−α) P_kl] log P_kl + λ Σ_kl P_kl (log P_k· + log P_·l)
+
+    **Sign.** A loss, to be minimised; ``mutual_information`` is to be maximised. With
+    ``balance`` 0 it is −``mutual_information``. Above 0, part of the joint entropy is replaced
+    by the cross-entropy of P to the uniform diagonal: clusters of equal size, and the same
+    cluster in both views rather than any one-to-one relation. The minimum, with
+    ``marginal_weight`` 1, is −log k and stands there.
+
+    Each logarithm is of its argument + 1e-5, as the authors have it, so that a diagonal cell
+    of probability 0 has a bounded value and a gradient that pulls it up. With ``balance`` 0
+    this moves the value by at most k² · 1e-5 nats: 0.016 for 40 clusters.
+
+    Not linear in the batch: form ``joint`` over the whole batch first, and make it symmetric,
+    (P + Pᵀ)/2, as the authors do.
+
+    Args:
+      joint: (..., k, k), non-negative; each k × k block is normalised here.
+      balance: α in [0, 1], the weight of the uniform diagonal.
+      marginal_weight: λ; above 1 favours balanced clusters.
+
+    Returns:
+      (...) one value a joint. A block of zeros has value and gradient 0.
+
+    Raises:
+      ValueError: for a balance outside [0, 1].
+
+    Reference: Peng et al., Boundary-aware information maximization, MedIA 2024, stage 1.
+    """
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance is between 0 and 1, not {balance}")
+    present = jnp.any(joint > 0, axis=(-1, -2))
+    joint = _normalise(joint.astype(jnp.float32))
+    rows = jnp.sum(joint, axis=-1, keepdims=True)
+    columns = jnp.sum(joint, axis=-2, keepdims=True)
+    log_joint, log_rows, log_columns = (jnp.log(x + EPSILON) for x in (joint, rows, columns))
+    k = joint.shape[-1]
+    diagonal = jnp.broadcast_to(jnp.eye(k) / k, joint.shape)
+    # P stays in the weight as a variable: at α = 0 the gradient too is that of −I.
+    terms = marginal_weight * joint * (log_rows + log_columns)
+    terms -= (balance * diagonal + (1 - balance) * joint) * log_joint
+    return jnp.where(present, jnp.sum(terms, axis=(-1, -2)), 0.0)
 
 
 def joint_distribution(p, q, *, radius, mask=None, axis_name=None):

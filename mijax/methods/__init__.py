@@ -10,9 +10,23 @@ import inspect
 import pkgutil
 
 from mijax.errors import UserError
-from mijax.methods.method import Aux, Batch, Method, Output
+from mijax.methods.method import Aux, Batch, Examination, Method, Output, Start, Unlabelled
+from mijax.methods.parts import with_teacher
 
-__all__ = ["Aux", "Batch", "Method", "Output", "build", "defaults", "names"]
+__all__ = [
+    "Aux",
+    "Batch",
+    "Examination",
+    "Method",
+    "Output",
+    "Start",
+    "Unlabelled",
+    "build",
+    "defaults",
+    "names",
+    "teacher_defaults",
+    "with_teacher",
+]
 
 
 def names():
@@ -35,7 +49,16 @@ def build(name, **hyperparameters):
 
 def defaults(name):
     """Hyperparameters of a method and their defaults, as a dict."""
-    return {k: p.default for k, p in inspect.signature(_make(name)).parameters.items()}
+    return _defaults(_make(name))
+
+
+def teacher_defaults():
+    """Hyperparameters of ``with_teacher`` and their defaults, as a dict."""
+    return {k: v for k, v in _defaults(with_teacher).items() if k != "method"}
+
+
+def _defaults(function):
+    return {k: p.default for k, p in inspect.signature(function).parameters.items()}
 
 
 def _make(name):

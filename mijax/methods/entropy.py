@@ -15,7 +15,7 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
     """
 
     def loss(params, memory, batch, *, forward, step, key):
-        (logits, unlabelled), batch_stats = forward_streams(
+        labelled, unlabelled = forward_streams(
             forward,
             params["network"],
             [batch.image, batch.unlabelled],
@@ -23,10 +23,10 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
             shared_statistics=shared_statistics,
         )
         logs = {
-            "cross_entropy": cross_entropy(logits, batch.label),
-            "entropy": entropy(unlabelled),
+            "cross_entropy": cross_entropy(labelled.logits, batch.label),
+            "entropy": entropy(unlabelled.logits),
         }
         value = logs["cross_entropy"] + weight * ramp(step, ramp_steps) * logs["entropy"]
-        return value, Aux(batch_stats, logs)
+        return value, Aux(labelled.batch_stats, logs)
 
-    return Method(loss, copies=1)
+    return Method(loss, unlabelled=True)

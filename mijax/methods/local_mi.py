@@ -57,32 +57,32 @@ def make(
         view = sample_view(
             view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
         )
-        (logits, plain, transformed), batch_stats = forward_streams(
+        labelled, plain, transformed = forward_streams(
             forward,
             params["network"],
             [batch.image, images, view.apply(images)],
             key=dropout_key,
             shared_statistics=shared_statistics,
         )
-        restored = view.restore(jax.nn.softmax(transformed))
+        restored = view.restore(jax.nn.softmax(transformed.logits))
         mask = view.mask(images.shape[1:3]) if masked else None
         information = local_mutual_information(
-            jax.nn.softmax(plain),
+            jax.nn.softmax(plain.logits),
             restored,
             radius=radius,
             mask=mask,
             symmetric=symmetric,
             marginal_weight=marginal_weight,
         )
-        target = jax.lax.stop_gradient(plain) if stop_gradient else plain
+        target = jax.lax.stop_gradient(plain.logits) if stop_gradient else plain.logits
         if consistency == "kl":
             distance = kl_divergence(target, restored, mask=mask)
         else:
             distance = squared_error(jax.nn.softmax(target), restored, mask=mask)
-        supervised = cross_entropy(logits, batch.label)
+        supervised = cross_entropy(labelled.logits, batch.label)
         regulariser = consistency_weight * distance - mi_weight * information
         return supervised + weight * ramp(step, ramp_steps) * regulariser, Aux(
-            batch_stats,
+            labelled.batch_stats,
             {
                 "cross_entropy": supervised,
                 "mutual_information": information,
@@ -90,4 +90,4 @@ def make(
             },
         )
 
-    return Method(loss, copies=2)
+    return Method(loss, unlabelled=True)

@@ -7,17 +7,21 @@ import jax
 
 
 class Batch(NamedTuple):
-    """Augmented slices of one step.
+    """Augmented slices of one step; what a method did not ask for is None.
 
     Attributes:
       image: (b, h, w, c) labelled images.
       label: (b, h, w) their labels.
-      unlabelled: (u, h, w, c) images, or None where the method asks for none.
+      unlabelled: (u, h, w, c) images.
+      position: (u,) where in its volume each of them lies, from 0 to 1.
+      pseudo_label: (u, h, w) their pseudo-labels, of ``Method.pseudo_labels``.
     """
 
-    image: jax.Array
-    label: jax.Array
+    image: jax.Array | None
+    label: jax.Array | None
     unlabelled: jax.Array | None
+    position: jax.Array | None = None
+    pseudo_label: jax.Array | None = None
 
 
 class Output(NamedTuple):
@@ -35,6 +39,55 @@ class Aux(NamedTuple):
     logs: dict[str, jax.Array]
 
 
+class Start(NamedTuple):
+    """What a method begins with.
+
+    Attributes:
+      network, batch_stats: of the network.
+      features: shape (1, h, w, c) of each feature of an image, by name.
+      slices: (m, h, w) of all unlabelled slices.
+      another: ``key -> network``, parameters of the same shapes drawn anew.
+    """
+
+    network: Any
+    batch_stats: Any
+    features: dict[str, tuple[int, ...]]
+    slices: tuple[int, int, int]
+    another: Callable
+
+
+class Unlabelled(NamedTuple):
+    """All unlabelled slices of a run.
+
+    Attributes:
+      image: (m, h, w, c).
+      position: (m,) where in its volume a slice lies, from 0, the first, to 1, the last.
+      volume: (m,) index of its volume.
+    """
+
+    image: jax.Array
+    position: jax.Array
+    volume: jax.Array
+
+
+class Examination(NamedTuple):
+    """What takes the place of scores for a method that learns without labels.
+
+    Attributes:
+      measures: ``(params, images, *, features, key) -> {name: scalar}``, where
+        ``features(network, images)`` runs the network as at test time and gives its features
+        by name.
+      score: name of the measure that ranks checkpoints, the higher the better.
+      clusters: ``(params, images, *, features) -> (b, h, w)`` cluster of each pixel, or None.
+      count: of the clusters.
+    """
+
+    measures: Callable
+    score: str
+    clusters: Callable | None = None
+    count: int = 0
+
+
 class Method(NamedTuple):
     """A training method as pure functions.
 
@@ -46,17 +99,28 @@ class Method(NamedTuple):
       loss: ``(params, memory, batch, *, forward, step, key) -> (scalar, Aux)``, where
         ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
         training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
-      init: ``(key, network, batch_stats) -> (heads, memory)``.
+      init: ``(key, start) -> (heads, memory)``, see ``Start``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;
         ``step`` counts from 0.
       predictor: ``(params, batch_stats, memory) -> (network, batch_stats)``, what is
         evaluated.
-      copies: forward passes an unlabelled image takes part in; 0 for a method that looks at
-        labelled images alone and is given no others.
+      unlabelled: whether it looks at unlabelled images; others are given none.
+      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
+        the augmentation, or None for none.
+      refresh: ``(memory, predict, unlabelled) -> memory`` between rounds, where
+        ``predict(images) -> probs`` is the best network so far and ``unlabelled`` an
+        ``Unlabelled``.
+      rounds: how often it is called, evenly over the training.
+      examination: of a method that learns from images alone, labelled cases included; None
+        for one that learns to segment.
     """
 
     loss: Callable
-    init: Callable = lambda key, network, batch_stats: ({}, {})
+    init: Callable = lambda key, start: ({}, {})
     update: Callable = lambda memory, params, batch_stats, step: memory
     predictor: Callable = lambda params, batch_stats, memory: (params["network"], batch_stats)
-    copies: int = 0
+    unlabelled: bool = False
+    pseudo_labels: Callable = lambda memory: None
+    refresh: Callable | None = None
+    rounds: int = 0
+    examination: Examination | None = None

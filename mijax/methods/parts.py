@@ -1,7 +1,12 @@
 """Pieces that several methods are made of."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mijax.losses import squared_error
+from mijax.methods.method import Aux, Output
+from mijax.transforms import check_ranges, sample_view
 
 
 def forward_streams(forward, network, streams, *, key, shared_statistics=False):
@@ -20,7 +25,7 @@ def forward_streams(forward, network, streams, *, key, shared_statistics=False):
       shared_statistics: one set of statistics over all of them, as the authors.
 
     Returns:
-      List of logits, one a stream, and the new running statistics.
+      List of ``Output``, one a stream; the new running statistics are the same in each.
     """
     counts = [x.shape[0] for x in streams]
     output = forward(
@@ -29,7 +34,132 @@ def forward_streams(forward, network, streams, *, key, shared_statistics=False):
         key=key,
         streams=None if shared_statistics else tuple(counts),
     )
-    return jnp.split(output.logits, np.cumsum(counts[:-1])), output.batch_stats
+
+    def split(x):
+        return jnp.split(x, np.cumsum(counts[:-1]))
+
+    features = {name: split(x) for name, x in output.features.items()}
+    return [
+        Output(logits, {name: parts[i] for name, parts in features.items()}, output.batch_stats)
+        for i, logits in enumerate(split(output.logits))
+    ]
+
+
+def with_teacher(
+    method,
+    *,
+    weight=1.0,
+    decay=0.999,
+    ramp_steps=0,
+    rotation=30.0,
+    shear=5.0,
+    scale=(0.8, 1.25),
+    flip=True,
+):
+    """A method with a Mean Teacher on top: + weight · ‖softmax f(T x) − T softmax f̄(x)‖².
+
+    The teacher f̄ is the moving average of the student's weights and of its BatchNorm
+    statistics, and it is the teacher that is evaluated. Its targets carry no gradient.
+
+    Args:
+      method: ``Method``.
+      weight: of the consistency; the squared distance is summed over classes. 0 leaves the
+        loss of the method as it is and averages its weights.
+      decay: of the average, after a warm-up: min(1 − 1/(t + 1), decay) at step t.
+      ramp_steps: steps over which the weight grows to its value.
+      rotation, shear, scale, flip: of T, see ``sample_affine``.
+
+    Returns:
+      ``Method``, with ``{"student": the memory of method, "teacher": …}`` for memory.
+
+    Raises:
+      ValueError: for values that do not do, and for a method that does not segment.
+
+    Reference: Tarvainen and Valpola, 2017; Perone and Cohen-Adad, 2018.
+    """
+    if method.examination:
+        raise ValueError("a method that learns without labels has no use for a teacher")
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
+
+    def consistency(network, teacher, images, *, forward, step, key):
+        view_key, student_key, teacher_key = jax.random.split(key, 3)
+        view = sample_view(view_key, images.shape[0], **ranges)
+        student = forward(network, view.apply(images), key=student_key).logits
+        target = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
+        mask = view.inside(images.shape[1:3])
+        return squared_error(jax.nn.softmax(student), view.apply(target), mask=mask), {}
+
+    return with_consistency(method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps)
+
+
+def with_consistency(method, consistency, *, weight, decay, ramp_steps):
+    """A method with a teacher on top: + weight · the consistency of the two.
+
+    Args:
+      method, weight, decay, ramp_steps: see ``with_teacher``.
+      consistency: ``(network, teacher, images, *, forward, step, key) -> (scalar, logs)``, of
+        the parameters of student and teacher on unlabelled images; those of the teacher carry
+        no gradient.
+
+    Returns:
+      ``Method``, as of ``with_teacher``.
+
+    Raises:
+      ValueError: for values that do not do.
+    """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay is between 0 and 1, not {decay}")
+
+    def init(key, start):
+        heads, memory = method.init(key, start)
+        # A copy: shared buffers could not be donated with the student's.
+        teacher = {"network": start.network, "batch_stats": start.batch_stats}
+        return heads, {"student": memory, "teacher": jax.tree.map(jnp.copy, teacher)}
+
+    def loss(params, memory, batch, *, forward, step, key):
+        own_key, consistency_key = jax.random.split(key)
+        value, aux = method.loss(
+            params, memory["student"], batch, forward=forward, step=step, key=own_key
+        )
+        if not weight:
+            return value, aux
+        distance, logs = consistency(
+            params["network"],
+            jax.lax.stop_gradient(memory["teacher"]["network"]),
+            batch.unlabelled,
+            forward=forward,
+            step=step,
+            key=consistency_key,
+        )
+        value = value + weight * ramp(step, ramp_steps) * distance
+        return value, Aux(aux.batch_stats, aux.logs | {"teacher_consistency": distance} | logs)
+
+    def update(memory, params, batch_stats, step):
+        rate = jnp.minimum(1 - 1 / (step + 1), decay)
+        student = {"network": params["network"], "batch_stats": batch_stats}
+        return {
+            "student": method.update(memory["student"], params, batch_stats, step),
+            "teacher": jax.tree.map(
+                lambda old, new: rate * old + (1 - rate) * new, memory["teacher"], student
+            ),
+        }
+
+    def predictor(params, batch_stats, memory):
+        return memory["teacher"]["network"], memory["teacher"]["batch_stats"]
+
+    def refresh(memory, predict, unlabelled):
+        return memory | {"student": method.refresh(memory["student"], predict, unlabelled)}
+
+    return method._replace(
+        loss=loss,
+        init=init,
+        update=update,
+        predictor=predictor,
+        unlabelled=method.unlabelled or weight > 0,
+        pseudo_labels=lambda memory: method.pseudo_labels(memory["student"]),
+        refresh=method.refresh and refresh,
+    )
 
 
 def ramp(step, length):

@@ -1,5 +1,6 @@
 """Segmentation networks (Flax Linen)."""
 
-from mijax.models.unet import UNet
+from mijax.models.heads import ClusterHead, Projection
+from mijax.models.unet import CLASSIFIER, UNet
 
-__all__ = ["UNet"]
+__all__ = ["CLASSIFIER", "ClusterHead", "Projection", "UNet"]

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from mijax.models.norm import StreamNorm
 
+CLASSIFIER = "Deconv_1x1"  # the layer that makes the logits, named as in the authors' release
+
 
 class UNet(nn.Module):
     """U-Net with BatchNorm and nearest-neighbour upsampling.
@@ -46,7 +48,7 @@ class UNet(nn.Module):
         Returns:
           Logits (b, h, w, k) float32, and the features by name: ``Conv1`` … ``Conv5`` down
           and ``Up_conv5`` … ``Up_conv2`` up, each (b, h/2^i, w/2^i, width_i), as in the
-          authors' release.
+          authors' release; the deepest is ``bottleneck`` as well.
 
         Raises:
           ValueError: for a size that is not a multiple of the stride.
@@ -65,6 +67,7 @@ class UNet(nn.Module):
             x = self._conv(f"Conv{level}a", width, x, train, streams)
             x = self._conv(f"Conv{level}b", width, x, train, streams)
             features[f"Conv{level}"] = x
+        features["bottleneck"] = x
         x = drop(x)
         for level in range(depth, 1, -1):
             width = self.widths[level - 2]
@@ -74,7 +77,7 @@ class UNet(nn.Module):
             x = self._conv(f"Up_conv{level}a", width, x, train, streams)
             x = self._conv(f"Up_conv{level}b", width, x, train, streams)
             features[f"Up_conv{level}"] = x
-        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name="Deconv_1x1")(x)
+        logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name=CLASSIFIER)(x)
         return logits, features
 
     def _conv(self, name, width, x, train, streams):

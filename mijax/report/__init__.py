@@ -8,10 +8,14 @@ from mijax.errors import UserError
 def make_report(folders, output, *, checkpoint="best", predictions=True, data_dir=None, tell):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
 
+    Of pre-training alone it is index.html, table.md and .csv, and figures; beside runs that
+    segment, its measures are in table.md and measures.csv.
+
     Args:
       folders: of runs, or of folders of runs.
       output: folder; files of an earlier report in it are written anew.
-      checkpoint: which is scored, "best" (by validation DSC) or "last".
+      checkpoint: which is scored, "best" (by validation DSC, or by a measure of pre-training) or
+        "last".
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
@@ -28,33 +32,34 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
 
     rows, left_out = read_rows(folders, checkpoint=checkpoint, tell=tell)
 
-    from mijax.report import table as tables
     from mijax.report.page import Illustrator, to_html
     from mijax.report.statistics import make_table
 
-    table = make_table(rows)
-    files = {
-        "table.md": tables.to_markdown(table, checkpoint=checkpoint),
-        "table.tex": tables.to_latex(table, checkpoint=checkpoint),
-        "table.csv": tables.to_csv(table),
-        "cases.csv": tables.cases_to_csv(table),
-    }
+    segmenting = [row for row in rows if not row.pretraining]
+    pretraining = [row for row in rows if row.pretraining]
+    table = make_table(segmenting) if segmenting else None
+    files = _files(table, pretraining, checkpoint)
     output = Path(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (output / name).write_text(text, encoding="utf-8")
         illustrator = Illustrator(output / "figures")
-        illustrator.draw_logs(table)
-        if predictions:
-            illustrator.draw_predictions(rows, data_dir=data_dir, tell=tell)
+        if segmenting:
+            illustrator.draw_logs(table)
+        if pretraining:
+            illustrator.draw_pretraining_logs(pretraining)
+        if segmenting and predictions:
+            illustrator.draw_predictions(segmenting, data_dir=data_dir, tell=tell)
+        if pretraining and predictions:
+            illustrator.draw_clusters(pretraining, data_dir=data_dir, tell=tell)
         page = output / "index.html"
         page.write_text(
             to_html(
+                rows,
                 table,
                 checkpoint=checkpoint,
-                figures=illustrator.figures,
-                notes=illustrator.notes,
+                illustrator=illustrator,
                 left_out=left_out,
                 files=files,
             ),
@@ -63,3 +68,25 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return page
+
+
+def _files(table, pretraining, checkpoint):
+    """Contents of the files beside the page, by name."""
+    from mijax.report import measures
+    from mijax.report import table as tables
+
+    if not table:
+        return {
+            "table.md": measures.to_markdown(pretraining, checkpoint=checkpoint),
+            "table.csv": measures.to_csv(pretraining),
+        }
+    files = {
+        "table.md": tables.to_markdown(table, checkpoint=checkpoint),
+        "table.tex": tables.to_latex(table, checkpoint=checkpoint),
+        "table.csv": tables.to_csv(table),
+        "cases.csv": tables.cases_to_csv(table),
+    }
+    if pretraining:
+        files["table.md"] += "\n" + measures.to_markdown(pretraining, checkpoint=checkpoint)
+        files["measures.csv"] = measures.to_csv(pretraining)
+    return files

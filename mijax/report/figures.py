@@ -5,12 +5,21 @@ import json
 import numpy as np
 from matplotlib.figure import Figure
 
-from mijax.report.runs import ORDER
+from mijax.report.names import FULL, PARTIAL
 from mijax.report.statistics import MEAN, case_scores
 
-# Okabe and Ito's, told apart by people of every colour vision; without its yellow, which paper
-# does not show. The same row of the paper has the same colour in every report.
-_COLOURS = ("#000000", "#808080", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00")
+# The same row has the same colour in every report. Those of Table 1 have Okabe and Ito's, told
+# apart by people of every colour vision, without its yellow, which paper does not show; the
+# others have Tol's muted ones.
+_COLOURS = {
+    FULL: "#000000", PARTIAL: "#808080", "Entropy min.": "#E69F00", "Mean Teacher": "#56B4E9",
+    "Mutual information": "#009E73", "Consistency reg.": "#CC79A7", "Ours (MSE)": "#0072B2",
+    "Ours (KL)": "#D55E00",
+    "UAMT": "#882255", "ICT": "#999933", "Cross pseudo supervision": "#332288",
+    "FixMatch": "#44AA99", "Global + local MI": "#AA4499", "Local contrast": "#117733",
+    "Boundary-aware IIC": "#661100",
+}  # fmt: skip
+_SPARE = list(_COLOURS.values())[7:1:-1] + list(_COLOURS.values())[8:]  # of rows without, in turn
 _DASHES = ("-", "--", ":", "-.")
 CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00")
 STYLE = {
@@ -31,6 +40,7 @@ STYLE = {
 }
 _QUANTITIES = {  # of metrics.jsonl, with how it is called and in which unit, in this order
     "validation_dsc": "Validation DSC (%)",
+    "validation_mutual_information": "Validation mutual information (nats)",
     "loss": "Loss",
     "cross_entropy": "Cross-entropy (nats)",
     "mutual_information": "Mutual information (nats)",
@@ -42,12 +52,12 @@ _IGNORED = {"learning_rate"}
 
 def styles(rows):
     """Line colour and dash of each row."""
+    own = [_COLOURS.get(row.kind) for row in rows]
     taken, found = [], []
-    for row in rows:
-        colour = _COLOURS[ORDER.index(row.base)] if row.base in ORDER else None
+    for colour in own:
         if colour is None or colour in taken:
-            free = [c for c in _COLOURS[2:] if c not in taken]
-            colour = free[-1] if free else _COLOURS[len(taken) % len(_COLOURS)]
+            free = [c for c in _SPARE if c not in {*own, *taken}]
+            colour = free[0] if free else _SPARE[len(taken) % len(_SPARE)]
         found.append({"color": colour, "linestyle": _DASHES[taken.count(colour) % len(_DASHES)]})
         taken.append(colour)
     return found
@@ -63,11 +73,13 @@ def learning_curves(rows):
     logged = {name for row in logs for log in row for name in log}
     others = sorted(logged - _QUANTITIES.keys() - _IGNORED)
     names = [name for name in _QUANTITIES if name in logged] + others
+    names.sort(key=lambda name: not name.startswith("validation_"))
     if not names:
         return None
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(3.4 * columns, 2.4 * lines + 0.5), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.06)  # between a title and the axis above it
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     handles = {}
     for ax, name in zip(axes, names, strict=False):
@@ -87,12 +99,13 @@ def learning_curves(rows):
                     steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, lw=0
                 )
             handles.setdefault(row.label, line)
-        ax.set_title(_QUANTITIES.get(name, name.replace("_", " ").capitalize()))
+        ax.set_title(_QUANTITIES.get(name, (name[0].upper() + name[1:]).replace("_", " ")))
         ax.set_xlabel("step")
     for ax in axes[len(names) :]:
         ax.remove()
     if len(rows) > 1:
-        columns = 4 if max(map(len, handles)) < 30 else 1
+        longest = max(map(len, handles))
+        columns = 4 if longest < 30 else 2 if longest < 65 else 1
         figure.legend(
             handles=list(handles.values()), loc="outside lower center", ncols=columns, frameon=False
         )

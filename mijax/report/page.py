@@ -11,8 +11,10 @@ import matplotlib
 
 from mijax.errors import UserError
 from mijax.report.figures import STYLE, case_strips, learning_curves
-from mijax.report.pictures import contours, joint_distributions, marginals
-from mijax.report.runs import FULL, differences
+from mijax.report.measures import meanings, measures_caption, measures_grid
+from mijax.report.names import FULL
+from mijax.report.pictures import cluster_maps, contours, joint_distributions, marginals
+from mijax.report.runs import differences
 from mijax.report.statistics import MEAN, SIGNIFICANT
 from mijax.report.table import NONE, caption, grids, p_values, percent
 
@@ -25,6 +27,17 @@ _CURVES = (
     "What was logged during training{band}. Loss, its terms and the "
     "mutual information are means over the steps since the last point, on augmented training "
     "slices; the DSC is 3D and of the validation cases."
+)
+_PRETRAINING_CURVES = (
+    "What was logged during pre-training{band}. Loss, its terms and the mutual information are "
+    "means over the steps since the last point, on augmented training slices; the values of the "
+    "validation are of slices of the validation cases."
+)
+_CLUSTERS = (
+    "Most probable cluster of each pixel, of the first seed and of the first sub-head where there "
+    "are several, in {count} slices of validation cases, the further right the further along the "
+    "volume. Clusters of like intensity have like colours, from blue, the darkest in these slices, "
+    "to red; those of many pixels are further apart."
 )
 _CONTOURS = (
     "{title} by mean DSC over all rows: {case}, the slice with the largest annotated area, cropped "
@@ -62,7 +75,8 @@ class Illustrator:
     """Draws the figures into a folder and keeps them for the page.
 
     Attributes:
-      figures: list of ``Illustration``.
+      figures: list of ``Illustration``, of the runs that segment.
+      pretraining: the same of those that learned without labels.
       notes: why some are not there.
     """
 
@@ -71,7 +85,7 @@ class Illustrator:
         self._folder.mkdir(exist_ok=True)
         for old in self._folder.glob("*.png"):  # else those of an earlier report stay
             old.unlink(missing_ok=True)  # the last jobs of an array may end together
-        self.figures, self.notes = [], []
+        self.figures, self.pretraining, self.notes = [], [], []
 
     def draw_logs(self, table):
         """Figures of what the runs wrote."""
@@ -80,12 +94,28 @@ class Illustrator:
             text = _STRIPS.format(seeds=", averaged over seeds" if several else "")
             text += _JOINED if len(table.rows) > 1 else ""
             self._add("cases", "DSC of every case", text, case_strips(table))
-            band = ": the mean over seeds, and their range as a band" if several else ""
-            curves = learning_curves(table.rows)
-            if curves:
-                self._add("curves", "Learning curves", _CURVES.format(band=band), curves)
-            else:
-                self.notes.append("No learning curves: no run has a metrics.jsonl.")
+        self._draw_curves("curves", _CURVES, table.rows)
+
+    def draw_pretraining_logs(self, rows):
+        """The same of runs that learned without labels."""
+        self._draw_curves("pretraining_curves", _PRETRAINING_CURVES, rows)
+
+    def draw_clusters(self, rows, *, data_dir, tell):
+        """Cluster maps of pre-training; a note where the data cannot be had."""
+        from mijax.report.clusters import find_clusters
+
+        try:
+            found, notes = find_clusters(rows, data_dir=data_dir)
+        except (UserError, OSError) as error:
+            self.notes.append(f"No cluster maps: {error}.")
+            tell(f"the report is without cluster maps: {error}")
+            return
+        self.notes += notes
+        if found:
+            text = _CLUSTERS.format(count=len(found[0].maps))
+            text += " Every row has colours of its own." if len(found) > 1 else ""
+            with matplotlib.rc_context(STYLE):
+                self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
 
     def draw_predictions(self, rows, *, data_dir, tell):
         """Figures that need the networks and the data; a note where these cannot be had."""
@@ -111,16 +141,37 @@ class Illustrator:
             drawn = marginals(found.joints, found.classes)
             self._add("marginals", "Marginals", _MARGINALS, drawn)
 
-    def _add(self, name, heading, text, figure):
+    def _draw_curves(self, name, text, rows):
+        several = any(len(row.runs) > 1 for row in rows)
+        band = ": the mean over seeds, and their range as a band" if several else ""
+        figures = self.pretraining if rows[0].pretraining else self.figures
+        with matplotlib.rc_context(STYLE):
+            curves = learning_curves(rows)
+            if curves:
+                self._add(name, "Learning curves", text.format(band=band), curves, figures)
+            else:
+                self.notes.append("No learning curves: no run has a metrics.jsonl.")
+
+    def _add(self, name, heading, text, figure, figures=None):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         (self._folder / f"{name}.png").write_bytes(buffer.getvalue())
         width = figure.get_figwidth()
-        self.figures.append(Illustration(name, heading, text, buffer.getvalue(), width))
+        figures = self.figures if figures is None else figures
+        figures.append(Illustration(name, heading, text, buffer.getvalue(), width))
 
 
-def to_html(table, *, checkpoint, figures, notes, left_out, files):
-    """The page as text; it refers to nothing but the files beside it."""
+def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
+    """The page as text; it refers to nothing but the files beside it.
+
+    Args:
+      rows: of ``runs.Row``, all of them.
+      table: ``statistics.Table`` of those that segment, or None where there is none.
+      checkpoint: "best" or "last".
+      illustrator: ``Illustrator``, when it has drawn.
+      left_out: folders of runs without scores.
+      files: names of the files beside the page.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -128,7 +179,7 @@ def to_html(table, *, checkpoint, figures, notes, left_out, files):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    rows = table.rows
+    pretraining = [row for row in rows if row.pretraining]
     runs = [(row, one) for row in rows for one in row.runs]
     infos = [_info(one.run) for _, one in runs]
     return environment.get_template("page.html.j2").render(
@@ -137,22 +188,40 @@ def to_html(table, *, checkpoint, figures, notes, left_out, files):
         rows=rows,
         runs=runs,
         commands=[info["command"] for info in infos if "command" in info],
-        finding=_finding(table),
-        grids=grids(table),
-        tests=p_values(table),
-        caption=caption(table, checkpoint=checkpoint),
+        scores=table and _scores(table, checkpoint),
+        pretraining=pretraining
+        and {
+            "grid": measures_grid(pretraining),
+            "meanings": meanings(pretraining),
+            "caption": measures_caption(pretraining, checkpoint=checkpoint),
+        },
         checkpoint=checkpoint,
-        split=rows[0].runs[0].entry["split"],
-        cases=len(rows[0].runs[0].entry["cases"]),
-        classes=table.columns[:-1],
-        figures=figures,
-        notes=notes,
+        figures=illustrator.figures,
+        pretraining_figures=illustrator.pretraining,
+        notes=illustrator.notes,
         left_out=[folder.name for folder in left_out],
         differences={key: [_show(v) for v in found] for key, found in differences(rows).items()},
-        settings={key: _show(value) for key, value in rows[0].settings.items()},
+        settings=[
+            (row.label, {key: _show(value) for key, value in row.settings.items()})
+            for row in rows
+            if row is rows[0] or row.runs[0].origin
+        ],
         versions=_versions(infos),
         files=list(files),
     )
+
+
+def _scores(table, checkpoint):
+    """What the page says of runs that segment."""
+    return {
+        "finding": _finding(table),
+        "grids": grids(table),
+        "tests": p_values(table),
+        "caption": caption(table, checkpoint=checkpoint),
+        "split": table.rows[0].runs[0].entry["split"],
+        "cases": len(table.rows[0].runs[0].entry["cases"]),
+        "classes": table.columns[:-1],
+    }
 
 
 def _finding(table):
@@ -163,12 +232,12 @@ def _finding(table):
         return ""
     (i,) = best
     text = f"{table.rows[i].label} has the highest mean DSC, {100 * cells[i].mean:.2f} %"
-    if any(row.base == FULL for row in table.rows):
+    if any(row.kind == FULL for row in table.rows):
         text += ", full supervision aside"
     if table.gaps[MEAN][i] is not None:
         text += f"; it closes {percent(table.gaps[MEAN][i])} of the gap between partial and "
         text += "full supervision"
-    others = [j for j, row in enumerate(table.rows) if j != i and row.base != FULL]
+    others = [j for j, row in enumerate(table.rows) if j != i and row.kind != FULL]
     ahead = [j for j in others if cells[j].significant]
     if others:
         text += f". It is significantly better (p < {SIGNIFICANT}) than "

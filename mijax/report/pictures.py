@@ -1,6 +1,7 @@
 """Figures of what the networks see: contours beside the truth, joint distributions."""
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -95,9 +96,50 @@ def marginals(joints, classes):
     return figure
 
 
+def cluster_maps(found):
+    """Slices, and under them the clusters of each row; the slices again where it sees others."""
+    lines, before = [], None
+    for row in found:
+        if before is None or not np.array_equal(row.images, before):
+            low, high = np.percentile(row.images, [0.5, 99.5])
+            grey = np.clip((row.images - low) / max(high - low, 1e-6), 0, 1)
+            lines.append((row, "Image", colormaps["gray"](grey)))
+        before = row.images
+        text = f"{_short(row.label)}\n{len(np.unique(row.maps))} of {row.count} clusters"
+        lines.append((row, text, _coloured(row.maps, row.images)))
+    columns = len(found[0].images)
+    heights = [
+        max(w / h / aspect for h, w, aspect in [(*row.images.shape[1:], a) for a in row.aspect])
+        for row, *_ in lines
+    ]
+    width = 2.5
+    figure = Figure(figsize=(width * columns + 0.4, width * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for (row, text, pictures), line in zip(lines, axes, strict=True):
+        for ax, picture, aspect in zip(line, pictures, row.aspect, strict=True):
+            ax.imshow(_turned(picture), aspect=1 / aspect, interpolation="nearest")
+            ax.grid(False)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(text)
+    return figure
+
+
+def _coloured(maps, images):
+    """Colours (n, h, w, 4) of cluster maps: clusters of like intensity have like ones."""
+    clusters, index, counts = np.unique(maps, return_inverse=True, return_counts=True)
+    index = index.reshape(maps.shape)
+    order = (np.bincount(index.ravel(), images.ravel()) / counts).argsort()
+    # Those that fill the picture are further apart than those of a few pixels.
+    share = np.sqrt(counts[order])
+    places = np.empty(len(clusters))
+    places[order] = (share.cumsum() - share / 2) / share.sum()
+    return colormaps["turbo"](0.03 + 0.94 * places)[index]
+
+
 def _turned(image):
-    """(h, w) in RAS+ order as radiologists look at it: anterior or superior up, right left."""
-    return image.T[::-1, ::-1]
+    """(h, w, …) in RAS+ order as radiologists look at it: anterior or superior up, right left."""
+    return image.swapaxes(0, 1)[::-1, ::-1]
 
 
 def _around(truth, labels, margin=0.35):

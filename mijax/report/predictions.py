@@ -10,8 +10,8 @@ from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.evaluate import segment
-from mijax.experiment import build, open_data, slice_volume
-from mijax.inference import predict_stacks
+from mijax.experiment import open_data, slice_volume
+from mijax.inference import predict_stacks, rebuild
 from mijax.losses import joint_distribution, mutual_information
 from mijax.report.statistics import case_means
 from mijax.transforms import sample_view
@@ -73,7 +73,7 @@ def predict(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     config = rows[0].runs[0].run.config
-    source = _source(config, data_dir)
+    source = source_of(config, data_dir)
     chosen = choose_cases(rows)
     volumes = [source.volume(name) for name in chosen.values()]
     cuts = [slice_volume(volume, config.data) for volume in volumes]
@@ -83,7 +83,7 @@ def predict(rows, *, data_dir):
     joints = [Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))]
     for row in rows:
         try:
-            experiment, state = _restore(row.runs[0], source)
+            experiment, state = restore_scored(row.runs[0])
         except UserError as error:
             notes.append(f"{row.label} is missing here: {error}")
             labels.append([None] * len(volumes))
@@ -105,7 +105,7 @@ def predict(rows, *, data_dir):
             truth=cut.label[place],
             labels=[row_labels[i] for row_labels in labels],
             dsc=[mean[name] for mean in means],
-            aspect=_aspect(volumes[i], cut.grid),
+            aspect=pixel_aspect(volumes[i], cut.grid),
         )
         for i, ((title, name), cut, place) in enumerate(
             zip(chosen.items(), cuts, places, strict=True)
@@ -134,20 +134,26 @@ def one_slice(volume, label, grid, place):
     return volume._replace(image=image, label=label)
 
 
-def _source(config, data_dir):
+def source_of(config, data_dir):
+    """The ``Source`` of a configuration, from ``data_dir`` unless that is None."""
     config = config.copy_and_resolve_references()
     if data_dir is not None:
         config.data.dir = data_dir
     return open_data(config)
 
 
-def _restore(one, source):
+def restore_scored(one):
+    """``Experiment`` and ``TrainState`` of the checkpoint that a ``runs.Scored`` is of.
+
+    Raises:
+      UserError: if it is gone or damaged.
+    """
     step = one.entry["step"]
     if not (one.run.checkpoints / str(step)).exists():
         raise UserError(f"{one.run.checkpoints} has no checkpoint of step {step}")
-    experiment = build(one.run.config, classes=source.classes, channels=source.channels)
+    experiment, like = rebuild(one.run)
     with Checkpoints(one.run.checkpoints, tell=lambda line: None, read_only=True) as checkpoints:
-        return experiment, checkpoints.restore(step, experiment.like())
+        return experiment, checkpoints.restore(step, like)
 
 
 def _validation_slices(source, run):
@@ -197,7 +203,7 @@ def _joint(p, q, mask=None):
     return joint, mutual_information(joint).mean()
 
 
-def _aspect(volume, grid):
+def pixel_aspect(volume, grid):
     """mm along h over mm along w, of a pixel of its slices."""
     millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
     in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]

@@ -5,19 +5,14 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.evaluate import METRICS
+from mijax.report.names import kind_of, name_of, place_of
 from mijax.run import Run, flat, open_run
-
-FULL, PARTIAL = "Full supervision", "Partial supervision"
-ORDER = (  # the rows of Table 1 of the paper
-    FULL, PARTIAL, "Entropy min.", "Mean Teacher", "Mutual information", "Consistency reg.",
-    "Ours (MSE)", "Ours (KL)",
-)  # fmt: skip
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
 _OF_A_RUN = {"seed", "name", "cache", "data.dir", "log_every", "predict_batch"}
+_ORIGIN = "init_from.method.name"
 # Of config.data: how its volumes are used. Anything else says which volumes they are.
 _USE = {
     "dir", "splits", "split_seed", "labelled_cases", "validation_cases", "test_cases", "size",
@@ -26,11 +21,19 @@ _USE = {
 
 
 class Scored(NamedTuple):
-    """A run and its scores: ``entry`` is one checkpoint's part of scores.json."""
+    """A run and its scores.
+
+    Attributes:
+      run: ``run.Run``.
+      seed: of the run.
+      entry: one checkpoint's part of its scores.json.
+      origin: configuration, a dict, of the run that its weights came from, or None.
+    """
 
     run: Run
     seed: int
     entry: dict
+    origin: dict | None = None
 
 
 class Row(NamedTuple):
@@ -39,11 +42,13 @@ class Row(NamedTuple):
     Attributes:
       label: its name in the table.
       base: the name without the values that tell it from rows of the same name.
+      kind: the base without a teacher on top and without what it was pre-trained by.
       runs: of ``Scored``.
     """
 
     label: str
     base: str
+    kind: str
     runs: tuple[Scored, ...]
 
     @property
@@ -52,8 +57,24 @@ class Row(NamedTuple):
 
     @property
     def settings(self):
-        """The configuration as a flat dict, less what differs between runs of a row."""
-        return settings(self.config)
+        """The configuration as a flat dict, less what differs between runs of a row.
+
+        That of the run that its weights came from is under ``init_from.``, less its data.
+        """
+        found = settings(self.config)
+        found.pop("init_from", None)  # a folder, another for every seed
+        origin = _settings(self.runs[0].origin or {})
+        origin.pop("init_from", None)
+        return found | {
+            f"init_from.{key}": value
+            for key, value in origin.items()
+            if not key.startswith("data.")
+        }
+
+    @property
+    def pretraining(self):
+        """Whether its runs learned without labels: they have measures instead of scores."""
+        return "measures" in self.runs[0].entry
 
 
 def find_runs(folders):
@@ -87,14 +108,16 @@ def read_rows(folders, *, checkpoint, tell):
       The rows, and the folders that were left out.
 
     Raises:
-      UserError: no scored run; a damaged one; two of one configuration and seed; or runs of
-        different data sets, classes or scored cases.
+      UserError: no scored run; a damaged one; two of one configuration and seed; or runs, of
+        those that segment or of those that do not, of different data sets, classes or scored
+        cases.
     """
     scored, left_out = [], []
     for folder in find_runs(folders):
         run = open_run(folder)
         if (folder / "scores.json").exists():
-            scored.append(Scored(run, run.config.seed, _read_scores(folder, checkpoint)))
+            entry = _read_scores(folder, checkpoint)
+            scored.append(Scored(run, run.config.seed, entry, _origin(run)))
         else:
             left_out.append(folder)
             tell(f"{folder} is left out: it has no scores.json yet")
@@ -103,56 +126,64 @@ def read_rows(folders, *, checkpoint, tell):
             "none of the runs has scores; python -m mijax.main --workdir RUN goes on with one, "
             "python -m mijax.evaluate --workdir RUN scores one"
         )
-    for other in scored[1:]:
-        _check_comparable(scored[0], other)
+    for pretraining in (False, True):
+        alike = [one for one in scored if ("measures" in one.entry) == pretraining]
+        for other in alike[1:]:
+            _check_comparable(alike[0], other)
     return _group(scored), left_out
 
 
-def name_of(run):
-    """The row of Table 1 that a run belongs to, or the name of its method."""
-    method = run.config.method
-    if method.name == "supervised":
-        return FULL if _all_labelled(run) else PARTIAL
-    if method.name == "local_mi":
-        if not method.consistency_weight:
-            return "Mutual information"
-        if not method.mi_weight:
-            return "Consistency reg."
-        return f"Ours ({method.consistency.upper()})"
-    return {"entropy": "Entropy min.", "mean_teacher": "Mean Teacher"}.get(method.name, method.name)
-
-
 def differences(rows):
-    """Settings in which rows differ: ``{key: [value of each row, None where it has none]}``."""
+    """Settings in which rows differ: ``{key: [value of each row, None where it has none]}``.
+
+    What one row was pre-trained with is no difference from rows that were not, but for the
+    method.
+    """
     settings = [row.settings for row in rows]
     keys = dict.fromkeys(key for each in settings for key in each)
-    values = {key: [each.get(key) for each in settings] for key in keys}
-    return {key: found for key, found in values.items() if any(v != found[0] for v in found)}
+    found = {}
+    for key in keys:
+        within = key.startswith("init_from.") and key != _ORIGIN
+        values = {json.dumps(each.get(key)) for each in settings if _ORIGIN in each or not within}
+        if len(values) > 1:
+            found[key] = [each.get(key) for each in settings]
+    return found
 
 
 def settings(config):
-    """A configuration as a flat dict, less what differs between the runs of a row."""
-    plain = json.loads(config.to_json_best_effort())
-    return {key: value for key, value in flat(plain) if key not in _OF_A_RUN}
+    """A configuration as a flat dict, less what differs between the runs of a row.
+
+    Without a teacher or a run to begin with it is as it was before there were such keys.
+    """
+    return _settings(json.loads(config.to_json_best_effort()))
 
 
-def _all_labelled(run):
-    if run.config.data.splits:  # given, whatever labelled_cases says
-        return not read_splits(run.folder / "splits.json").unlabelled
-    return run.config.data.labelled_cases == 0
+def _settings(tree):
+    found = {key: value for key, value in flat(tree) if key not in _OF_A_RUN}
+    if not found.get("init_from"):
+        found.pop("init_from", None)
+    if not found.get("teacher.decay"):
+        found = {key: value for key, value in found.items() if not key.startswith("teacher.")}
+    return found
+
+
+def _origin(run):
+    if not run.config.get("init_from"):
+        return None
+    origin = run.info().get("init_from")
+    if not origin:
+        raise UserError(
+            f"{run.folder / 'info.json'} does not say what {run.config.init_from} was, which the "
+            f"run began with; python -m mijax.main --workdir {run.folder} writes it again"
+        )
+    return origin
 
 
 def _read_scores(folder, checkpoint):
     path = folder / "scores.json"
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))[checkpoint]
-        classes = list(entry["classes"])
-        complete = bool(entry["cases"]) and all(
-            list(case) == classes and set(METRICS) <= case[name].keys()
-            for case in entry["cases"].values()
-            for name in classes
-        )
-        if not complete or not {"step", "split", "mean_dsc"} <= entry.keys():
+        if not (_measured(entry) or _segmented(entry)) or not {"step", "split"} <= entry.keys():
             raise ValueError("it is incomplete")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -160,6 +191,20 @@ def _read_scores(folder, checkpoint):
             "again"
         ) from error
     return entry
+
+
+def _measured(entry):
+    measures = entry.get("measures", {})
+    return bool(measures) and all(isinstance(value, float) for value in measures.values())
+
+
+def _segmented(entry):
+    classes = list(entry["classes"])
+    return bool(entry["cases"] and "mean_dsc" in entry) and all(
+        list(case) == classes and set(METRICS) <= case[name].keys()
+        for case in entry["cases"].values()
+        for name in classes
+    )
 
 
 def _check_comparable(first, other):
@@ -170,8 +215,8 @@ def _check_comparable(first, other):
 
     for what, value in (
         ("data sets", volumes),
-        ("classes", lambda one: list(one.entry["classes"])),
-        ("cases", lambda one: sorted(one.entry["cases"])),
+        ("classes", lambda one: list(one.entry.get("classes", ()))),
+        ("cases", lambda one: sorted(one.entry.get("cases", ()))),
         ("splits", lambda one: one.entry["split"]),
     ):
         if value(first) != value(other):
@@ -184,21 +229,30 @@ def _check_comparable(first, other):
 def _group(scored):
     groups = {}
     for one in scored:
-        key = json.dumps(settings(one.run.config), sort_keys=True)
+        key = json.dumps(_row([one]).settings, sort_keys=True)
         groups.setdefault(key, []).append(one)
     rows = []
     for runs in groups.values():
-        runs.sort(key=lambda one: one.seed)
+        runs.sort(key=_seeds)
         for one, other in itertools.pairwise(runs):
-            if one.seed == other.seed:
+            if _seeds(one) == _seeds(other):
                 raise UserError(
                     f"{one.run.folder} and {other.run.folder} are the same configuration with "
                     f"the same seed {one.seed}; give one of them"
                 )
-        base = name_of(runs[0].run)
-        rows.append(Row(base, base, tuple(runs)))
-    rows.sort(key=lambda row: (ORDER.index(row.base) if row.base in ORDER else 99, row.base))
+        rows.append(_row(runs))
+    rows.sort(key=lambda row: (place_of(row.kind), row.base))
     return [_distinguish(row, [other for other in rows if other.base == row.base]) for row in rows]
+
+
+def _seeds(one):
+    """Its own and that of the run that its weights came from."""
+    return one.seed, (one.origin or one.run.config)["seed"]
+
+
+def _row(runs):
+    base = name_of(runs[0].run, runs[0].origin)
+    return Row(base, base, kind_of(runs[0].run), tuple(runs))
 
 
 def _distinguish(row, namesakes):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.evaluate import METRICS
-from mijax.report.runs import FULL, PARTIAL
+from mijax.report.names import FULL, PARTIAL
 
 MEAN = "mean"  # the column of the mean over classes
 SIGNIFICANT = 0.05
@@ -112,7 +112,7 @@ def _compare(rows, values, *, higher):
     cells = [_cell(v) for v in values]
     # Full supervision is the bound that the others are held against, not one of them.
     defined = [i for i, cell in enumerate(cells) if cell.mean is not None]
-    candidates = [i for i in defined if rows[i].base != FULL] or defined
+    candidates = [i for i in defined if rows[i].kind != FULL] or defined
     if not candidates or len(rows) == 1:
         return cells
     best = (max if higher else min)(candidates, key=lambda i: cells[i].mean)
@@ -121,7 +121,7 @@ def _compare(rows, values, *, higher):
     for i, row in enumerate(rows):
         if i == best:
             cells[i] = cells[i]._replace(best=True)
-        elif row.base == FULL:
+        elif row.kind == FULL:
             cells[i] = cells[i]._replace(p=paired_p(per_case[i], per_case[best], higher=higher))
         else:
             cells[i] = cells[i]._replace(p=paired_p(per_case[best], per_case[i], higher=higher))
@@ -149,7 +149,7 @@ def _gaps(rows, cells):
     for row, cell in zip(rows, cells, strict=True):
         full, partial = (_baseline(row, rows, base) for base in (FULL, PARTIAL))
         gap = None
-        if row.base not in (FULL, PARTIAL) and None not in (full, partial):
+        if row.kind != FULL and row.base != PARTIAL and None not in (full, partial):
             width = cells[full].mean - cells[partial].mean
             gap = (cell.mean - cells[partial].mean) / width if width > _TINY else None
         gaps.append(gap)
@@ -160,7 +160,7 @@ def _baseline(row, rows, base):
     """Index of the baseline trained like the row: the only one, or the one of equal settings."""
 
     def shared(other):
-        ours = {"method.", "data.labelled_cases"} if base == FULL else {"method."}
+        ours = ["method.", "teacher.", "init_from."] + ["data.labelled_cases"] * (base == FULL)
         return {k: v for k, v in other.settings.items() if not k.startswith(tuple(ours))}
 
     found = [

@@ -93,10 +93,10 @@ def to_markdown(table, *, checkpoint):
             [f"**{text}**" if best else text + r"\*" * star for text, best, star in row]
             for row in rows
         ]
-        lines += [f"**{title}**", "", *_markdown(header, texts), ""]
+        lines += [f"**{title}**", "", *markdown_lines(header, texts), ""]
     tests = p_values(table)
     if tests:
-        lines += ["**p of the t-test against the best, DSC**", "", *_markdown(*tests), ""]
+        lines += ["**p of the t-test against the best, DSC**", "", *markdown_lines(*tests), ""]
     return "\n".join([*lines, caption(table, checkpoint=checkpoint).replace("*", r"\*"), ""])
 
 
@@ -134,7 +134,7 @@ def to_csv(table):
                     (row.label, len(row.runs), column, metric, UNITS[metric], *values,
                      cell.undefined, int(cell.best), cell.p, gap)
                 )  # fmt: skip
-    return _csv(lines)
+    return csv_text(lines)
 
 
 def cases_to_csv(table):
@@ -146,7 +146,20 @@ def cases_to_csv(table):
                 for name, values in classes.items():
                     found = (values[metric] for metric in METRICS)
                     lines.append((one.run.folder.name, row.label, one.seed, case, name, *found))
-    return _csv(lines)
+    return csv_text(lines)
+
+
+def markdown_lines(header, rows):
+    """The lines of a table in Markdown."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+
+
+def csv_text(lines):
+    """Tuples as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
 
 def latex(text):
@@ -186,14 +199,3 @@ def _marked(metric, cell):
 def _latex_cell(text, best, significant):
     text = latex(text)
     return rf"\textbf{{{text}}}" if best else text + "$^{*}$" * significant
-
-
-def _markdown(header, rows):
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
-
-
-def _csv(lines):
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

@@ -43,8 +43,17 @@ def inverse_affine(matrix):
     return _homogeneous(linear, -_matmul(linear, matrix[:, :2, 2:]))
 
 
-def sample_affine(key, count, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), flip=False):
-    """Random matrices, one an image: rotation, shear, scale and flips of both axes.
+def sample_affine(
+    key,
+    count,
+    *,
+    rotation=0.0,
+    shear=0.0,
+    scale=(1.0, 1.0),
+    flip=False,
+    translation=(0.0, 0.0),
+):
+    """Random matrices, one an image: rotation, shear, scale, flips of both axes, translation.
 
     Args:
       key: PRNG key.
@@ -52,7 +61,8 @@ def sample_affine(key, count, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), flip
       rotation: degrees; uniform in ±rotation.
       shear: degrees; uniform in ±shear, below 45.
       scale: (low, high), log-uniform, so that growing and shrinking are equally likely.
-      flip: whether each axis is flipped with probability 1/2.
+      flip: probability with which each axis is flipped; True for 1/2.
+      translation: pixels along rows and columns; uniform in ± these.
 
     Returns:
       (b, 3, 3).
@@ -60,21 +70,24 @@ def sample_affine(key, count, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), flip
     Raises:
       ValueError: for a range that is not one.
     """
-    check_ranges(rotation=rotation, shear=shear, scale=scale)
+    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     low, high = scale
     keys = jax.random.split(key, 4)
     turn, lean, grow = (jax.random.uniform(k, (count,), minval=-1.0) for k in keys[:3])
     middle, half = math.log(low * high) / 2, math.log(high / low) / 2
-    signs = jnp.where(jax.random.bernoulli(keys[3], 0.5, (count, 2)), -1.0, 1.0)
+    probability = 0.5 if flip is True else float(flip)
+    signs = jnp.where(jax.random.bernoulli(keys[3], probability, (count, 2)), -1.0, 1.0)
+    moves = jax.random.uniform(jax.random.fold_in(keys[3], 1), (count, 2), minval=-1.0)
     return affine_matrix(
         rotation=rotation * turn,
         shear=shear * lean,
         scale=jnp.exp(middle + half * grow),
         flip=signs if flip else 1.0,
+        translation=moves * jnp.array([translation]) if any(translation) else 0.0,
     )
 
 
-def check_ranges(*, rotation, shear, scale):
+def check_ranges(*, rotation, shear, scale, flip=False):
     """Raises ValueError where ``sample_affine`` could not draw from these ranges."""
     if not 0 <= rotation <= 180:
         raise ValueError(f"rotation is between 0 and 180 degrees, not {rotation}")
@@ -82,6 +95,8 @@ def check_ranges(*, rotation, shear, scale):
         raise ValueError(f"shear is at least 0 and below 45 degrees, not {shear}")
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise ValueError(f"scale is (low, high) with 0 < low <= high, not {tuple(scale)}")
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip is a probability, not {flip}")
 
 
 def _column(x, width):

@@ -50,10 +50,11 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
 
     Args:
       key: PRNG key.
-      images: (b, h, w, c), about [0, 1].
+      images: (b, h, w, c).
       brightness: added, uniform in ±brightness.
       contrast: factor about the image's own mean, log-uniform in exp(±contrast).
-      gamma: exponent, log-uniform in exp(±gamma), on the image clipped to [0, 1].
+      gamma: exponent, log-uniform in exp(±gamma), on the image stretched to [0, 1] between its
+        own extremes, and back: as nnU-Net.
       noise: standard deviation of Gaussian noise, uniform in [0, noise].
 
     Returns:
@@ -65,7 +66,10 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         return strength * jax.random.uniform(k, (images.shape[0], 1, 1, 1), minval=low)
 
     if gamma:
-        images = jnp.clip(images, 0.0, 1.0) ** jnp.exp(draw(keys[0], gamma))
+        low, high = (f(images, axis=(1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
+        span = jnp.maximum(high - low, 1e-7)
+        stretched = (images - low) / span
+        images = low + span * stretched ** jnp.exp(draw(keys[0], gamma))
     if contrast:
         mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
         images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mijax.transforms.affine import inverse_affine, sample_affine
 from mijax.transforms.warp import GATHER_LIMIT, validity, warp
@@ -12,33 +13,73 @@ from mijax.transforms.warp import GATHER_LIMIT, validity, warp
 class View(NamedTuple):
     """One transformation T an image, as matrices of ``warp``.
 
+    It applies to the images and to feature maps of a lower resolution alike.
+
     Attributes:
       matrix: (b, 3, 3), of T.
       inverse: (b, 3, 3), of T⁻¹.
       gathered: whether ``restore`` may gather its gradient (see ``warp``).
+      height: pixels of the frame whose pixels the translations count; None without translations.
     """
 
     matrix: jax.Array
     inverse: jax.Array
     gathered: bool
+    height: int | None
 
     def apply(self, images):
-        """T of (b, h, w, c) images or probability maps."""
-        return warp(images, self.matrix)
+        """T of (b, h, w, c) images, features or probability maps."""
+        return warp(images, self._matrices(images.shape[1])[0])
 
     def restore(self, probs):
         """T⁻¹ of (b, h, w, k) probability maps; probabilities, since warped logits are none."""
-        return warp(probs, self.inverse, inverse=self.matrix if self.gathered else None)
+        matrix, inverse = self._matrices(probs.shape[1])
+        return warp(probs, inverse, inverse=matrix if self.gathered else None)
 
     def mask(self, shape):
-        """(b, h, w) validity of ``restore(f(apply(x)))``, for shape (h, w)."""
-        return validity(self.matrix, self.inverse, shape)
+        """(b, h, w) validity of ``restore(f(apply(x)))``, for shape (h, w): 0 or 1."""
+        return validity(*self._matrices(shape[0]), shape)
+
+    def inside(self, shape):
+        """(b, h, w) validity of ``apply(x)``, for shape (h, w): 0 or 1."""
+        ones = jnp.ones((self.matrix.shape[0], *shape, 1), jnp.float32)
+        return (self.apply(ones)[..., 0] > 1 - 1e-3).astype(jnp.float32)
+
+    def _matrices(self, height):
+        if self.height in (None, height):
+            return self.matrix, self.inverse
+        factor = jnp.ones((3, 3)).at[:2, 2].set(height / self.height)
+        return self.matrix * factor, self.inverse * factor
 
 
-def sample_view(key, count, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), flip=False):
-    """Draws ``count`` transformations; arguments and errors as of ``sample_affine``."""
-    matrix = sample_affine(key, count, rotation=rotation, shear=shear, scale=scale, flip=flip)
+def sample_view(
+    key,
+    count,
+    *,
+    rotation=0.0,
+    shear=0.0,
+    scale=(1.0, 1.0),
+    flip=False,
+    translation=0.0,
+    shape=None,
+):
+    """Draws ``count`` transformations.
+
+    Args:
+      key, count, rotation, shear, scale, flip: see ``sample_affine``.
+      translation: uniform in ± this part of the frame's height and width.
+      shape: (h, w) of that frame, needed with a translation.
+
+    Raises:
+      ValueError: for a range that is not one.
+    """
+    if translation and shape is None:
+        raise ValueError("a translation needs the shape of the frame")
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    pixels = tuple(translation * n for n in shape) if translation else (0.0, 0.0)
+    matrix = sample_affine(key, count, **ranges, translation=pixels)
     # ‖F⁻¹S⁻¹H⁻¹R⁻¹‖∞ is at most (1/scale) · (1 + tan shear) · max(|cos| + |sin|).
     turn = math.sqrt(2) * math.sin(math.radians(min(rotation, 45.0) + 45.0))
     bound = turn * (1 + math.tan(math.radians(shear))) / scale[0]
-    return View(matrix, inverse_affine(matrix), bound <= GATHER_LIMIT)
+    gathered = bound <= GATHER_LIMIT
+    return View(matrix, inverse_affine(matrix), gathered, shape[0] if translation else None)

@@ -22,6 +22,7 @@ from mijax import losses
 
 DEVICES, PER_DEVICE, SIZE, FEATURES, K = 8, 1, 4, 5, 3
 AXIS = "devices"
+ONE_PIXEL_A_CLASS = np.arange(SIZE**2).reshape(1, SIZE, SIZE)
 
 
 def network(weights, images):
@@ -55,6 +56,35 @@ LOSSES = {
                 axis_name=axis,
             )
         )
+    ),
+    "regularised_information_loss": lambda w, b, axis: jnp.mean(
+        losses.regularised_information_loss(
+            losses.joint_distribution(
+                *(jax.nn.softmax(network(w, x)) for x in b[:2]),
+                radius=0,
+                mask=b[3],
+                axis_name=axis,
+            )
+        )
+    ),
+    "boundary_correlation": lambda w, b, axis: losses.boundary_correlation(
+        losses.edge_strength(b[0], mask=b[3]),
+        losses.pixel_entropy(jax.nn.softmax(network(w, b[1])), mask=b[3]),
+        window=3,
+        mask=b[3],
+        axis_name=axis,
+    ),
+    "local_contrastive_loss": lambda w, b, axis: losses.local_contrastive_loss(
+        jax.random.key(0),
+        network(w, jnp.concatenate(b[:2])),
+        # One pixel a class at most, so that whatever key draws it is the anchor.
+        jnp.tile(jnp.where(b[3] > 0, ONE_PIXEL_A_CLASS, 0), (2, 1, 1)),
+        pairs=[(n, n + len(b[0])) for n in range(len(b[0]))],
+        num_classes=SIZE**2,
+        axis_name=axis,
+    ),
+    "supervised_contrastive_loss": lambda w, b, axis: losses.supervised_contrastive_loss(
+        jnp.mean(network(w, b[0]), axis=(1, 2)), b[2][:, 0, 0], axis_name=axis
     ),
 }
 

@@ -19,6 +19,9 @@ local_mutual_information = jax.jit(
     losses.local_mutual_information, static_argnames=("radius", "symmetric", "marginal_weight")
 )
 mutual_information = jax.jit(losses.mutual_information)
+regularised_information_loss = jax.jit(
+    losses.regularised_information_loss, static_argnames=("balance", "marginal_weight")
+)
 
 FORMS = [joint_distribution, by_convolution]
 both_forms = pytest.mark.parametrize("joint_of", FORMS, ids=["product", "convolution"])
@@ -257,6 +260,78 @@ def test_gradient_of_mutual_information():
     expected = np.log(joint / (rows * columns)) - mutual_information64(joint)
     gradient = jax.jit(jax.grad(mutual_information))(jnp.asarray(joint, jnp.float32))
     assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+# Regularised information loss ----------------------------------------------------------
+
+
+def regularised_information_loss64(joint, balance, marginal_weight):
+    """Cell by cell, straight from the formula."""
+    joint = np.asarray(joint, np.float64) / np.sum(joint, dtype=np.float64)
+    k, rows, columns = len(joint), joint.sum(1), joint.sum(0)
+    loss = 0.0
+    for i, j in np.ndindex(joint.shape):
+        weight = balance * (i == j) / k + (1 - balance) * joint[i, j]
+        loss -= weight * np.log(joint[i, j] + 1e-5)
+        marginals = np.log(rows[i] + 1e-5) + np.log(columns[j] + 1e-5)
+        loss += marginal_weight * joint[i, j] * marginals
+    return loss
+
+
+# Static arguments: few values, so that few programs are compiled.
+balances = st.sampled_from([(0.0, 1.0), (0.5, 1.0), (0.5, 1.5), (1.0, 1.0)])
+
+
+@given(joints, balances)
+def test_regularised_loss_equals_the_sum_over_cells(joint, options):
+    balance, weight = options
+    value = regularised_information_loss(joint, balance=balance, marginal_weight=weight)
+    expected = regularised_information_loss64(joint, balance, weight)
+    assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+    if weight == 1:
+        assert value >= -np.log(len(joint)) - len(joint) ** 2 * 1e-5 - 1e-6
+
+
+@given(joints)
+def test_without_balance_it_is_the_negative_information(joint):
+    value = regularised_information_loss(joint, balance=0.0)
+    assert abs(value + mutual_information(jnp.asarray(joint))) <= len(joint) ** 2 * 1e-5 + 1e-6
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_the_balanced_diagonal_is_the_minimum(balance):
+    loss = functools.partial(regularised_information_loss, balance=balance)
+    assert_allclose(loss(jnp.eye(4)), -np.log(4), atol=2e-4)
+    unbalanced, swapped = jnp.diag(jnp.array([4.0, 2, 1, 1])), jnp.eye(4)[::-1]
+    assert loss(unbalanced) > loss(jnp.eye(4)) + 0.1
+    # Mutual information does not know which cluster goes with which; the diagonal does.
+    assert (loss(swapped) > loss(jnp.eye(4)) + 0.1) == (balance > 0)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_regularised_loss_revives_dead_clusters(balance):
+    loss = functools.partial(regularised_information_loss, balance=balance)
+    joints = jnp.stack([jnp.diag(jnp.array([0.5, 0.5, 0])), jnp.ones((3, 3)), jnp.zeros((3, 3))])
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(loss)))(joints)
+    assert_allclose(values, loss(joints), rtol=1e-6)
+    assert jnp.all(jnp.isfinite(gradients)) and values[2] == 0 and not jnp.any(gradients[2])
+    # A little more of the dead cluster lowers the loss, with a force set by α / (k ε).
+    assert gradients[0, 2, 2] < -0.9 * balance / 3 / 1e-5
+
+
+def test_gradient_of_the_regularised_loss():
+    joint, direction = np.random.default_rng(13).dirichlet(np.ones(16), size=2).reshape(2, 4, 4)
+    high, low = (
+        regularised_information_loss64(joint + step * direction, 0.5, 1.0) for step in (1e-6, -1e-6)
+    )
+    gradient = jax.jit(jax.grad(regularised_information_loss))(jnp.asarray(joint, jnp.float32))
+    assert_allclose(np.sum(gradient * direction), (high - low) / 2e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.5, np.nan])
+def test_a_balance_outside_its_range_is_refused(balance):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        losses.regularised_information_loss(jnp.eye(2), balance=balance)
 
 
 # Local mutual information --------------------------------------------------------------

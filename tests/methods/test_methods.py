@@ -1,8 +1,4 @@
-"""Training methods against their formulas, recomposed in float64 from the logits.
-
-The network is a small linear one whose logits depend, like those of a BatchNorm, on the
-whole batch they are computed in, and on the place an image has in it.
-"""
+"""Training methods against their formulas, recomposed in float64 from the logits."""
 
 import inspect
 
@@ -11,70 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import ndimage
+from oracles import (
+    KEY,
+    LABELLED,
+    SIZE,
+    STILL,
+    UNLABELLED,
+    cross_entropy,
+    forward,
+    forward64,
+    loss_of,
+    masked_mean,
+    memory_of,
+    softmax,
+    squared_error,
+    start_with,
+    streams64,
+    zoom,
+    zoomed_inside,
+)
 
 from mijax import methods
 from mijax.errors import UserError
-from mijax.methods import Batch, Output
 from mijax.methods.parts import ramp
 
-LABELLED, UNLABELLED, SIZE, CHANNELS, K = 2, 3, 8, 2, 3
-KEY = jax.random.key(0)
-STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": False}
-
-
-def forward(network, images, *, key, streams=None):
-    ends = np.cumsum(streams or images.shape[:1])
-    apart = jnp.split(images, ends[:-1])
-    centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])
-    logits = jnp.einsum("bhwc,ck->bhwk", centred, network["kernel"])
-    logits = logits + network["place"][: images.shape[0], None, None]
-    return Output(logits, {}, {"mean": jnp.mean(apart[0], (0, 1, 2))})
-
-
-def forward64(network, images):
-    centred = images - images.mean((0, 1, 2))
-    return centred @ network["kernel"] + network["place"][: len(images), None, None]
-
-
-@pytest.fixture
-def network():
-    rng = np.random.default_rng(0)
-    return {
-        "kernel": rng.normal(size=(CHANNELS, K)).astype(np.float32),
-        "place": rng.normal(size=(LABELLED + 2 * UNLABELLED, K)).astype(np.float32),
-    }
-
-
-@pytest.fixture
-def batch():
-    rng = np.random.default_rng(1)
-    image, unlabelled = (
-        rng.normal(size=(n, SIZE, SIZE, CHANNELS)).astype(np.float32) + n
-        for n in (LABELLED, UNLABELLED)
-    )
-    return Batch(image, rng.integers(K, size=image.shape[:3]), unlabelled)
-
-
-def loss_of(method, network, batch, memory=None, step=0):
-    f = jax.jit(
-        lambda network, memory, batch, step: method.loss(
-            {"network": network}, memory, batch, forward=forward, step=step, key=KEY
-        )
-    )
-    return f(network, {} if memory is None else memory, batch, step)
-
-
 # Formulas in float64 -------------------------------------------------------------------
-
-
-def softmax(logits):
-    exp = np.exp(logits - logits.max(-1, keepdims=True))
-    return exp / exp.sum(-1, keepdims=True)
-
-
-def cross_entropy(logits, labels):
-    return -np.mean(np.log(np.take_along_axis(softmax(logits), labels[..., None], -1)))
 
 
 def local_mutual_information(p, q, mask, radius=1):
@@ -89,24 +46,6 @@ def local_mutual_information(p, q, mask, radius=1):
             independent = np.outer(joint.sum(1), joint.sum(0))
             values.append((joint * np.log(joint / independent)).sum())
     return np.mean(values)
-
-
-def masked_mean(values, mask):
-    return (values * mask).sum() / mask.sum()
-
-
-def zoom(maps, factor):
-    """Magnification of (b, h, w, c) maps about their centre, zero from outside."""
-    centre = (SIZE - 1) / 2
-    grid = (np.mgrid[:SIZE, :SIZE] - centre) / factor + centre
-    warped = [
-        [
-            ndimage.map_coordinates(c, grid, order=1, mode="grid-constant")
-            for c in np.moveaxis(m, -1, 0)
-        ]
-        for m in maps.astype(np.float64)
-    ]
-    return np.moveaxis(np.array(warped), 1, -1)
 
 
 # The registry --------------------------------------------------------------------------
@@ -124,13 +63,13 @@ def test_defaults_are_those_of_the_signature_and_build(name):
     method = methods.build(name, **defaults)
     assert isinstance(method, methods.Method)
     assert inspect.Parameter.empty not in defaults.values()
-    assert (method.copies > 0) == (name != "supervised")
+    assert method.unlabelled == (name != "supervised")
 
 
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "message"),
     [
-        ("local_mutual", {}, "no method 'local_mutual'.*entropy, local_mi, mean_teacher"),
+        ("local_mutual", {}, "no method 'local_mutual'.*entropy.*local_mi, mean_teacher"),
         ("method", {}, "no method 'method'"),
         ("local_mi", {"consistency": "l1"}, "local_mi: consistency is 'kl' or 'mse', not 'l1'"),
         ("local_mi", {"rotation": 200.0}, "local_mi: rotation"),
@@ -157,15 +96,7 @@ def test_supervised(network, batch):
     value, aux = loss_of(method, network, batch._replace(unlabelled=None))
     assert_allclose(value, cross_entropy(forward64(network, batch.image), batch.label), rtol=1e-5)
     assert_allclose(aux.batch_stats["mean"], batch.image.mean((0, 1, 2)), rtol=1e-5)
-    assert method.copies == 0
-
-
-def streams64(network, *streams, shared_statistics=False):
-    ends = np.cumsum([len(x) for x in streams])[:-1]
-    together = np.concatenate(streams)
-    if not shared_statistics:  # what is taken off again is the mean of them all, 0
-        together = np.concatenate([x - x.mean((0, 1, 2)) for x in streams])
-    return np.split(forward64(network, together), ends)
+    assert not method.unlabelled
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -196,7 +127,7 @@ def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, shared=F
     if consistency == "kl":
         distance = (p * (np.log(p) - np.log(np.maximum(q, 1.17549435e-38)))).sum(-1)
     else:
-        distance = ((p - q) ** 2).sum(-1)
+        distance = squared_error(p, q)
     return (
         cross_entropy(logits, batch.label),
         local_mutual_information(p, q, mask),
@@ -239,7 +170,11 @@ def test_local_mi(consistency, factor, masked, shared, network, batch):
     ("name", "off"),
     [
         ("entropy", {"weight": 0.0}),
+        ("fixmatch", {"weight": 0.0}),
+        ("fixmatch", {"threshold": 1 - 1e-9}),  # keeps nothing
+        ("ict", {"weight": 0.0}),
         ("mean_teacher", {"weight": 0.0}),
+        ("uamt", {"weight": 0.0}),
         ("local_mi", {"weight": 0.0}),
         ("local_mi", {"mi_weight": 0.0, "consistency_weight": 0.0}),
     ],
@@ -247,16 +182,25 @@ def test_local_mi(consistency, factor, masked, shared, network, batch):
 )
 def test_weights_of_0_leave_the_supervised_loss(name, off, network, batch):
     method = methods.build(name, **off)
-    _, memory = method.init(KEY, network, {"mean": jnp.zeros(CHANNELS)})
+    _, memory = method.init(KEY, start_with(network))
     value, aux = loss_of(method, network, batch, memory)
     assert value == aux.logs["cross_entropy"]
 
 
-@pytest.mark.parametrize("name", ["entropy", "mean_teacher", "local_mi"])
-def test_the_ramp_scales_all_but_the_supervised_loss(name, network, batch):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("entropy", {}),
+        ("fixmatch", {"threshold": 0.5}),
+        ("ict", {}),
+        ("mean_teacher", {}),
+        ("local_mi", {}),
+    ],
+)
+def test_the_ramp_scales_all_but_the_supervised_loss(name, options, network, batch):
     def regulariser(**ramp_steps):
-        method = methods.build(name, weight=1.0, **ramp_steps)
-        _, memory = method.init(KEY, network, {"mean": jnp.zeros(CHANNELS)})
+        method = methods.build(name, weight=1.0, **options, **ramp_steps)
+        _, memory = method.init(KEY, start_with(network))
 
         def at(step):
             params = {"network": network}
@@ -282,9 +226,8 @@ def test_stop_gradient_holds_the_plain_side_fixed(stop_gradient, network, batch)
             )[0]
         )
     )(network)
-    labelled, plain, transformed = np.split(
-        np.abs(gradient["place"]).max(-1), [LABELLED, LABELLED + UNLABELLED]
-    )
+    ends = LABELLED, LABELLED + UNLABELLED, LABELLED + 2 * UNLABELLED
+    labelled, plain, transformed, _ = np.split(np.abs(gradient["place"]).max(-1), ends)
     assert labelled.min() > 0 and transformed.min() > 0
     assert (plain == 0).all() if stop_gradient else (plain > 0).all()
 
@@ -292,40 +235,84 @@ def test_stop_gradient_holds_the_plain_side_fixed(stop_gradient, network, batch)
 # Mean Teacher --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def teacher():
-    rng = np.random.default_rng(5)
-    return {
-        "kernel": rng.normal(size=(CHANNELS, K)).astype(np.float32),
-        "place": rng.normal(size=(LABELLED + 2 * UNLABELLED, K)).astype(np.float32),
-    }
-
-
-@pytest.mark.parametrize(("factor", "shared"), [(1.0, False), (1.25, True), (0.7, False)])
-def test_mean_teacher(factor, shared, network, teacher, batch):
-    ranges = {**STILL, "scale": (factor, factor)}
-    method = methods.build("mean_teacher", **ranges, weight=0.7, shared_statistics=shared)
-    logits, student = streams64(
-        network, batch.image, zoom(batch.unlabelled, factor), shared_statistics=shared
-    )
+def teacher64(network, teacher, batch, factor):
+    """Squared distance of student and teacher for T a magnification by ``factor``."""
+    student = softmax(forward64(network, zoom(batch.unlabelled, factor)))
     target = zoom(softmax(forward64(teacher, batch.unlabelled)), factor)
-    mask = zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor)[..., 0] > 0.999
-    distance = masked_mean(((softmax(student) - target) ** 2).sum(-1), mask)
-    memory = {"network": teacher, "batch_stats": {"mean": np.zeros(CHANNELS, np.float32)}}
-    value, aux = loss_of(method, network, batch, memory)
-    assert_allclose(aux.logs["consistency"], distance, rtol=1e-4)
-    assert_allclose(value, cross_entropy(logits, batch.label) + 0.7 * distance, rtol=1e-5)
+    return masked_mean(squared_error(student, target), zoomed_inside(factor))
 
 
-def test_the_teacher_has_no_gradient(network, teacher, batch):
-    method = methods.build("mean_teacher")
-    memory = {"network": teacher, "batch_stats": {"mean": np.zeros(CHANNELS, np.float32)}}
+@pytest.mark.parametrize("factor", [1.0, 1.25, 0.7])
+def test_mean_teacher(factor, network, teacher, batch):
+    method = methods.build("mean_teacher", **{**STILL, "scale": (factor, factor)}, weight=0.7)
+    distance = teacher64(network, teacher, batch, factor)
+    supervised = cross_entropy(forward64(network, batch.image), batch.label)
+    value, aux = loss_of(method, network, batch, memory_of(teacher))
+    assert_allclose(aux.logs["teacher_consistency"], distance, rtol=1e-4)
+    assert_allclose(value, supervised + 0.7 * distance, rtol=1e-5)
+    assert_allclose(aux.batch_stats["mean"], batch.image.mean((0, 1, 2)), rtol=1e-5)
+
+
+def test_a_teacher_adds_to_the_loss_of_its_method(network, teacher, batch):
+    own = methods.build("local_mi", **STILL, weight=0.5)
+    method = methods.with_teacher(own, **{**STILL, "scale": (1.25, 1.25)}, weight=0.7)
+    alone, aux_alone = loss_of(own, network, batch)
+    value, aux = loss_of(method, network, batch, memory_of(teacher))
+    distance = teacher64(network, teacher, batch, 1.25)
+    assert_allclose(value, alone + 0.7 * distance, rtol=1e-5)
+    assert aux.logs.keys() == aux_alone.logs.keys() | {"teacher_consistency"}
+    assert all(aux.logs[name] == value for name, value in aux_alone.logs.items())
+
+
+def test_a_teacher_of_weight_0_only_averages(network, teacher, batch):
+    own = methods.build("local_mi", **STILL)
+    method = methods.with_teacher(own, weight=0.0, decay=0.5)
+    (value, aux), (alone, aux_alone) = (
+        loss_of(m, network, batch, memory_of(teacher)) for m in (method, own)
+    )
+    assert value == alone and aux.logs.keys() == aux_alone.logs.keys()
+    memory = method.update(memory_of(teacher), {"network": network}, {"mean": np.ones(2)}, 10)
+    assert_allclose(
+        memory["teacher"]["network"]["place"], (network["place"] + teacher["place"]) / 2, rtol=1e-6
+    )
+    assert not methods.with_teacher(methods.build("supervised"), weight=0.0).unlabelled
+
+
+def test_a_teacher_hands_on_the_memory_of_its_method():
+    own = methods.build("supervised")._replace(
+        init=lambda key, start: ({"head": 1}, {"seen": 0}),
+        update=lambda memory, params, batch_stats, step: {"seen": memory["seen"] + step},
+        pseudo_labels=lambda memory: memory["seen"],
+        refresh=lambda memory, predict, unlabelled: {"seen": predict(unlabelled)},
+    )
+    method = methods.with_teacher(own)
+    heads, memory = method.init(KEY, start_with({"w": jnp.array(7.0)}, {}))
+    assert heads == {"head": 1} and memory["student"] == {"seen": 0}
+    memory = method.update(memory, {"network": {"w": jnp.array(5.0)}, "head": 2}, {}, 3)
+    assert method.pseudo_labels(memory) == 3
+    after = method.refresh(memory, lambda x: x + 1, 40)
+    assert after == {"student": {"seen": 41}, "teacher": memory["teacher"]}
+    assert methods.with_teacher(methods.build("supervised")).refresh is None
+
+
+def test_a_method_that_does_not_segment_has_no_teacher():
+    method = methods.build("boundary_iic")
+    assert method.examination
+    with pytest.raises(ValueError, match="learns without labels has no use for a teacher"):
+        methods.with_teacher(method)
+
+
+@pytest.mark.parametrize("name", ["ict", "mean_teacher", "uamt"])
+def test_the_teacher_has_no_gradient(name, network, teacher, batch):
+    options = {"passes": 2, "ramp_steps": 0} if name == "uamt" else {}
+    method = methods.build(name, **options)
 
     def loss(network, memory):
         params = {"network": network}
         return method.loss(params, memory, batch, forward=forward, step=0, key=KEY)[0]
 
-    to_student, to_teacher = jax.jit(jax.grad(loss, argnums=(0, 1)))(network, memory)
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    to_student, to_teacher = gradient(network, memory_of(teacher))
     assert not any(jnp.any(g) for g in jax.tree.leaves(to_teacher))
     assert jnp.any(to_student["place"][LABELLED:] != 0)
 
@@ -334,32 +321,37 @@ def test_the_teacher_is_the_moving_average_of_student_and_statistics():
     method = methods.build("mean_teacher", decay=0.9)
     rng = np.random.default_rng(6)
     students = rng.normal(size=(30, 2)).astype(np.float32)
-    heads, memory = method.init(KEY, {"w": jnp.array(7.0)}, {"mean": jnp.array(-7.0)})
+    heads, memory = method.init(KEY, start_with({"w": jnp.array(7.0)}, {"mean": jnp.array(-7.0)}))
     assert heads == {}
-    assert memory == {"network": {"w": 7.0}, "batch_stats": {"mean": -7.0}}
+    teacher = {"network": {"w": 7.0}, "batch_stats": {"mean": -7.0}}
+    assert memory == {"student": {}, "teacher": teacher}
     update = jax.jit(method.update)
     expected = np.zeros(2)
     for step, (w, mean) in enumerate(students):
         memory = update(memory, {"network": {"w": w}}, {"mean": mean}, jnp.int32(step))
+        teacher = memory["teacher"]
         if step == 0:  # what the teacher began with is gone
-            assert memory == {"network": {"w": w}, "batch_stats": {"mean": mean}}
+            assert teacher == {"network": {"w": w}, "batch_stats": {"mean": mean}}
         # 1 − 1/(t + 1): the plain mean of all students so far, until the decay takes over.
         if step < 10:
             expected = students[: step + 1].mean(0, dtype=np.float64)
         else:
             expected = 0.9 * expected + 0.1 * students[step]
-        teacher = memory["network"]["w"], memory["batch_stats"]["mean"]
-        assert_allclose(teacher, expected, rtol=1e-5, atol=1e-6)
+        found = teacher["network"]["w"], teacher["batch_stats"]["mean"]
+        assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_teacher_is_what_is_evaluated_with_its_statistics():
-    method = methods.build("mean_teacher")
     student, statistics = {"w": jnp.array(1.0)}, {"mean": jnp.array(2.0)}
-    _, memory = method.init(KEY, {"w": jnp.array(3.0)}, {"mean": jnp.array(4.0)})
-    assert method.predictor({"network": student}, statistics, memory) == ({"w": 3.0}, {"mean": 4.0})
-    for name in ("supervised", "entropy", "local_mi"):
+    for name in ("ict", "mean_teacher", "uamt"):
         method = methods.build(name)
-        assert method.init(KEY, student, statistics) == ({}, {})
+        start = start_with({"w": jnp.array(3.0)}, {"mean": jnp.array(4.0)})
+        _, memory = method.init(KEY, start)
+        evaluated = method.predictor({"network": student}, statistics, memory)
+        assert evaluated == ({"w": 3.0}, {"mean": 4.0})
+    for name in ("supervised", "entropy", "fixmatch", "local_mi"):
+        method = methods.build(name)
+        assert method.init(KEY, start_with(student, statistics)) == ({}, {})
         evaluated = method.predictor({"network": student}, statistics, {})
         assert evaluated == (student, statistics)
         assert method.update({}, {"network": student}, statistics, 0) == {}
@@ -368,8 +360,8 @@ def test_the_teacher_is_what_is_evaluated_with_its_statistics():
 def test_the_teacher_shares_no_buffer_with_the_student():
     # Or the student's could not be donated to the training step.
     student = {"w": jnp.ones(1000)}
-    _, memory = methods.build("mean_teacher").init(KEY, student, {})
-    pointer = memory["network"]["w"].unsafe_buffer_pointer()
+    _, memory = methods.build("mean_teacher").init(KEY, start_with(student, {}))
+    pointer = memory["teacher"]["network"]["w"].unsafe_buffer_pointer()
     assert pointer != student["w"].unsafe_buffer_pointer()
 
 

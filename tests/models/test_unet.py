@@ -31,6 +31,7 @@ def test_shapes_and_names_of_the_features(channels):
         "Conv3": (8, 12, 64),
         "Conv4": (4, 6, 128),
         "Conv5": (2, 3, 256),
+        "bottleneck": (2, 3, 256),
         "Up_conv5": (4, 6, 128),
         "Up_conv4": (8, 12, 64),
         "Up_conv3": (16, 24, 32),

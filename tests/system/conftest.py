@@ -13,6 +13,19 @@ from configs import phantom
 from mijax.run import Run, start_run
 from mijax.train import train
 
+OF_METHOD = {
+    "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps
+    "global_local_mi": {
+        "features": ("bottleneck", "Up_conv2"),
+        "importance": (1.0, 1.0),
+        "radius": (0, 1),
+        "mi_weight": 30.0,
+        "temperature": 0.02,  # else whole images are all alike to the head: nothing but rounding
+    },
+    "boundary_iic": {"clusters": 4, "subheads": 2},
+    "local_contrast": {"rounds": 2},
+}
+
 
 def pytest_collection_modifyitems(items):
     """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once."""
@@ -45,8 +58,7 @@ def tiny(cache):
     def make(method, **changes):
         config = phantom.get_config(method)
         config.cache = str(cache)
-        if method == "local_mi":
-            config.method.weight = 30.0  # else mutual information is nothing in so few steps
+        config.method.update(OF_METHOD.get(method, {}))
         config.update_from_flattened_dict(
             {
                 "steps": 12,

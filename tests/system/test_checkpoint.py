@@ -29,7 +29,7 @@ def state_of(step):
 def save(folder, scores):
     with Checkpoints(folder, tell=print) as checkpoints:
         for step, dsc in scores.items():
-            checkpoints.save(state_of(step), dsc=dsc)
+            checkpoints.save(state_of(step), score=dsc)
 
 
 def steps_in(folder):
@@ -156,7 +156,7 @@ def test_saves_again_what_was_damaged(saved, tmp_path):
     remove(folder / "12" / "SHA256SUMS")
     with Checkpoints(folder, tell=print) as checkpoints:
         assert checkpoints.last_step() == 8
-        checkpoints.save(state_of(12), dsc=0.1)
+        checkpoints.save(state_of(12), score=0.1)
         assert (checkpoints.last_step(), checkpoints.best_step()) == (12, 8)
     assert look(folder) == (12, 8, [])
 

@@ -12,9 +12,9 @@ from mijax.methods import local_mi
 from mijax.train import load_training_set
 
 STEPS = 4
-# Sums are taken in another order: after four steps weights differ by 3e-7 (local MI, the
-# largest), while each step moves them by up to 1e-3.
-TOLERANCE = 3e-6
+# Sums are taken in another order: after four steps weights differ by 3e-7 for most methods and
+# by 8e-6 in the heads of the contrastive and MI ones, while each step moves them by up to 1e-3.
+TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,13 @@ def trained(tiny):
             build(config, classes=source.classes, channels=1, devices=jax.devices()[:n])
             for n in (8, devices)
         )
-        if method not in inits:  # costs as much to compile as the step of a method
-            inits[method] = jax.device_get(first.init(config.seed))
-        state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
         training_set = load_training_set(source, splits, config, experiment)
+        unlabelled = training_set.unlabelled
+        if method not in inits:  # costs as much to compile as the step of a method
+            inits[method] = jax.device_get(
+                first.init(config.seed, 0 if unlabelled is None else len(unlabelled.image))
+            )
+        state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
         step = experiment.train_step(1)
         for _ in range(STEPS):
             state, _ = step(state, training_set)
@@ -67,4 +70,4 @@ def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained
     true = trained("local_mi", 8)
     monkeypatch.setattr(local_mi, "local_mutual_information", of_each_device)
     averaged = trained("local_mi", 8)
-    assert difference(true.params, averaged.params) > 20 * TOLERANCE
+    assert difference(true.params, averaged.params) > 5 * TOLERANCE

@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_label_maps(scored):
     source = open_data(run.config)
     experiment = build(run.config, classes=source.classes, channels=1)
     with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
-        state = checkpoints.restore(12, experiment.like())
+        state = checkpoints.restore(12, experiment.like(0))
     volumes = [source.volume(name) for name in scores["last"]["cases"]]
     predictions = list(segment(experiment, state, volumes, run.config.data))
     for prediction, volume in zip(predictions, volumes, strict=True):
@@ -96,7 +96,7 @@ def test_segment_never_sees_a_label(scored):
     run, _ = scored
     source = open_data(run.config)
     experiment = build(run.config, classes=source.classes, channels=1)
-    state = experiment.init(0)
+    state = experiment.init(0, 0)
     volumes = [source.volume(case.name) for case in source.cases[:3]]
     hidden = [v._replace(label=None) for v in volumes]
     pairs = zip(

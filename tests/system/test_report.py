@@ -16,9 +16,11 @@ from mijax.errors import UserError
 from mijax.evaluate import evaluate
 from mijax.experiment import slice_volume
 from mijax.report import make_report
-from mijax.report.page import to_html
+from mijax.report.figures import styles
+from mijax.report.names import ORDER
+from mijax.report.page import Illustrator, to_html
 from mijax.report.predictions import choose_cases, one_slice, predict
-from mijax.report.runs import read_rows
+from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import make_table, paired_p
 from mijax.report.table import latex, to_latex, to_markdown
 from mijax.run import open_run
@@ -185,7 +187,15 @@ def test_labels(write):
         "Entropy min.": ("entropy", {}),
         "Mutual information": ("local_mi", {"method__consistency_weight": 0.0}),
         "Consistency reg.": ("local_mi", {"method__mi_weight": 0.0}),
+        "UAMT": ("uamt", {}),
+        "ICT": ("ict", {}),
+        "Cross pseudo supervision": ("cross_pseudo", {}),
+        "FixMatch": ("fixmatch", {}),
         "Ours (MSE)": ("local_mi", {"method__consistency": "mse"}),
+        "Ours (KL)": ("local_mi", {}),
+        "Ours (KL) + MT": ("local_mi", {"teacher__decay": 0.9}),
+        "Global + local MI": ("global_local_mi", {}),
+        "Local contrast": ("local_contrast", {}),
     }
     folders = [
         write(f"run{i}", method, drawn(i, 0.6), **changes)
@@ -214,6 +224,28 @@ def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
         "Ours (KL), method.weight=0.5",
     ]
     assert [[one.seed for one in row.runs] for row in rows] == [[0, 1], [0]]
+
+
+def test_a_run_of_before_there_were_teachers_is_in_its_row(write):
+    folders = [write(f"a{seed}", "local_mi", drawn(seed, 0.6), seed=seed) for seed in (0, 1)]
+    config = json.loads((folders[0] / "config.json").read_text())
+    del config["teacher"], config["init_from"]
+    (folders[0] / "config.json").write_text(json.dumps(config))
+    (row,) = rows_of(folders)
+    assert len(row.runs) == 2 and row.label == "Ours (KL)"
+
+
+def test_rows_of_the_paper_keep_their_colours():
+    rows = [
+        Row(kind + more, kind + more, kind, ())
+        for kind in ("Full supervision", "Mean Teacher", "A new one", "Ours (KL)")
+        for more in ("", " + MT")
+    ]
+    colours = [style["color"] for style in styles(rows)]
+    assert len(set(colours)) == len(rows)
+    for row, colour in zip(rows, colours, strict=True):
+        if row.label in ORDER:
+            assert styles([row]) == [{"color": colour, "linestyle": "-"}]
 
 
 def test_a_folder_stands_for_its_runs_and_a_run_given_twice_counts_once(study, tmp_path):
@@ -356,10 +388,16 @@ def test_page_refers_to_nothing_outside_and_says_what_is_missing(study, tmp_path
     }  # fmt: skip
 
 
-def test_page_escapes_what_it_is_given(write):
-    row = rows_of([write("a<b>", dsc=drawn(0, 0.5), name="<script>alert(1)</script>")])
+def test_page_escapes_what_it_is_given(write, tmp_path):
+    rows = rows_of([write("a<b>", dsc=drawn(0, 0.5), name="<script>alert(1)</script>")])
+    nothing = Illustrator(tmp_path)
     text = to_html(
-        make_table(row), checkpoint="best", figures=[], notes=[], left_out=[Path("<i>")], files=[]
+        rows,
+        make_table(rows),
+        checkpoint="best",
+        illustrator=nothing,
+        left_out=[Path("<i>")],
+        files=[],
     )
     assert "<script>" not in text and "a<b>" not in text and "<i>" not in text
     assert "&lt;script&gt;" in text and "a&lt;b&gt;" in text and "&lt;i&gt;" in text

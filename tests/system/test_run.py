@@ -21,6 +21,8 @@ def test_names_tell_runs_apart(tiny):
     assert str(default_folder(config)) == "runs/phantom/mean_teacher-2labelled-seed0"
     config.data.labelled_cases, config.seed = 0, 3
     assert str(default_folder(config)) == "runs/phantom/mean_teacher-full-seed3"
+    config.init_from = "runs/phantom/boundary_iic-full-seed3/"
+    assert default_folder(config).name == "mean_teacher-full-seed3-from-boundary_iic-full-seed3"
 
 
 def test_a_run_opens_as_it_was(saved, tiny):

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from mijax import parallel
+from mijax import methods, parallel
 from mijax import train as loop
 from mijax.data import draw_splits
 from mijax.errors import UserError
 from mijax.experiment import build, open_data
+from mijax.methods import Unlabelled
 from mijax.run import start_run
 from mijax.step import TrainingSet, make_train_step
 from mijax.train import dispatches, load_training_set, train
@@ -91,9 +92,16 @@ def test_training_set_has_only_what_the_splits_say(tiny):
     experiment = build(config, classes=source.classes, channels=1)
     training_set = load_training_set(source, splits, config, experiment)
     assert training_set.image.shape == (4, 32, 32, 1) and training_set.label.shape == (4, 32, 32)
-    assert training_set.unlabelled.shape == (3 * 4, 32, 32, 1)
-    supervised = experiment._replace(method=SimpleNamespace(copies=0))
+    unlabelled = training_set.unlabelled
+    assert unlabelled.image.shape == (3 * 4, 32, 32, 1)
+    assert unlabelled.volume.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    np.testing.assert_allclose(unlabelled.position, 3 * [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
+    supervised = experiment._replace(method=methods.build("supervised"))
     assert load_training_set(source, splits, config, supervised).unlabelled is None
+    blind = experiment._replace(method=methods.build("boundary_iic"))
+    training_set = load_training_set(source, splits, config, blind)
+    assert training_set.image is None and training_set.label is None
+    assert training_set.unlabelled.image.shape == (4 * 4, 32, 32, 1)  # the labelled case as well
 
 
 @pytest.mark.parametrize("per_dispatch", [0, 1, 3, 100])
@@ -119,7 +127,9 @@ def parts(tiny):
         training_set = TrainingSet(
             key.random((6, 32, 32, 1), np.float32),
             key.integers(0, 3, (6, 32, 32)).astype(np.uint8),
-            key.random((8, 32, 32, 1), np.float32) if experiment.method.copies else None,
+            Unlabelled(key.random((8, 32, 32, 1), np.float32), np.zeros(8), np.zeros(8, int))
+            if experiment.method.unlabelled
+            else None,
         )
         return (
             config,
@@ -132,7 +142,7 @@ def parts(tiny):
 
 def test_state_is_donated(parts):
     config, experiment, training_set = parts("supervised")
-    state = experiment.init(config.seed)
+    state = experiment.init(config.seed, 8)
     experiment.train_step(1)(state, training_set)
     assert all(x.is_deleted() for x in jax.tree.leaves(state))
     assert not any(x.is_deleted() for x in jax.tree.leaves(training_set))
@@ -144,7 +154,7 @@ def test_state_is_donated(parts):
         ("supervised", [8]),
         ("entropy", [8 + 8]),
         ("local_mi", [8 + 8 + 8]),
-        ("mean_teacher", [8 + 8, 8]),  # student, teacher
+        ("mean_teacher", [8, 8, 8]),  # labelled, student, teacher
     ],
 )
 def test_forward_passes_of_a_step(parts, method, passes):

@@ -128,11 +128,27 @@ def test_contrast_multiplies_the_distance_to_the_mean():
 
 
 def test_gamma_is_the_exponent():
-    exponent = np.log(jitter(IMAGES, gamma=0.5)) / np.log(IMAGES)
-    fills(np.log(one_number_an_image(exponent)), -0.5, 0.5)
-    # Outside [0, 1] a power is no grey value.
-    clipped = jitter(np.array([[[[-1.0], [0.0], [1.0], [2.0]]]], np.float32), gamma=0.5)
-    assert_array_equal(clipped[0, 0, :, 0], [0, 0, 1, 1])
+    low, high = (f(IMAGES, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+
+    def stretched(images):  # off the ends, where every exponent gives the same
+        return np.clip((images - low) / (high - low), 0.05, 0.95)
+
+    changed = np.asarray(jitter(IMAGES, gamma=0.5))
+    assert_allclose(changed.min((1, 2, 3)), low.ravel(), atol=1e-6)
+    assert_allclose(changed.max((1, 2, 3)), high.ravel(), atol=1e-6)
+    middle = (stretched(IMAGES) > 0.2) & (stretched(IMAGES) < 0.8)
+    ratio = np.log(stretched(changed)) / np.log(stretched(IMAGES))
+    exponent = np.nanmedian(np.where(middle, ratio, np.nan), (1, 2, 3), keepdims=True)
+    assert_allclose(np.where(middle, ratio, exponent), exponent * np.ones_like(ratio), rtol=0.2)
+    fills(np.log(exponent.ravel()), -0.5, 0.5)
+
+
+def test_gamma_knows_no_range_and_leaves_a_flat_image():
+    scores = np.linspace(-3, 900, 16, dtype=np.float32).reshape(1, 4, 4, 1)
+    changed = np.asarray(jitter(scores, gamma=0.5))
+    assert changed.min() == -3 and changed.max() == 900
+    flat = np.full((1, 4, 4, 1), 7.0, np.float32)
+    assert_array_equal(jitter(flat, gamma=0.5), flat)
 
 
 def test_noise_has_the_standard_deviation_drawn():

@@ -1,0 +1,164 @@
+"""Pre-training by boundary-aware information maximisation (Peng et al., MedIA 2024), stage 1."""
+
+import jax
+import jax.numpy as jnp
+
+from mijax.errors import UserError
+from mijax.losses import (
+    boundary_correlation,
+    edge_strength,
+    joint_distribution,
+    mutual_information,
+    pixel_entropy,
+    regularised_information_loss,
+)
+from mijax.methods.method import Aux, Examination, Method
+from mijax.methods.parts import forward_streams
+from mijax.models import ClusterHead
+from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+
+def make(
+    *,
+    feature="Up_conv2",
+    clusters=40,
+    subheads=3,
+    hidden=0,
+    temperature=1.0,
+    balance=0.5,
+    marginal_weight=1.0,
+    boundary_weight=1.0,
+    edge_gamma=0.5,
+    window=5,
+    brightness=0.2,
+    contrast=0.2,
+    gamma=0.69,
+    rotation=45.0,
+    shear=0.0,
+    scale=(0.8, 1.3),
+    translation=0.1,
+    flip=0.5,
+):
+    """Mean over sub-heads of L_RR − w_cc · cc; no labels, and no classifier is trained.
+
+    L_RR is the regularised mutual information between the clusters of two views of an image,
+    the second of them transformed by T; the features of the first are warped by the same T
+    before the head. cc is the correlation, within small windows, of the edges of T x and the
+    uncertainty of the clusters, averaged over the views. Fine-tuning is any other method with
+    ``config.init_from``.
+
+    Args:
+      feature: of the U-Net; encoder and decoder are trained up to it.
+      clusters: of each sub-head; the authors tried 20, 40 and 60.
+      subheads: of the head.
+      hidden: width of a hidden layer of the head; 0 for a linear one.
+      temperature: of its softmax.
+      balance, marginal_weight: see ``losses.regularised_information_loss``.
+      boundary_weight: w_cc; the authors tried 0 to 2.
+      edge_gamma, window: see ``losses.edge_strength`` and ``losses.boundary_correlation``.
+      brightness, contrast: of each view, see ``transforms.jitter_intensity``.
+      gamma: of the second view, for images about [0, 1]; 0.69 is an exponent from 0.5 to 2.
+      rotation, shear, scale, translation, flip: of T, see ``transforms.sample_view``.
+    """
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance is between 0 and 1, not {balance}")
+    if not edge_gamma > 0:
+        raise ValueError(f"edge_gamma is above 0, not {edge_gamma}")
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f"window is odd and at least 3, not {window}")
+    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    head = ClusterHead(clusters=clusters, subheads=subheads, hidden=hidden, temperature=temperature)
+
+    def init(key, start):
+        if feature not in start.features:
+            raise UserError(
+                f"config.method.feature: the network has no {feature}, but "
+                f"{', '.join(start.features)}"
+            )
+        return {"head": head.init(key, jnp.zeros(start.features[feature]))["params"]}, {}
+
+    def draw(key, images):
+        return sample_view(
+            key,
+            images.shape[0],
+            rotation=rotation,
+            shear=shear,
+            scale=scale,
+            flip=flip,
+            translation=translation,
+            shape=images.shape[1:3],
+        )
+
+    def compare(params, plain, transformed, view, images):
+        """Assignments (s, b, h, w, k) of both views, joints (s, k, k), correlations (s,)."""
+        mask = view.inside(transformed.shape[1:3])
+        p, q = (head.apply({"params": params["head"]}, x) for x in (view.apply(plain), transformed))
+        edges = edge_strength(view.apply(images), gamma=edge_gamma, mask=mask)
+
+        def of_subhead(p, q):
+            joint = joint_distribution(p, q, radius=0, mask=mask)[0, 0]
+            correlations = [
+                boundary_correlation(
+                    edges, pixel_entropy(probs, mask=mask), window=window, mask=mask
+                )
+                for probs in (p, q)
+            ]
+            return (joint + joint.T) / 2, sum(correlations) / 2
+
+        found = [of_subhead(*pair) for pair in zip(p, q, strict=True)]
+        joints, correlations = (jnp.stack(x) for x in zip(*found, strict=True))
+        return p, q, mask, joints, correlations
+
+    def loss(params, memory, batch, *, forward, step, key):
+        view_key, first_key, second_key, dropout_key = jax.random.split(key, 4)
+        images = batch.unlabelled
+        view = draw(view_key, images)
+        jitter = {"brightness": brightness, "contrast": contrast}
+        first = jitter_intensity(first_key, images, **jitter)
+        second = jitter_intensity(second_key, images, **jitter, gamma=gamma)
+        plain, transformed = forward_streams(
+            forward, params["network"], [first, view.apply(second)], key=dropout_key
+        )
+        *_, joints, correlations = compare(
+            params, plain.features[feature], transformed.features[feature], view, images
+        )
+        information = jnp.mean(
+            regularised_information_loss(joints, balance=balance, marginal_weight=marginal_weight)
+        )
+        correlation = jnp.mean(correlations)
+        value = information - boundary_weight * correlation
+        logs = {
+            "information_loss": information,
+            "mutual_information": jnp.mean(mutual_information(joints)),
+            "boundary_correlation": correlation,
+        }
+        return value, Aux(plain.batch_stats, logs)
+
+    def measures(params, images, *, features, key):
+        """Means over sub-heads, of two views that differ in T alone."""
+        view = draw(key, images)
+        plain, transformed = (
+            features(params["network"], x)[feature] for x in (images, view.apply(images))
+        )
+        p, q, mask, joints, correlations = compare(params, plain, transformed, view, images)
+        marginal = jnp.sum(joints, axis=-1)
+        entropy = -jnp.sum(marginal * jnp.log(jnp.maximum(marginal, 1e-30)), axis=-1)
+        same = p.argmax(-1) == q.argmax(-1)
+        return {
+            "mutual_information": jnp.mean(mutual_information(joints)),
+            "cluster_balance": jnp.mean(entropy) / jnp.log(clusters),
+            "agreement": jnp.sum(same * mask[None]) / (subheads * jnp.maximum(jnp.sum(mask), 1)),
+            "boundary_correlation": jnp.mean(correlations),
+        }
+
+    def cluster_map(params, images, *, features):
+        """The most probable cluster of the first sub-head at each pixel."""
+        found = features(params["network"], images)[feature]
+        return head.apply({"params": params["head"]}, found)[0].argmax(-1)
+
+    return Method(
+        loss,
+        init,
+        unlabelled=True,
+        examination=Examination(measures, "mutual_information", cluster_map, clusters),
+    )

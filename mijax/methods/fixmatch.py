@@ -1,0 +1,67 @@
+"""FixMatch, weak to strong consistency (Sohn et al., NeurIPS 2020), for segmentation."""
+
+import jax
+import jax.numpy as jnp
+
+from mijax.losses import cross_entropy
+from mijax.methods.method import Aux, Method
+from mijax.methods.parts import forward_streams, ramp
+from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+
+def make(
+    *,
+    weight=1.0,
+    threshold=0.95,
+    ramp_steps=0,
+    brightness=0.2,
+    contrast=0.4,
+    gamma=0.4,
+    noise=0.1,
+    rotation=30.0,
+    shear=5.0,
+    scale=(0.8, 1.25),
+    flip=True,
+):
+    """CE(labelled) + weight · mean of 1[max q ≥ threshold] · CE(f(J T x), argmax q).
+
+    q = T softmax f(x), without a gradient, is the prediction for the image as it was drawn,
+    weakly augmented. J changes intensities; J and T are in place of the authors' RandAugment
+    and Cutout. The mean is over all pixels inside the frame, those below the threshold too.
+    The authors evaluate a moving average of the weights: ``config.teacher`` with weight 0.
+
+    Args:
+      weight: λ_u.
+      threshold: τ, least probability of a pseudo-label.
+      ramp_steps: steps over which the weight grows to its value; the authors have no ramp.
+      brightness, contrast, gamma, noise: of J, see ``jitter_intensity``.
+      rotation, shear, scale, flip: of T, see ``sample_affine``.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is at least 0 and below 1, not {threshold}")
+    strengths = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+    for name, strength in strengths.items():
+        if strength < 0:
+            raise ValueError(f"{name} is at least 0, not {strength}")
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
+
+    def loss(params, memory, batch, *, forward, step, key):
+        view_key, jitter_key, strong_key, weak_key = jax.random.split(key, 4)
+        images, network = batch.unlabelled, params["network"]
+        view = sample_view(view_key, images.shape[0], **ranges)
+        weak = forward(jax.lax.stop_gradient(network), images, key=weak_key)
+        probs = view.apply(jax.nn.softmax(weak.logits))
+        inside = view.inside(images.shape[1:3])
+        mask = inside * (jnp.max(probs, axis=-1) >= threshold)
+        kept = jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)
+        strong = jitter_intensity(jitter_key, view.apply(images), **strengths)
+        labelled, strong = forward_streams(forward, network, [batch.image, strong], key=strong_key)
+        # The mean over the pixels kept, times their part of all.
+        pseudo = kept * cross_entropy(strong.logits, jnp.argmax(probs, axis=-1), mask=mask)
+        supervised = cross_entropy(labelled.logits, batch.label)
+        logs = {"cross_entropy": supervised, "pseudo_cross_entropy": pseudo, "kept": kept}
+        value = supervised + weight * ramp(step, ramp_steps) * pseudo
+        return value, Aux(labelled.batch_stats, logs)
+
+    return Method(loss, unlabelled=True)

@@ -1,0 +1,40 @@
+"""Interpolation Consistency Training (Verma et al., IJCAI 2019), for segmentation."""
+
+import jax
+import jax.numpy as jnp
+
+from mijax.losses import squared_error
+from mijax.methods import supervised
+from mijax.methods.parts import with_consistency
+
+
+def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
+    """CE(labelled) + weight · ‖softmax f(M(x, x')) − M(softmax f̄(x), softmax f̄(x'))‖².
+
+    M(a, b) = λ a + (1 − λ) b with one λ ~ Beta(α, α) an image, where the authors' release has
+    one a batch; x' is the next image of the batch, all of which are drawn at random. f̄ is the
+    teacher, which is evaluated, as the authors do.
+
+    Args:
+      weight: of the consistency; the squared distance is summed over classes.
+      alpha: α; the paper tries 0.1 … 1 on images of objects, and 0.2 is usual for segmentation.
+      decay: of the teacher, see ``with_teacher``.
+      ramp_steps: steps over which the weight grows to its value.
+    """
+    if not alpha > 0:
+        raise ValueError(f"alpha is above 0, not {alpha}")
+
+    def consistency(network, teacher, images, *, forward, step, key):
+        mix_key, student_key, teacher_key = jax.random.split(key, 3)
+        share = jax.random.beta(mix_key, alpha, alpha, (images.shape[0], 1, 1, 1))
+
+        def mix(x):
+            return share * x + (1 - share) * jnp.roll(x, -1, axis=0)
+
+        student = jax.nn.softmax(forward(network, mix(images), key=student_key).logits)
+        target = mix(jax.nn.softmax(forward(teacher, images, key=teacher_key).logits))
+        return squared_error(student, target), {}
+
+    return with_consistency(
+        supervised.make(), consistency, weight=weight, decay=decay, ramp_steps=ramp_steps
+    )

@@ -1,0 +1,85 @@
+"""Heads on features of the U-Net: soft cluster assignments, and embeddings."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class ClusterHead(nn.Module):
+    """Soft assignment of pixels, or of whole images, to clusters, by several sub-heads.
+
+    Attributes:
+      clusters: of each sub-head, k.
+      subheads: s.
+      pooled: whether the feature is averaged over the image first (a global head).
+      hidden: width of a hidden layer with LeakyReLU (0.01); 0 for a linear head.
+      temperature: of the softmax.
+      normalise: whether the feature is scaled to unit length first.
+
+    Reference: Peng et al., MELBA 2021; sub-heads after Ji et al., IIC, ICCV 2019.
+    """
+
+    clusters: int
+    subheads: int = 5
+    pooled: bool = False
+    hidden: int = 0
+    temperature: float = 1.0
+    normalise: bool = False
+
+    @nn.compact
+    def __call__(self, feature):
+        """(b, h, w, c) -> (s, b, h, w, k) float32 that sum to 1; h = w = 1 if pooled."""
+        x = feature.astype(jnp.float32)
+        if self.pooled:
+            x = jnp.mean(x, axis=(1, 2), keepdims=True)
+        if self.normalise:
+            x = _unit(x)
+        if self.hidden:
+            x = nn.leaky_relu(nn.Dense(self.subheads * self.hidden, name="hidden")(x))
+            x = x.reshape(*x.shape[:-1], self.subheads, self.hidden)
+            kernel = self.param(
+                "kernel",
+                nn.initializers.lecun_normal(batch_axis=0),
+                (self.subheads, self.hidden, self.clusters),
+            )
+            shape = (1, 1, 1, self.subheads, self.clusters)
+            bias = self.param("bias", nn.initializers.zeros, shape)
+            x = jnp.einsum("bhwsd,sdk->bhwsk", x, kernel) + bias
+        else:
+            x = nn.Dense(self.subheads * self.clusters, name="linear")(x)
+            x = x.reshape(*x.shape[:-1], self.subheads, self.clusters)
+        return jnp.moveaxis(nn.softmax(x / self.temperature), -2, 0)
+
+
+class Projection(nn.Module):
+    """Embeddings of pixels, or of whole images: 1×1 convolution, norm, ReLU, 1×1 convolution.
+
+    Attributes:
+      width: of the embedding and of the layer before it.
+      pooled: whether the feature is averaged over the image first; then without the norm.
+
+    Reference: Chaitanya et al., Medical Image Analysis 2023.
+    """
+
+    width: int = 16
+    pooled: bool = False
+
+    @nn.compact
+    def __call__(self, feature):
+        """(b, h, w, c) -> (b, h, w, width) float32; h = w = 1 if pooled."""
+        x = feature.astype(jnp.float32)
+        if self.pooled:
+            x = jnp.mean(x, axis=(1, 2), keepdims=True)
+        x = nn.Dense(self.width, name="first")(x)
+        if not self.pooled:
+            # The head is thrown away after training: it needs no running statistics.
+            mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
+            variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2), keepdims=True)
+            shape = (1, 1, 1, self.width)
+            scale = self.param("scale", nn.initializers.ones, shape)
+            offset = self.param("bias", nn.initializers.zeros, shape)
+            x = (x - mean) / jnp.sqrt(variance + 1e-5) * scale + offset
+        return nn.Dense(self.width, name="second")(nn.relu(x))
+
+
+def _unit(x):
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-12))

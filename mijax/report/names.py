@@ -1,0 +1,75 @@
+"""Names of the rows of a table, and their order."""
+
+import ml_collections
+
+from mijax.data import read_splits
+
+FULL, PARTIAL = "Full supervision", "Partial supervision"
+ORDER = (  # of Table 1 of the paper; its neighbours go before Ours, the systems behind
+    FULL, PARTIAL, "Entropy min.", "Mean Teacher", "Mutual information", "Consistency reg.",
+    "UAMT", "ICT", "Cross pseudo supervision", "FixMatch", "Ours (MSE)", "Ours (KL)",
+    "Global + local MI", "Local contrast", "Boundary-aware IIC",
+)  # fmt: skip
+_METHODS = {
+    "supervised": "Supervised",  # of what a run was pre-trained by
+    "entropy": "Entropy min.",
+    "mean_teacher": "Mean Teacher",
+    "uamt": "UAMT",
+    "ict": "ICT",
+    "cross_pseudo": "Cross pseudo supervision",
+    "fixmatch": "FixMatch",
+    "global_local_mi": "Global + local MI",
+    "local_contrast": "Local contrast",
+    "boundary_iic": "Boundary-aware IIC",
+    "position_contrast": "Position contrast",
+}
+
+
+def kind_of(run):
+    """The name of what a run trained with: a row of Table 1, or its method."""
+    if run.config.method.name == "supervised":
+        return FULL if _all_labelled(run) else PARTIAL
+    return _of_method(run.config)
+
+
+def name_of(run, origin):
+    """The kind of a run and what comes on top: `` + MT``, and what it was pre-trained by.
+
+    Args:
+      run: ``run.Run``.
+      origin: configuration, a dict, of the run that its weights came from, or None.
+    """
+    name = kind_of(run)
+    if has_teacher(run.config):
+        name += " + MT"
+    if origin:
+        config = ml_collections.ConfigDict(origin)
+        name += f", pre-trained ({_of_method(config)}{' + MT' * has_teacher(config)})"
+    return name
+
+
+def place_of(kind):
+    """Where a kind stands among the rows."""
+    return ORDER.index(kind) if kind in ORDER else len(ORDER)
+
+
+def has_teacher(config):
+    """Whether a Mean Teacher is on top of the method; runs of before there was one have none."""
+    return config.get("teacher", {}).get("decay", 0) > 0
+
+
+def _of_method(config):
+    method = config.method
+    if method.name != "local_mi":
+        return _METHODS.get(method.name, method.name)
+    if not method.consistency_weight:
+        return "Mutual information"
+    if not method.mi_weight:
+        return "Consistency reg."
+    return f"Ours ({method.consistency.upper()})"
+
+
+def _all_labelled(run):
+    if run.config.data.splits:  # given, whatever labelled_cases says
+        return not read_splits(run.folder / "splits.json").unlabelled
+    return run.config.data.labelled_cases == 0

@@ -1,0 +1,217 @@
+"""Edges, uncertainty and their local correlation, pixel by pixel in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from mijax import losses
+
+# Compiled once a shape: op by op, the tests would take several times as long.
+edge_strength = jax.jit(losses.edge_strength, static_argnames="gamma")
+pixel_entropy = jax.jit(losses.pixel_entropy)
+boundary_correlation = jax.jit(losses.boundary_correlation, static_argnames="window")
+
+B, H, W, C = 2, 9, 8, 3
+
+
+def arrays(seed):
+    """Images with a step, class maps, two maps in [0, 1] and a mask."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(B, H, W, C)) + 3 * (np.arange(W) > 3)[:, None]
+    probs = rng.dirichlet(np.ones(4), size=(B, H, W))
+    maps = rng.uniform(size=(2, B, H, W))
+    mask = rng.uniform(size=(B, H, W)) > 0.2
+    return tuple(x.astype(np.float32) for x in (images, probs, *maps, mask))
+
+
+def stretched64(x, valid):
+    out = np.zeros(x.shape)
+    for n in range(len(x)):
+        low, high = x[n][valid[n]].min(), x[n][valid[n]].max()
+        out[n][valid[n]] = (x[n][valid[n]] - low) / (high - low)
+    return out
+
+
+def edge_strength64(images, gamma, mask):
+    images, edges = np.asarray(images, np.float64), np.zeros(images.shape[:3])
+    valid = np.ones(edges.shape, bool) if mask is None else mask > 0
+    usable = valid.copy()
+    for n, i, j in np.ndindex(edges.shape):
+        for neighbour in ((n, max(i - 1, 0), j), (n, i, max(j - 1, 0))):
+            edges[n, i, j] += ((images[n, i, j] - images[neighbour]) ** 2).sum()
+            usable[n, i, j] &= valid[neighbour]
+    return stretched64(np.sqrt(edges), usable) ** gamma
+
+
+def boundary_correlation64(edges, uncertainty, window, mask=None):
+    weights = np.ones(edges.shape) if mask is None else np.asarray(mask, np.float64)
+    r, n = window // 2, window**2
+    g, e = (np.pad(x * (weights > 0.0), ((0, 0), (r, r), (r, r))) for x in (edges, uncertainty))
+    total = count = 0.0
+    for b, i, j in np.ndindex(edges.shape):
+        x, y = (m[b, i : i + window, j : j + window].astype(np.float64).ravel() for m in (g, e))
+        var_g, var_e = n * x.var(), n * y.var()
+        if var_g >= 1e-5:
+            cross = ((x - x.mean()) * (y - y.mean())).sum()
+            total += weights[b, i, j] * cross**2 / (var_g * max(var_e, 1e-5))
+            count += weights[b, i, j]
+    return total / count
+
+
+# Edges and uncertainty -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0])
+@pytest.mark.parametrize("masking", [False, True])
+def test_edge_strength_is_that_of_the_backward_differences(gamma, masking):
+    images, *_, mask = arrays(0)
+    mask = mask if masking else None
+    edges = edge_strength(jnp.asarray(images), gamma=gamma, mask=mask)
+    assert_allclose(edges, edge_strength64(images, gamma, mask), rtol=1e-5, atol=1e-3)
+    assert edges.min() == 0 and edges.max() == 1
+
+
+def test_a_step_is_one_edge_and_nothing_wraps_round():
+    images = jnp.zeros((1, H, W, 1)).at[:, :, 5:].set(7)
+    assert_allclose(edge_strength(images)[0], np.eye(W)[5] * np.ones((H, 1)))
+    # The frame of a warp: what is masked out is an edge neither inside nor outside.
+    valid = jnp.ones((1, H, W)).at[:, :, :2].set(0)
+    framed = jnp.where(valid[..., None] > 0, images + 1, jnp.nan)
+    assert_allclose(edge_strength(framed, mask=valid), edge_strength(images))
+
+
+def test_pixel_entropy_is_stretched_within_each_slice():
+    _, probs, _, _, mask = arrays(1)
+    entropy = -(probs * np.log(probs.astype(np.float64))).sum(-1)
+    for m in (None, mask):
+        valid = np.ones(entropy.shape, bool) if m is None else m > 0
+        assert_allclose(pixel_entropy(probs, mask=m), stretched64(entropy, valid), atol=1e-5)
+
+
+def test_minimum_and_maximum_are_constants_to_the_gradient():
+    _, probs, *_ = arrays(2)
+    entropy = -(probs * np.log(probs)).sum(-1)
+    scale = np.ptp(entropy, axis=(1, 2))[:, None, None, None]
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(losses.pixel_entropy(p))))(probs)
+    assert_allclose(gradient, -(np.log(probs) + 1) / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_flat_slices_and_empty_masks_are_zero():
+    flat, empty = jnp.full((1, H, W, 3), 1 / 3), jnp.zeros((1, H, W))
+    images, probs, *_ = (x[:1] for x in arrays(3))
+    for f in (edge_strength, pixel_entropy):
+        assert not jnp.any(f(flat))
+    assert not jnp.any(edge_strength(images, mask=empty))
+    assert not jnp.any(pixel_entropy(probs, mask=empty))
+
+
+# Correlation ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [3, 5])
+@pytest.mark.parametrize("masking", [None, "binary", "fractional"])
+def test_correlation_equals_the_mean_over_windows(window, masking):
+    *_, edges, uncertainty, mask = arrays(4)
+    edges[:, :, 4:] = 0  # windows that are flat, and do not count
+    draws = mask * np.random.default_rng(4).uniform(size=mask.shape).astype(np.float32)
+    mask = {None: None, "binary": mask, "fractional": draws}[masking]
+    ours = boundary_correlation(edges, uncertainty, window=window, mask=mask)
+    expected = boundary_correlation64(edges, uncertainty, window, mask)
+    assert_allclose(ours, expected, rtol=1e-5)
+    assert 0 < ours < 1
+
+
+def test_proportional_maps_correlate_wholly_whatever_the_sign():
+    *_, edges, _, _ = arrays(5)
+    for factor in (1, 0.3, -1):
+        assert_allclose(boundary_correlation(edges, factor * edges), 1, rtol=1e-5)
+
+
+def test_an_empty_background_neither_counts_nor_can_be_made_by_the_network():
+    *_, edges, uncertainty, _ = arrays(6)
+    # The windows that look over the border count, all others of the background do not.
+    value, *wider = (
+        boundary_correlation(*(np.pad(x, ((0, 0), (0, 0), (0, n))) for x in (edges, uncertainty)))
+        for n in (2, 20, 40)
+    )
+    assert_allclose(wider, value, rtol=1e-5)
+    assert boundary_correlation(0 * edges, 0 * edges) == 0
+    # What is left of the uncertainty scores by its variance, down to nothing.
+    assert boundary_correlation(edges, 1e-4 * uncertainty) < 0.01 * value
+    assert boundary_correlation(edges, 0 * uncertainty) < 1e-8
+
+
+@pytest.mark.parametrize("level", [0.1, 0.3, 0.7, 1.0])
+def test_what_is_flat_or_nearly_so_is_no_less_so_in_float32(level):
+    # The variances are differences of sums a million times their size.
+    varied = np.random.default_rng(7).uniform(size=(1, 30, 30)).astype(np.float32)
+    flat, nearly = np.full_like(varied, level), level - 0.003 * varied
+    for edges, uncertainty in ((flat, varied), (varied, nearly)):
+        expected = boundary_correlation64(edges, uncertainty, 5)
+        assert_allclose(boundary_correlation(edges, uncertainty), expected, rtol=0.03)
+
+
+def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient():
+    images, probs, *_, mask = arrays(7)
+
+    def results(fill):
+        def value(images, probs):
+            edges = losses.edge_strength(images, mask=mask)
+            uncertainty = losses.pixel_entropy(probs, mask=mask)
+            return losses.boundary_correlation(edges, uncertainty, mask=mask)
+
+        inside = mask[..., None] > 0
+        inputs = (jnp.where(inside, x, fill) for x in (images, probs))
+        return jax.jit(jax.value_and_grad(value, argnums=1))(*inputs)
+
+    (value, gradient), (expected, other) = results(np.nan), results(0.25)
+    assert value == expected and jnp.all(jnp.isfinite(gradient))
+    assert_allclose(gradient, other)
+
+
+def test_gradient_of_the_correlation():
+    *_, edges, uncertainty, mask = arrays(8)
+    direction = np.random.default_rng(8).normal(size=edges.shape)
+    gradient = jax.jit(jax.grad(losses.boundary_correlation, argnums=1))(
+        edges, uncertainty, mask=mask
+    )
+    step = 1e-4
+    high, low = (
+        boundary_correlation64(edges, uncertainty + s * direction, 5, mask) for s in (step, -step)
+    )
+    assert_allclose((gradient * direction).sum(), (high - low) / (2 * step), rtol=1e-3)
+
+
+@pytest.mark.parametrize("case", ["flat entropy", "flat edges", "saturated", "empty mask"])
+def test_gradients_are_finite_where_nothing_is_to_be_had(case):
+    images, *_ = arrays(9)
+    logits = np.random.default_rng(9).normal(size=(B, H, W, 4)) * (case != "flat entropy")
+    logits = jnp.asarray(1e4 * logits if case == "saturated" else logits, jnp.float32)
+    images = images * (case != "flat edges")
+    mask = jnp.full((B, H, W), case != "empty mask")
+
+    def value(logits):
+        uncertainty = losses.pixel_entropy(jax.nn.softmax(logits), mask=mask)
+        edges = losses.edge_strength(images, mask=mask)
+        return losses.boundary_correlation(edges, uncertainty, mask=mask)
+
+    result, gradient = jax.jit(jax.value_and_grad(value))(logits)
+    assert 0 <= result <= 1 and jnp.all(jnp.isfinite(gradient))
+
+
+def test_bad_arguments_are_refused():
+    image, maps = jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 4, 4))
+    with pytest.raises(ValueError, match=r"\(b, h, w, c\)"):
+        losses.edge_strength(maps)
+    with pytest.raises(ValueError, match="gamma is positive, not 0"):
+        losses.edge_strength(image, gamma=0)
+    with pytest.raises(ValueError, match=r"\(b, h, w, k\)"):
+        losses.pixel_entropy(maps)
+    for other in (image, jnp.zeros((1, 4, 5))):
+        with pytest.raises(ValueError, match="one shape"):
+            losses.boundary_correlation(maps, other)
+    for window in (1, 4, -5):
+        with pytest.raises(ValueError, match=f"not {window}"):
+            losses.boundary_correlation(maps, maps, window=window)

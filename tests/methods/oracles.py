@@ -1,0 +1,155 @@
+"""A small linear network, and the formulas of the methods in float64.
+
+The logits of the network depend, like those of a BatchNorm, on the whole stream they are
+computed in, and, as dropout does, on the place an image has in its pass.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import ndimage
+
+from mijax.methods import Output, Start
+
+LABELLED, UNLABELLED, SIZE, CHANNELS, K = 2, 3, 8, 2, 3
+PLACES = 12  # images a pass, at the most
+KEY = jax.random.key(0)
+STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": False}
+NAMES, WIDTH = ("bottleneck", "Up_conv2"), 5  # of the features
+
+
+def make_network(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "kernel": rng.normal(size=(CHANNELS, K)).astype(np.float32),
+        "place": rng.normal(size=(PLACES, K)).astype(np.float32),
+    }
+
+
+def forward(network, images, *, key, streams=None):
+    ends = np.cumsum(streams or images.shape[:1])
+    apart = jnp.split(images, ends[:-1])
+    centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])
+    logits = jnp.einsum("bhwc,ck->bhwk", centred, network["kernel"])
+    logits = logits + network["place"][: images.shape[0], None, None]
+    return Output(logits, {}, {"mean": jnp.mean(apart[0], (0, 1, 2))})
+
+
+def spied(seen):
+    """``forward`` that appends what it is given to ``seen``: (network, images) a pass."""
+
+    def spy(network, images, **options):
+        seen.append((network, np.asarray(images)))
+        return forward(network, images, **options)
+
+    return spy
+
+
+def start_with(network, statistics=None):
+    return Start(
+        network=network,
+        batch_stats={"mean": jnp.zeros(CHANNELS)} if statistics is None else statistics,
+        features={},
+        slices=(UNLABELLED, SIZE, SIZE),
+        another=lambda key: jax.tree.map(lambda x: jax.random.normal(key, x.shape), network),
+    )
+
+
+def memory_of(teacher, student=None):
+    """Memory of a method without one of its own (or with ``student``) that has a teacher."""
+    statistics = {"mean": np.zeros(CHANNELS, np.float32)}
+    return {"student": student or {}, "teacher": {"network": teacher, "batch_stats": statistics}}
+
+
+def loss_of(method, network, batch, memory=None, step=0):
+    f = jax.jit(
+        lambda network, memory, batch, step: method.loss(
+            {"network": network}, memory, batch, forward=forward, step=step, key=KEY
+        )
+    )
+    return f(network, {} if memory is None else memory, batch, step)
+
+
+def make_featured(seed):
+    """A network that has features as well."""
+    rng = np.random.default_rng(seed + 100)
+    features = {n: rng.normal(size=(CHANNELS, WIDTH)).astype(np.float32) for n in NAMES}
+    return make_network(seed) | features
+
+
+def forward_with_features(network, images, **options):
+    output = forward(network, images, **options)
+    return output._replace(features={name: images @ network[name] for name in NAMES})
+
+
+def start_with_features(network):
+    shapes = dict.fromkeys(NAMES, (1, SIZE, SIZE, WIDTH))
+    return start_with(network)._replace(features=shapes)
+
+
+def loss_with_heads(method, network, batch, heads, memory=None):
+    """Value, logs and gradients, which must be finite, of a method with heads."""
+
+    def loss(params, memory, batch):
+        return method.loss(params, memory, batch, forward=forward_with_features, step=0, key=KEY)
+
+    f = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, aux), gradients = f({"network": network, **heads}, memory or {}, batch)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    return value, aux.logs, gradients
+
+
+# Formulas in float64 -------------------------------------------------------------------
+
+
+def forward64(network, images):
+    centred = images.astype(np.float64) - images.mean((0, 1, 2), dtype=np.float64)
+    return centred @ network["kernel"] + network["place"][: len(images), None, None]
+
+
+def streams64(network, *streams, shared_statistics=False):
+    ends = np.cumsum([len(x) for x in streams])[:-1]
+    together = np.concatenate(streams)
+    if not shared_statistics:  # what is taken off again is the mean of them all, 0
+        together = np.concatenate([x - x.mean((0, 1, 2)) for x in streams])
+    return np.split(forward64(network, together), ends)
+
+
+def softmax(logits):
+    exp = np.exp(logits - logits.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def cross_entropies(logits, labels):
+    return -np.log(np.take_along_axis(softmax(logits), labels[..., None], -1))[..., 0]
+
+
+def cross_entropy(logits, labels):
+    return cross_entropies(logits, labels).mean()
+
+
+def squared_error(p, q):
+    return ((p - q) ** 2).sum(-1)
+
+
+def masked_mean(values, mask):
+    return (values * mask).sum() / mask.sum()
+
+
+def zoom(maps, factor):
+    """Magnification of (b, h, w, c) maps about their centre, zero from outside."""
+    centre = (SIZE - 1) / 2
+    grid = (np.mgrid[:SIZE, :SIZE] - centre) / factor + centre
+    warped = [
+        [
+            ndimage.map_coordinates(c, grid, order=1, mode="grid-constant")
+            for c in np.moveaxis(m, -1, 0)
+        ]
+        for m in maps.astype(np.float64)
+    ]
+    return np.moveaxis(np.array(warped), 1, -1)
+
+
+def zoomed_inside(factor):
+    """(u, h, w): whether a pixel of a magnified image comes from inside the frame."""
+    return zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor)[..., 0] > 0.999

@@ -1,0 +1,222 @@
+"""The systems that followed: losses with features and heads, recomposed in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from oracles import (
+    KEY,
+    NAMES,
+    SIZE,
+    STILL,
+    UNLABELLED,
+    K,
+    cross_entropy,
+    loss_with_heads,
+    masked_mean,
+    softmax,
+    squared_error,
+    start_with_features,
+    streams64,
+    zoom,
+    zoomed_inside,
+)
+
+from mijax import methods
+from mijax.errors import UserError
+
+CLUSTERS, SUBHEADS = 4, 2
+
+
+def assign(head, feature):
+    """(s, b, h, w, k) of a linear head."""
+    x = feature @ np.float64(head["linear"]["kernel"]) + np.float64(head["linear"]["bias"])
+    return np.moveaxis(softmax(x.reshape(*x.shape[:-1], SUBHEADS, CLUSTERS)), -2, 0)
+
+
+def shifted(p, q, mask, dy, dx):
+    """Symmetric joint distribution of p and of q at a displacement."""
+    own = np.s_[:, max(0, -dy) : SIZE - max(0, dy), max(0, -dx) : SIZE - max(0, dx)]
+    other = np.s_[:, max(0, dy) : SIZE + min(0, dy), max(0, dx) : SIZE + min(0, dx)]
+    weights = mask[own] * mask[other]
+    joint = np.einsum("bhw,bhwk,bhwl->kl", weights, p[own], q[other])
+    return (joint + joint.T) / (2 * joint.sum())
+
+
+def information(joint):
+    return (joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum()
+
+
+# Global and local mutual information ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("consistency", "factor", "radius"), [("mse", 1.0, 1), ("mse", 1.25, 0), ("kl", 0.8, 1)]
+)
+def test_global_local_mi(consistency, factor, radius, featured, batch):
+    method = methods.build(
+        "global_local_mi",
+        **{**STILL, "scale": (factor, factor)},
+        features=NAMES,
+        importance=(1.0, 0.5),
+        radius=(0, radius),
+        clusters=CLUSTERS,
+        subheads=SUBHEADS,
+        consistency=consistency,
+        mi_weight=0.3,
+        consistency_weight=7.0,
+    )
+    heads, memory = method.init(KEY, start_with_features(featured))
+    assert memory == {} and heads.keys() == {"head_bottleneck", "head_Up_conv2"}
+    # Images of different means, or there is nothing to know about a whole image.
+    offsets = np.float32([-4, -3, -2]).reshape(UNLABELLED, 1, 1, 1)
+    batch = batch._replace(unlabelled=batch.unlabelled + offsets)
+    moved, inside = zoom(batch.unlabelled, factor), zoomed_inside(factor)
+    labelled, plain, transformed = streams64(featured, batch.image, batch.unlabelled, moved)
+
+    found = {}
+    for name, reach in zip(NAMES, (0, radius), strict=True):
+        a, b = zoom(batch.unlabelled @ np.float64(featured[name]), factor), moved @ featured[name]
+        if name == "bottleneck":
+            a, b = ((x * inside[..., None]).mean((1, 2), keepdims=True) for x in (a, b))
+        p, q = (assign(heads[f"head_{name}"], x) for x in (a, b))
+        values = []
+        for s in range(SUBHEADS):
+            if name == "bottleneck":
+                joint = np.einsum("bk,bl->kl", p[s, :, 0, 0], q[s, :, 0, 0]) / UNLABELLED
+                values.append(information((joint + joint.T) / 2))
+            else:
+                window = itertools.product(range(-reach, reach + 1), repeat=2)
+                joints = [shifted(p[s], q[s], inside, *d) for d in window]
+                values.append(np.mean([information(joint) for joint in joints]))
+        found[name] = np.mean(values)
+    target, probs = zoom(softmax(plain), factor), softmax(transformed)
+    if consistency == "mse":
+        distance = masked_mean(squared_error(target, probs), inside) / K
+    else:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kl = (target * np.log(target / probs)).sum(-1)
+        distance = masked_mean(np.where(inside, kl, 0), inside)
+
+    value, logs, _ = loss_with_heads(method, featured, batch, heads)
+    assert_allclose(logs["information_bottleneck"], found["bottleneck"], rtol=1e-3)
+    assert found["bottleneck"] > 1e-3
+    assert_allclose(logs["information_Up_conv2"], found["Up_conv2"], rtol=1e-3)
+    assert_allclose(logs["consistency"], distance, rtol=1e-4)
+    mutual = (found["bottleneck"] + 0.5 * found["Up_conv2"]) / 1.5
+    expected = cross_entropy(labelled, batch.label) + 7 * distance - 0.3 * mutual
+    assert_allclose(value, expected, rtol=1e-4)
+
+
+def test_a_feature_the_network_lacks_is_told_to_the_user(featured):
+    with pytest.raises(UserError, match="features: the network has no Conv9, but bottleneck"):
+        methods.build("global_local_mi", features=("Conv9",), importance=(1.0,), radius=(0,)).init(
+            KEY, start_with_features(featured)
+        )
+    with pytest.raises(UserError, match="feature: the network has no Conv9, but bottleneck"):
+        methods.build("boundary_iic", feature="Conv9").init(KEY, start_with_features(featured))
+
+
+# Pre-training --------------------------------------------------------------------------
+
+
+def correlation(edges, uncertainty, inside):
+    """Mean of the squared correlation over 5 × 5 windows with an edge."""
+    values = []
+    for g, e, valid in zip(edges * inside, uncertainty * inside, inside, strict=True):
+        for i, j in zip(*np.nonzero(valid), strict=True):
+            a, b = (np.pad(x, 2)[i : i + 5, j : j + 5] for x in (g, e))
+            a, b = a - a.mean(), b - b.mean()
+            if (a * a).sum() >= 1e-5:
+                cross = (a * b).sum() ** 2
+                values.append(cross / (a * a).sum() / max((b * b).sum(), 1e-5))
+    return np.mean(values)
+
+
+def stretched(x, valid):
+    low, high = (
+        f(np.where(valid, x, worst), axis=(1, 2), keepdims=True)
+        for f, worst in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    return np.where(valid, (x - low) / (high - low), 0)
+
+
+@pytest.mark.parametrize(("factor", "balance"), [(1.0, 0.0), (1.0, 0.5), (1.25, 1.0)])
+def test_boundary_iic(factor, balance, featured, batch):
+    method = methods.build(
+        "boundary_iic",
+        **{**STILL, "scale": (factor, factor)},
+        translation=0.0,
+        brightness=0.0,
+        contrast=0.0,
+        gamma=0.0,
+        clusters=CLUSTERS,
+        subheads=SUBHEADS,
+        balance=balance,
+        boundary_weight=0.7,
+    )
+    heads, memory = method.init(KEY, start_with_features(featured))
+    assert memory == {} and heads.keys() == {"head"}
+    moved, inside = zoom(batch.unlabelled, factor), zoomed_inside(factor)
+    plain = zoom(batch.unlabelled @ np.float64(featured["Up_conv2"]), factor)
+    p, q = (assign(heads["head"], x) for x in (plain, moved @ featured["Up_conv2"]))
+
+    back = [np.diff(moved, axis=axis, prepend=moved.take([0], axis)) for axis in (1, 2)]
+    strength = np.sqrt(sum((d**2).sum(-1) for d in back))
+    whole = inside.copy()
+    whole[:, 1:] &= inside[:, :-1]
+    whole[:, :, 1:] &= inside[:, :, :-1]
+    edges = stretched(strength, whole) ** 0.5
+    losses, correlations, mutual = [], [], []
+    for s in range(SUBHEADS):
+        joint = shifted(p[s], q[s], inside.astype(float), 0, 0)
+        log = np.log(joint + 1e-5)
+        marginals = np.log(joint.sum(1, keepdims=True) + 1e-5) + np.log(joint.sum(0) + 1e-5)
+        weights = balance * np.eye(CLUSTERS) / CLUSTERS + (1 - balance) * joint
+        losses.append((joint * marginals - weights * log).sum())
+        mutual.append(information(joint))
+        for probs in (p[s], q[s]):
+            entropy = stretched(-(probs * np.log(probs)).sum(-1), inside)
+            correlations.append(correlation(edges, entropy, inside))
+    blind = batch._replace(image=None, label=None)
+    value, logs, gradients = loss_with_heads(method, featured, blind, heads)
+    assert_allclose(logs["mutual_information"], np.mean(mutual), rtol=1e-3)
+    assert_allclose(logs["information_loss"], np.mean(losses), rtol=1e-4)
+    assert_allclose(logs["boundary_correlation"], np.mean(correlations), rtol=1e-3)
+    assert_allclose(value, np.mean(losses) - 0.7 * np.mean(correlations), rtol=1e-3)
+    assert not jnp.any(gradients["network"]["kernel"])  # the classifier learns nothing
+
+    def features(network, images):
+        return {name: images @ network[name] for name in NAMES}
+
+    params = {"network": featured, **heads}
+    measures = method.examination.measures(params, batch.unlabelled, features=features, key=KEY)
+    assert_allclose(measures["mutual_information"], np.mean(mutual), rtol=1e-3)
+    same = (p.argmax(-1) == q.argmax(-1)) & inside
+    assert_allclose(measures["agreement"], same.sum() / (SUBHEADS * inside.sum()), rtol=1e-5)
+    clusters = method.examination.clusters(params, batch.unlabelled, features=features)
+    wanted = assign(heads["head"], batch.unlabelled @ featured["Up_conv2"])[0].argmax(-1)
+    assert_array_equal(clusters, wanted)
+
+
+def test_position_contrast(featured, batch):
+    method = methods.build(
+        "position_contrast", **STILL, partitions=2, brightness=0.0, contrast=0.0, gamma=0.0, width=6
+    )
+    heads, _ = method.init(KEY, start_with_features(featured))
+    batch = batch._replace(position=np.array([0.0, 0.4, 1.0], np.float32))
+    first, second = (jax.tree.map(np.float64, heads["head"][n]) for n in ("first", "second"))
+    x = batch.unlabelled.mean((1, 2)) @ np.float64(featured["bottleneck"])
+    x = np.maximum(x @ first["kernel"] + first["bias"], 0) @ second["kernel"] + second["bias"]
+    z = np.tile(x / np.linalg.norm(x, axis=-1, keepdims=True), (2, 1))  # both views are the image
+    part, values = np.tile([0, 0, 1], 2), []
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        total = sum(np.exp(z[i] @ z[j] / 0.07) for j in others)
+        positives = [j for j in others if part[j] == part[i]]
+        values.append(-np.mean([np.log(np.exp(z[i] @ z[j] / 0.07) / total) for j in positives]))
+    value, _, _ = loss_with_heads(method, featured, batch._replace(image=None, label=None), heads)
+    assert_allclose(value, np.mean(values), rtol=1e-4)

@@ -1,0 +1,126 @@
+"""Pre-training without labels, and runs that begin with the weights of another."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mijax.errors import UserError
+from mijax.evaluate import evaluate, table
+from mijax.experiment import open_data
+from mijax.inference import even_slices, restore
+from mijax.models import CLASSIFIER
+from mijax.run import default_folder, open_run, start_run
+from mijax.train import pretrained, train
+
+
+@pytest.fixture(scope="module")
+def run(uninterrupted):
+    return uninterrupted("boundary_iic")
+
+
+@pytest.fixture
+def finetuned(run, tiny, tmp_path):
+    """``finetuned(method, **changes)``: a run that begins with the weights of ``run``."""
+
+    def start(method, **changes):
+        config = tiny(method, init_from=str(run.folder), **changes)
+        return start_run(tmp_path / "finetuned", config)
+
+    return start
+
+
+def test_is_scored_by_measures_without_a_dsc(run):
+    scores = evaluate(run, tell=pytest.fail)
+    assert json.loads((run.folder / "scores.json").read_text()) == scores
+    for entry in scores.values():
+        assert entry.keys() == {"step", "split", "measures"}
+        measures = entry["measures"]
+        assert 0 <= measures["mutual_information"] <= np.log(4)
+        for name in ("cluster_balance", "agreement", "boundary_correlation"):
+            assert 0 <= measures[name] <= 1
+        for name, value in measures.items():
+            assert f"{name}" in table(scores) and f"{value:.4f}" in table(scores)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    found = {x["step"]: x["validation_mutual_information"] for x in lines if len(x) == 5}
+    assert len(found) == 3 and scores["best"]["step"] == max(found, key=found.get)
+
+
+def test_clusters_of_pixels(run):
+    experiment, state = restore(run, checkpoint="last", tell=pytest.fail)
+    volumes = [open_data(run.config).volume(name) for name in run_splits(run)["validation"]]
+    images = even_slices(volumes, run.config.data, count=8, stored=True)
+    clusters = np.asarray(experiment.clusters(state, images))
+    assert clusters.shape == images.shape[:3]
+    assert clusters.min() >= 0 and clusters.max() < experiment.method.examination.count == 4
+
+
+def run_splits(run):
+    return json.loads((run.folder / "splits.json").read_text())
+
+
+def test_no_label_is_looked_at(run, tiny, tmp_path, monkeypatch):
+    from mijax import train as loop
+
+    class Blind:
+        def __init__(self, source):
+            self._source, self.classes = source, source.classes
+            self.channels, self.cases = source.channels, source.cases
+
+        def volume(self, name):
+            return self._source.volume(name)._replace(label=None)
+
+    monkeypatch.setattr(loop, "open_data", lambda config: Blind(open_data(config)))
+    blind = train(start_run(tmp_path, tiny("boundary_iic")), tell=print)
+    _, state = restore(run, checkpoint="last", tell=pytest.fail)
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, blind.params))
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean_teacher"])
+def test_finetuning_begins_with_all_but_the_classifier(run, finetuned, method, tiny):
+    other = finetuned(method, seed=1, steps=1, learning_rate=0.0, evaluate_every=2)
+    state = jax.device_get(train(other, tell=pytest.fail))
+    _, origin = restore(run, checkpoint="best", tell=pytest.fail)
+    wanted = jax.device_get(origin.params["network"])
+    network = state.params["network"]
+    assert network.keys() == wanted.keys()
+    for name, layer in network.items():
+        same = jax.tree.all(jax.tree.map(np.array_equal, layer, wanted[name]))
+        assert same == (name != CLASSIFIER), name
+    if method == "mean_teacher":
+        teacher = state.memory["teacher"]["network"]
+        assert jax.tree.all(jax.tree.map(np.allclose, teacher, network))
+    info = open_run(other.folder).info()
+    assert info["init_from"]["method"]["name"] == "boundary_iic"
+    assert default_folder(other.config).name.endswith("-from-run")
+
+
+def test_running_statistics_come_along(run, finetuned):
+    other = finetuned("supervised")
+    experiment, _ = restore(run, checkpoint="best", tell=pytest.fail)
+    like = experiment.like(0)._replace(params={"network": experiment.like(0).params["network"]})
+    from mijax.data import read_splits
+
+    splits = read_splits(run.folder / "splits.json")
+    _, batch_stats = pretrained(run, other, splits, like, tell=pytest.fail)
+    _, origin = restore(run, checkpoint="best", tell=pytest.fail)
+    assert jax.tree.all(jax.tree.map(np.array_equal, batch_stats, origin.batch_stats))
+    assert any(np.any(x != 0) for x in jax.tree.leaves(batch_stats))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.widths": (4, 12)}, "config.init_from: the network of .* is another one .*Conv2a"),
+        ({"model.widths": (4, 8, 8)}, "config.init_from: the network of .* is another one"),
+        ({"data.split_seed": 3}, "config.init_from: .* of the validation and test cases"),
+        ({"init_from": "nowhere"}, "nowhere is not a run"),
+    ],
+)
+def test_refusals(finetuned, changes, message):
+    other = finetuned("supervised")
+    other.config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=message) as caught:
+        train(other, tell=print)
+    assert "\n" not in str(caught.value)
