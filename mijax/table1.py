@@ -1,6 +1,8 @@
 r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.py --output FOLDER
 
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
+--rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
+weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic.
 The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
 hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
 
@@ -21,11 +23,11 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from mijax import commands
+from mijax import commands, methods
 from mijax import main as training
 from mijax.errors import UserError
 
-ROWS = {  # folder: (method, values of the configuration)
+ROWS = {  # of Table 1. Folder: (method, values of the configuration)
     "full": ("supervised", {"data.labelled_cases": 0}),
     "partial": ("supervised", {}),
     "entropy": ("entropy", {}),
@@ -41,6 +43,7 @@ flags.declare_key_flag("config")
 _CONFIG = flags.FLAGS["config"]  # of mijax.main
 # The report has a flag of this name, and one process may import both.
 _OUTPUT = flags.DEFINE_string("output", None, "folder of the runs", allow_override=True)
+_ROWS = flags.DEFINE_list("rows", list(ROWS), "rows of the table")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "seeds a row", lower_bound=1)
 _INDEX = flags.DEFINE_integer("index", None, "run this job alone", lower_bound=0)
 _LIST = flags.DEFINE_bool("list", False, "show the jobs and whether they are done, run none")
@@ -68,6 +71,7 @@ def main(argv):
         config_flags.get_override_values(_CONFIG),
         output=output,
         seeds=_SEEDS.value,
+        rows=_ROWS.value,
     )
     if _LIST.value:
         for number, job in enumerate(jobs):
@@ -91,7 +95,7 @@ def main(argv):
         )
 
 
-def make_jobs(file, overrides, *, output, seeds):
+def make_jobs(file, overrides, *, output, seeds, rows):
     """The jobs of a table, all rows of the first seed first.
 
     Args:
@@ -99,6 +103,7 @@ def make_jobs(file, overrides, *, output, seeds):
       overrides: values of the configuration by dotted key, for all rows.
       output: folder of the run folders.
       seeds: number of seeds; the first is that of the configuration.
+      rows: names of rows, see ``--help``. A pre-training is a job of its own, before the row.
 
     Raises:
       UserError: values that cannot hold for all rows, or a folder with a run of others.
@@ -119,8 +124,10 @@ def make_jobs(file, overrides, *, output, seeds):
             "many patients are labelled"
         )
     for seed in range(base.seed, base.seed + seeds):
-        for row, (method, values) in ROWS.items():
+        for row, (method, values) in _resolve(rows).items():
             wanted = {**overrides, **values, "seed": seed}
+            if "init_from" in values:
+                wanted["init_from"] = str(output / f"{values['init_from']}-seed{seed}")
             if row == "full" and base.data.splits:
                 wanted["data.splits"] = str(_all_labelled(base.data.splits, output))
             folder = output / f"{row}-seed{seed}"
@@ -136,11 +143,33 @@ def make_jobs(file, overrides, *, output, seeds):
     return jobs
 
 
+def _resolve(rows):
+    """Folder name, method and values of each row, a pre-training before what begins with it."""
+    found = {}
+    for row in rows:
+        name, _, origin = row.partition(":")
+        method, values = ROWS.get(name, (name, {}))
+        for which in filter(None, (method, origin)):
+            if which not in methods.names():
+                raise UserError(
+                    f"--rows: {which!r} is none of {', '.join([*ROWS, *methods.names()])}"
+                )
+        if origin:
+            found[origin] = (origin, {})
+            values = {**values, "init_from": origin}
+        found[f"{name}-from-{origin}" if origin else name] = (method, values)
+    return found
+
+
 def run_jobs(jobs, *, total):
     """Runs those of the jobs that have no scores; returns those that still have none."""
     for number, job in enumerate(jobs, start=1):
         if job.done:
             commands.tell(f"{job.folder.name} is done")
+            continue
+        origin = job.config.init_from
+        if origin and not (Path(origin) / "scores.json").exists():
+            commands.tell(f"{job.folder.name} begins with {origin}, which is not done")
             continue
         place = f"job {number} of {total}: " if len(jobs) == total else ""
         commands.tell(f"{place}{job.folder.name}")

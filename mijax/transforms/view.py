@@ -18,23 +18,24 @@ class View(NamedTuple):
     Attributes:
       matrix: (b, 3, 3), of T.
       inverse: (b, 3, 3), of T⁻¹.
-      gathered: whether ``restore`` may gather its gradient (see ``warp``).
+      gathered: whether ``apply`` and ``restore`` may gather their gradients (see ``warp``).
       height: pixels of the frame whose pixels the translations count; None without translations.
     """
 
     matrix: jax.Array
     inverse: jax.Array
-    gathered: bool
+    gathered: tuple[bool, bool]
     height: int | None
 
     def apply(self, images):
         """T of (b, h, w, c) images, features or probability maps."""
-        return warp(images, self._matrices(images.shape[1])[0])
+        matrix, inverse = self._matrices(images.shape[1])
+        return warp(images, matrix, inverse=inverse if self.gathered[0] else None)
 
     def restore(self, probs):
         """T⁻¹ of (b, h, w, k) probability maps; probabilities, since warped logits are none."""
         matrix, inverse = self._matrices(probs.shape[1])
-        return warp(probs, inverse, inverse=matrix if self.gathered else None)
+        return warp(probs, inverse, inverse=matrix if self.gathered[1] else None)
 
     def mask(self, shape):
         """(b, h, w) validity of ``restore(f(apply(x)))``, for shape (h, w): 0 or 1."""
@@ -48,7 +49,7 @@ class View(NamedTuple):
     def _matrices(self, height):
         if self.height in (None, height):
             return self.matrix, self.inverse
-        factor = jnp.ones((3, 3)).at[:2, 2].set(height / self.height)
+        factor = jnp.ones((1, 3, 3)).at[:, :2, 2].set(height / self.height)
         return self.matrix * factor, self.inverse * factor
 
 
@@ -78,8 +79,9 @@ def sample_view(
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     pixels = tuple(translation * n for n in shape) if translation else (0.0, 0.0)
     matrix = sample_affine(key, count, **ranges, translation=pixels)
-    # ‖F⁻¹S⁻¹H⁻¹R⁻¹‖∞ is at most (1/scale) · (1 + tan shear) · max(|cos| + |sin|).
+    # The norms ‖·‖∞ of RHSF and of its inverse are at most (1 + tan shear) · max(|cos| + |sin|)
+    # times the scale, or over it.
     turn = math.sqrt(2) * math.sin(math.radians(min(rotation, 45.0) + 45.0))
-    bound = turn * (1 + math.tan(math.radians(shear))) / scale[0]
-    gathered = bound <= GATHER_LIMIT
+    bound = turn * (1 + math.tan(math.radians(shear)))
+    gathered = bound * scale[1] <= GATHER_LIMIT, bound / scale[0] <= GATHER_LIMIT
     return View(matrix, inverse_affine(matrix), gathered, shape[0] if translation else None)

@@ -51,7 +51,8 @@ def test_method_is_the_only_difference_between_methods(name):
         expected = {"name": method, **methods.defaults(method), **changed}
         assert config.method.to_dict() == expected
         config.method = ours.method
-        assert config.to_dict() == ours.to_dict()
+        if methods.build(method).examination is None:  # pre-training is another thing
+            assert config.to_dict() == ours.to_dict()
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)

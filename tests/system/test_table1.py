@@ -41,13 +41,13 @@ def launch(tmp_path, monkeypatch):
     """``launch(*arguments)``: exit code of the launcher, with its jobs stubbed."""
     stub, output = tmp_path / "stub.py", tmp_path / "table"
 
-    def call(*arguments, failing=(), seeds=2, index=None, show=False):
+    def call(*arguments, failing=(), seeds=2, index=None, show=False, rows=()):
         argv = ["", f"--config={CONFIG}", *arguments]
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
         values(argv)
         overrides = config_flags.get_override_values(values["config"])
-        jobs = jobs_of(overrides, output=tmp_path / "unused", seeds=seeds)
+        jobs = jobs_of(overrides, output=tmp_path / "unused", seeds=seeds, rows=rows)
         configs = {job.folder.name: job.config.to_json_best_effort() for job in jobs}
         stub.write_text(f"FAILING = {failing!r}\nCONFIGS = {configs!r}\n{STUB}")
         monkeypatch.setattr(table1, "_CONFIG", values["config"])
@@ -58,6 +58,7 @@ def launch(tmp_path, monkeypatch):
             "SEEDS": seeds,
             "INDEX": index,
             "LIST": show,
+            "ROWS": rows or list(table1.ROWS),
         }.items():
             monkeypatch.setattr(table1, f"_{name}", SimpleNamespace(value=value))
         try:
@@ -71,8 +72,38 @@ def launch(tmp_path, monkeypatch):
     return SimpleNamespace(call=call, output=output)
 
 
-def jobs_of(overrides=(), *, output, seeds=1, file=CONFIG):
-    return table1.make_jobs(file, dict(overrides), output=output, seeds=seeds)
+def jobs_of(overrides=(), *, output, seeds=1, file=CONFIG, rows=()):
+    return table1.make_jobs(
+        file, dict(overrides), output=output, seeds=seeds, rows=rows or list(table1.ROWS)
+    )
+
+
+def test_rows_of_other_methods_and_what_they_begin_with(tmp_path):
+    rows = ["partial", "global_local_mi", "supervised:boundary_iic", "mean_teacher:boundary_iic"]
+    jobs = jobs_of(output=tmp_path, seeds=2, rows=rows)
+    names = [job.folder.name.removesuffix("-seed1") for job in jobs[5:]]
+    assert names == [
+        "partial",
+        "global_local_mi",
+        "boundary_iic",
+        "supervised-from-boundary_iic",
+        "mean_teacher-from-boundary_iic",
+    ]
+    assert jobs[7].config.init_from == "" and jobs[7].config.method.name == "boundary_iic"
+    for job, method in ((jobs[8], "supervised"), (jobs[9], "mean_teacher")):
+        assert job.config.init_from == str(tmp_path / "boundary_iic-seed1")
+        assert job.config.method.name == method
+    for wrong in ("ours", "supervised:boundary"):
+        with pytest.raises(UserError, match="--rows: .* is none of full, partial, .*uamt"):
+            jobs_of(output=tmp_path, rows=[wrong])
+
+
+def test_a_row_waits_for_its_pretraining(launch, capsys):
+    rows, failing = ["supervised:boundary_iic"], ("boundary_iic",)
+    assert launch.call(rows=rows, failing=failing, seeds=1) == 1
+    told = capsys.readouterr().err
+    assert "supervised-from-boundary_iic-seed0 begins with" in told and "is not done" in told
+    assert not (launch.output / "supervised-from-boundary_iic-seed0").exists()
 
 
 def test_jobs_are_the_rows_of_the_paper_for_each_seed(tmp_path):

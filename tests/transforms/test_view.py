@@ -15,17 +15,19 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("low", [0.4, 0.6, 0.71, 0.8, 1.0])
 def test_a_gathered_view_keeps_within_the_limit(rotation, shear, low):
     view = sample_view(KEY, 2000, rotation=rotation, shear=shear, scale=(low, 1.3), flip=True)
-    worst = np.abs(np.asarray(view.matrix)[:, :2, :2]).sum(-1).max()
-    if view.gathered:
-        assert worst <= 2 + 1e-5
+    # The gradient of apply is gathered by the inverse, that of restore by the matrix.
+    for gathered, matrix in zip(view.gathered, (view.inverse, view.matrix), strict=True):
+        if gathered:
+            assert np.abs(np.asarray(matrix)[:, :2, :2]).sum(-1).max() <= 2 + 1e-5
 
 
 def test_the_defaults_of_the_methods_are_gathered():
     ranges = {"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "flip": True}
-    assert sample_view(KEY, 1, **ranges).gathered
-    assert sample_view(KEY, 1, rotation=180.0, scale=(0.71, 1.0)).gathered
-    assert not sample_view(KEY, 1, rotation=180.0, scale=(0.7, 1.0)).gathered
-    assert not sample_view(KEY, 1, scale=(0.4, 1.0)).gathered
+    assert sample_view(KEY, 1, **ranges).gathered == (True, True)
+    assert sample_view(KEY, 1, rotation=180.0, scale=(0.71, 1.0)).gathered == (True, True)
+    assert sample_view(KEY, 1, rotation=180.0, scale=(0.7, 1.0)).gathered == (True, False)
+    assert sample_view(KEY, 1, rotation=180.0, scale=(1.0, 1.42)).gathered == (False, True)
+    assert sample_view(KEY, 1, scale=(0.4, 2.5)).gathered == (False, False)
 
 
 def test_apply_restore_and_mask_are_of_one_draw():
@@ -45,15 +47,46 @@ def test_flips_come_back_exactly():
 
 
 @pytest.mark.parametrize("ranges", [{"scale": (0.8, 1.2)}, {"scale": (0.4, 0.5)}], ids=str)
-def test_gradient_of_restore_is_that_of_the_plain_warp(ranges):
+def test_gradients_are_those_of_the_plain_warp(ranges):
     view = sample_view(KEY, 2, rotation=25.0, **ranges)
-    assert view.gathered == (ranges["scale"][0] > 0.5)
+    assert view.gathered == (True, ranges["scale"][0] > 0.5)
     rng = np.random.default_rng(2)
     probs, cotangent = (rng.normal(size=(2, 8, 7, 3)).astype(np.float32) for _ in range(2))
     ours, plain = jax.jit(
         lambda x, t: (
-            jax.vjp(view.restore, x)[1](t),
-            jax.vjp(lambda y: warp(y, view.inverse), x)[1](t),
+            [jax.vjp(f, x)[1](t)[0] for f in (view.apply, view.restore)],
+            [jax.vjp(lambda y, m=m: warp(y, m), x)[1](t)[0] for m in (view.matrix, view.inverse)],
         )
     )(probs, cotangent)
-    assert_allclose(ours[0], plain[0], atol=1e-5)
+    assert_allclose(ours, plain, atol=1e-5)
+
+
+def test_a_translation_goes_with_the_resolution():
+    ranges = {"rotation": 20.0, "scale": (0.9, 1.1), "translation": 0.25}
+    view = sample_view(KEY, 4, **ranges, shape=(32, 48))
+    moves = np.asarray(view.matrix)[:, :2, 2]
+    assert (np.abs(moves) < 0.25 * np.hypot(32, 48) / 0.9).all() and np.abs(moves).max() > 3
+    # Smooth images, so that sampling them at half the resolution changes little.
+    rows, columns = np.mgrid[:32, :48] / 16
+    image = np.stack([np.cos(rows + i) * np.sin(columns + 2 * i) for i in range(4)])[..., None]
+    image = image.astype(np.float32)
+
+    def halved(x):
+        return np.asarray(x).reshape(4, 16, 2, 24, 2, 1).mean((2, 4))
+
+    valid = (halved(view.inside((32, 48))[..., None]) == 1) & (
+        np.asarray(view.inside((16, 24)))[..., None] == 1
+    )
+    assert valid.mean() > 0.4
+    difference = halved(view.apply(image)) - view.apply(halved(image))
+    assert_allclose(np.where(valid, difference, 0), 0, atol=0.03)
+    with pytest.raises(ValueError, match="shape of the frame"):
+        sample_view(KEY, 1, translation=0.1)
+
+
+def test_inside_is_where_the_image_is():
+    view = sample_view(KEY, 3, rotation=30.0, scale=(0.5, 0.9))
+    inside = np.asarray(view.inside((12, 10)))
+    assert 0.2 < inside.mean() < 0.95
+    ones = np.asarray(view.apply(np.ones((3, 12, 10, 1), np.float32)))[..., 0]
+    assert_array_equal(inside, (ones > 0.999).astype(np.float32))
