@@ -21,6 +21,7 @@ OF_METHOD = {  # chosen on validation cases, see the README
         **_RAMP,
         "flip": 0.0,
         "consistency_weight": 3.0,
+        "mi_weight": 0.03,
         "radius": (0, 1, 1),
         "subheads": 2,
     },
