@@ -1,5 +1,6 @@
 """A configuration made into the parts of a run."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -154,9 +155,20 @@ def _examination(examination, features, sharding):
 
 def open_data(config):
     """The ``Source`` of a run, prepared in the cache where it was not yet."""
-    data = config.data
-    options = {k: v for k, v in data.items() if k not in _OWN_KEYS}
-    return open_source(data.source, directory=data.dir, cache=f"{config.cache}/data", **options)
+    data, cache = config.data, f"{config.cache}/data"
+    return open_source(data.source, directory=data.dir, cache=cache, **_options(data))
+
+
+def same_volumes(data, other):
+    """Whether two ``config.data`` are of the same volumes, however they use them."""
+    return all(
+        f(data) == f(other)
+        for f in (lambda d: d.source, lambda d: os.path.realpath(d.dir), _options)
+    )
+
+
+def _options(data):
+    return {k: v for k, v in data.items() if k not in _OWN_KEYS}
 
 
 def slice_volume(volume, data, *, stored=True, multiple=None):

@@ -10,7 +10,7 @@ from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.evaluate import mean_dsc, measures, segment
-from mijax.experiment import build, open_data, slice_volume
+from mijax.experiment import build, open_data, same_volumes, slice_volume
 from mijax.inference import predict_stacks, restore
 from mijax.methods import Unlabelled
 from mijax.models import CLASSIFIER
@@ -144,8 +144,7 @@ def pretrained(origin, run, splits, like, *, tell):
       UserError: if it has no sound checkpoint, its network has other shapes, or it was trained
         on validation or test cases of ``run``.
     """
-    there, here = origin.config.data, run.config.data
-    if (there.source, there.dir) == (here.source, here.dir):
+    if same_volumes(origin.config.data, run.config.data):
         seen = read_splits(origin.folder / "splits.json")
         seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
         if seen:

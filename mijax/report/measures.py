@@ -7,7 +7,7 @@ import numpy as np
 from mijax.report.table import NONE, csv_text, markdown_lines
 
 _UNITS = {"mutual_information": "nats"}
-_MEANINGS = {  # of those of boundary_iic, in the order of the table
+_MEANINGS = {  # in the order of the table
     "mutual_information": "between the clusters of a pixel in two views of an image; {bound}.",
     "cluster_balance": (
         "entropy of the share of the clusters over ln K: 1 where all of them are equally frequent, "
@@ -21,6 +21,8 @@ _MEANINGS = {  # of those of boundary_iic, in the order of the table
         "mean squared correlation, within small windows, of the edges of the image and the "
         "uncertainty of the clusters, from 0 to 1."
     ),
+    "retrieval": "share of the images whose nearest second view is that of the same image.",
+    "alignment": "mean cosine of the embeddings of two views of an image.",
 }
 
 
