@@ -13,7 +13,7 @@ from mijax.losses import (
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams, ramp
 from mijax.models import ClusterHead
-from mijax.transforms import check_ranges, sample_view
+from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
 def make(
@@ -35,6 +35,10 @@ def make(
     shear=0.0,
     scale=(1.0, 1.0),
     flip=0.8,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    noise=0.0,
 ):
     """CE(labelled) + w_c · D(softmax f(T x), T softmax f(x)) + w_mi · Σ importance · (−I).
 
@@ -63,6 +67,8 @@ def make(
       scale: (low, high), of T.
       flip: probability with which T flips each axis. Flips alone are exact; what another T
         takes out of the frame is masked.
+      brightness, contrast, gamma, noise: of intensity changes of T x, which leave the labels as
+        they are; see ``jitter_intensity``. The authors have none.
     """
     if consistency not in ("mse", "kl"):
         raise ValueError(f"consistency is 'mse' or 'kl', not {consistency!r}")
@@ -71,6 +77,7 @@ def make(
     if min(importance) < 0 or not sum(importance) > 0:
         raise ValueError(f"importance is at least 0 and not all 0, not {tuple(importance)}")
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     heads = {
         name: ClusterHead(
             clusters=clusters,
@@ -119,7 +126,7 @@ def make(
         )
 
     def loss(params, memory, batch, *, forward, step, key):
-        view_key, dropout_key = jax.random.split(key)
+        view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
             view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
@@ -127,7 +134,7 @@ def make(
         labelled, plain, transformed = forward_streams(
             forward,
             params["network"],
-            [batch.image, images, view.apply(images)],
+            [batch.image, images, jitter_intensity(jitter_key, view.apply(images), **jitter)],
             key=dropout_key,
         )
         found = {

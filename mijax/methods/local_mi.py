@@ -5,7 +5,7 @@ import jax
 from mijax.losses import cross_entropy, kl_divergence, local_mutual_information, squared_error
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams, ramp
-from mijax.transforms import check_ranges, sample_view
+from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
 def make(
@@ -24,6 +24,10 @@ def make(
     shear=5.0,
     scale=(0.8, 1.25),
     flip=True,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    noise=0.0,
     shared_statistics=False,
 ):
     """CE(labelled) + weight · (mi_weight · (−I) + consistency_weight · D(p ‖ p̃)), eq. 4–9.
@@ -45,14 +49,17 @@ def make(
       rotation, shear: degrees, of T.
       scale: (low, high), of T.
       flip: both axes, each with probability 1/2.
+      brightness, contrast, gamma, noise: of intensity changes of T x, which leave the labels as
+        they are; see ``jitter_intensity``. The paper has none.
       shared_statistics: see ``forward_streams``.
     """
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
-    check_ranges(rotation=rotation, shear=shear, scale=scale)
+    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
 
     def loss(params, memory, batch, *, forward, step, key):
-        view_key, dropout_key = jax.random.split(key)
+        view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
             view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
@@ -60,7 +67,7 @@ def make(
         labelled, plain, transformed = forward_streams(
             forward,
             params["network"],
-            [batch.image, images, view.apply(images)],
+            [batch.image, images, jitter_intensity(jitter_key, view.apply(images), **jitter)],
             key=dropout_key,
             shared_statistics=shared_statistics,
         )

@@ -13,6 +13,10 @@ def make(
     shear=5.0,
     scale=(0.8, 1.25),
     flip=True,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    noise=0.0,
 ):
     """CE(labelled) + weight · ‖softmax f(T x) − T softmax f̄(x)‖², f̄ the teacher.
 
@@ -27,4 +31,8 @@ def make(
         shear=shear,
         scale=scale,
         flip=flip,
+        brightness=brightness,
+        contrast=contrast,
+        gamma=gamma,
+        noise=noise,
     )

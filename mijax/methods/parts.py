@@ -6,7 +6,7 @@ import numpy as np
 
 from mijax.losses import squared_error
 from mijax.methods.method import Aux, Output
-from mijax.transforms import check_ranges, sample_view
+from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
 def forward_streams(forward, network, streams, *, key, shared_statistics=False):
@@ -55,6 +55,10 @@ def with_teacher(
     shear=5.0,
     scale=(0.8, 1.25),
     flip=True,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    noise=0.0,
 ):
     """A method with a Mean Teacher on top: + weight · ‖softmax f(T x) − T softmax f̄(x)‖².
 
@@ -68,6 +72,8 @@ def with_teacher(
       decay: of the average, after a warm-up: min(1 − 1/(t + 1), decay) at step t.
       ramp_steps: steps over which the weight grows to its value.
       rotation, shear, scale, flip: of T, see ``sample_affine``.
+      brightness, contrast, gamma, noise: of intensity changes of T x, which the student sees;
+        see ``jitter_intensity``.
 
     Returns:
       ``Method``, with ``{"student": the memory of method, "teacher": …}`` for memory.
@@ -81,11 +87,13 @@ def with_teacher(
         raise ValueError("a method that learns without labels has no use for a teacher")
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
+    jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
 
     def consistency(network, teacher, images, *, forward, step, key):
-        view_key, student_key, teacher_key = jax.random.split(key, 3)
+        view_key, jitter_key, student_key, teacher_key = jax.random.split(key, 4)
         view = sample_view(view_key, images.shape[0], **ranges)
-        student = forward(network, view.apply(images), key=student_key).logits
+        moved = jitter_intensity(jitter_key, view.apply(images), **jitter)
+        student = forward(network, moved, key=student_key).logits
         target = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
         mask = view.inside(images.shape[1:3])
         return squared_error(jax.nn.softmax(student), view.apply(target), mask=mask), {}

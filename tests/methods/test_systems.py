@@ -9,12 +9,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from oracles import (
     KEY,
+    LABELLED,
     NAMES,
     SIZE,
     STILL,
     UNLABELLED,
     K,
     cross_entropy,
+    forward_with_features,
     loss_with_heads,
     masked_mean,
     softmax,
@@ -220,3 +222,31 @@ def test_position_contrast(featured, batch):
         values.append(-np.mean([np.log(np.exp(z[i] @ z[j] / 0.07) / total) for j in positives]))
     value, _, _ = loss_with_heads(method, featured, batch._replace(image=None, label=None), heads)
     assert_allclose(value, np.mean(values), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["local_mi", "global_local_mi", "mean_teacher"])
+def test_intensities_of_the_transformed_copy_alone_change(name, featured, batch):
+    options = {"features": NAMES, "importance": (1.0, 1.0), "radius": (0, 1)}
+    options = options if name == "global_local_mi" else {}
+
+    def images_seen(**jitter):
+        method = methods.build(name, rotation=20.0, **options, **jitter)
+        heads, memory = method.init(KEY, start_with_features(featured))
+        seen = []
+
+        def spy(network, images, **how):
+            seen.extend(np.asarray(images))
+            return forward_with_features(network, images, **how)
+
+        params = {"network": featured, **heads}
+        method.loss(params, memory, batch, forward=spy, step=0, key=KEY)
+        return np.stack(seen)
+
+    changes = images_seen(brightness=0.3) - images_seen()
+    constants = changes.mean((1, 2, 3))
+    assert_allclose(changes, constants[:, None, None, None] * np.ones_like(changes), atol=1e-5)
+    changed = np.flatnonzero(np.abs(constants) > 1e-4)
+    assert len(changed) == UNLABELLED and np.abs(constants).max() <= 0.3
+    # Labelled images and the plain copy come before it, but the teacher's behind.
+    first = LABELLED if name == "mean_teacher" else LABELLED + UNLABELLED
+    assert changed.tolist() == list(range(first, first + UNLABELLED))
