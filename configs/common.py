@@ -17,6 +17,7 @@ def get_config(method):
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,
+            "label_loss": "cross_entropy",  # or dice, or cross_entropy+dice
             "labelled_batch": 4,
             "unlabelled_batch": 10,
             "learning_rate": 1e-3,

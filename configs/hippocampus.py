@@ -35,6 +35,7 @@ def get_config(method="local_mi"):
     config.steps = 800
     config.warmup_steps = 50
     config.learning_rate = 5e-3
+    config.label_loss = "cross_entropy+dice"  # by cross-entropy alone a rare class may die
     config.labelled_batch = 8
     config.unlabelled_batch = 8
     config.evaluate_every = 200

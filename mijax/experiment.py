@@ -1,5 +1,6 @@
 """A configuration made into the parts of a run."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from mijax import methods, parallel
 from mijax.data import correct_bias, open_source, to_slices
 from mijax.errors import UserError
+from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
@@ -75,6 +77,9 @@ def build(config, *, classes, channels, devices=None):
     mesh = parallel.make_mesh(devices)
     hyperparameters = config.method.to_dict()
     method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    kind = config.get("label_loss", "cross_entropy")
+    if kind not in LABEL_LOSSES:
+        raise UserError(f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
     if config.get("teacher", {}).get("decay"):
         method = _with_teacher(method, config.teacher.to_dict())
     try:
@@ -102,6 +107,7 @@ def build(config, *, classes, channels, devices=None):
             method,
             optimizer,
             mesh=mesh,
+            label_loss=functools.partial(label_loss, kind=kind),
             labelled_batch=config.labelled_batch,
             unlabelled_batch=config.unlabelled_batch,
             augmentation=augmentation,

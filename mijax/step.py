@@ -77,7 +77,16 @@ def make_init(model, method, optimizer, image_shape) -> Callable:
 
 
 def make_train_step(
-    model, method, optimizer, *, mesh, labelled_batch, unlabelled_batch, augmentation, length
+    model,
+    method,
+    optimizer,
+    *,
+    mesh,
+    label_loss,
+    labelled_batch,
+    unlabelled_batch,
+    augmentation,
+    length,
 ) -> Callable:
     """``train_step(state, training_set) -> (state, logs)``, to be jitted.
 
@@ -90,6 +99,7 @@ def make_train_step(
       method: ``Method``.
       optimizer: Optax transformation.
       mesh: of all devices; each forward pass is divided over it by images.
+      label_loss: ``(logits, labels) -> scalar``.
       labelled_batch: labelled slices a step, b.
       unlabelled_batch: unlabelled slices a step, u.
       augmentation: keywords of ``transforms.augment``.
@@ -144,7 +154,13 @@ def make_train_step(
 
         def loss(params):
             return method.loss(
-                params, state.memory, batch, forward=forward, step=state.step, key=loss_key
+                params,
+                state.memory,
+                batch,
+                forward=forward,
+                label_loss=label_loss,
+                step=state.step,
+                key=loss_key,
             )
 
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)

@@ -40,14 +40,6 @@ def train(run, *, tell, devices=None):
     training_set = load_training_set(source, splits, config, experiment)
     slices = 0 if training_set.unlabelled is None else len(training_set.unlabelled.image)
     validation = [source.volume(name) for name in splits.validation]
-    origin = open_run(config.init_from) if config.get("init_from") else None
-    write_info(
-        run,
-        classes=source.classes,
-        channels=source.channels,
-        unlabelled_slices=slices,
-        init_from=origin,
-    )
 
     is_first = jax.process_index() == 0
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
@@ -57,8 +49,16 @@ def train(run, *, tell, devices=None):
             tell(f"going on from step {start} of {config.steps}")
             state = checkpoints.restore(start, like)
         else:
+            origin = open_run(config.init_from) if config.get("init_from") else None
             given = origin and pretrained(origin, run, splits, like, tell=tell)
             state = experiment.init(config.seed, slices, given)
+            write_info(
+                run,
+                classes=source.classes,
+                channels=source.channels,
+                unlabelled_slices=slices,
+                init_from=origin,
+            )
         train_step = functools.cache(experiment.train_step)
         new_rounds = round_starts(experiment.method.rounds, config)
         with Writer(run.folder, steps=config.steps, start=start, enabled=is_first) as writer:

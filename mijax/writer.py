@@ -63,7 +63,7 @@ class Writer:
 
 def _short(name):
     return {
-        "cross_entropy": "CE",
+        "supervised": "L",
         "mutual_information": "MI",
         "validation_dsc": "DSC",
         "learning_rate": "lr",

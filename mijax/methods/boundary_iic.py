@@ -109,7 +109,7 @@ def make(
         joints, correlations = (jnp.stack(x) for x in zip(*found, strict=True))
         return p, q, mask, joints, correlations
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, first_key, second_key, dropout_key = jax.random.split(key, 4)
         images = batch.unlabelled
         view = draw(view_key, images)

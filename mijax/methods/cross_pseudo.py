@@ -9,7 +9,7 @@ from mijax.methods.parts import forward_streams, ramp
 
 
 def make(*, weight=1.0, ramp_steps=0):
-    """Σ over two networks f, g: CE(f, labels) + weight · CE(f, argmax g), and f and g swapped.
+    """Σ over two networks f, g: L(f, labels) + weight · CE(f, argmax g), and f and g swapped.
 
     The networks differ in their initial weights. CE to each other's hard labels, which carry no
     gradient, is a mean over labelled images plus one over unlabelled ones, as in the paper; the
@@ -23,21 +23,21 @@ def make(*, weight=1.0, ramp_steps=0):
     def init(key, start):
         return {"other": start.another(key)}, {}
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         images = [batch.image, batch.unlabelled]
         first, second = (
             forward_streams(forward, params[name], images, key=k)
             for name, k in zip(("network", "other"), jax.random.split(key), strict=True)
         )
         logs = {
-            "cross_entropy": cross_entropy(first[0].logits, batch.label),
-            "other_cross_entropy": cross_entropy(second[0].logits, batch.label),
+            "supervised": label_loss(first[0].logits, batch.label),
+            "other_supervised": label_loss(second[0].logits, batch.label),
             "cross_pseudo": sum(
                 cross_entropy(f.logits, jnp.argmax(g.logits, axis=-1))
                 for f, g in zip(first + second, second + first, strict=True)
             ),
         }
-        supervised = logs["cross_entropy"] + logs["other_cross_entropy"]
+        supervised = logs["supervised"] + logs["other_supervised"]
         value = supervised + weight * ramp(step, ramp_steps) * logs["cross_pseudo"]
         return value, Aux(first[0].batch_stats, logs)
 

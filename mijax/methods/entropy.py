@@ -1,12 +1,12 @@
 """Entropy minimisation (Vu et al., ADVENT, CVPR 2019)."""
 
-from mijax.losses import cross_entropy, entropy
+from mijax.losses import entropy
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams, ramp
 
 
 def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
-    """CE(labelled) + weight · mean pixel entropy of the unlabelled predictions.
+    """L(labelled) + weight · mean pixel entropy of the unlabelled predictions.
 
     Args:
       weight: of the entropy; the authors of MIDL 2020 tried 1e-5 … 1e-3.
@@ -14,7 +14,7 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
       shared_statistics: see ``forward_streams``.
     """
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         labelled, unlabelled = forward_streams(
             forward,
             params["network"],
@@ -23,10 +23,10 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
             shared_statistics=shared_statistics,
         )
         logs = {
-            "cross_entropy": cross_entropy(labelled.logits, batch.label),
+            "supervised": label_loss(labelled.logits, batch.label),
             "entropy": entropy(unlabelled.logits),
         }
-        value = logs["cross_entropy"] + weight * ramp(step, ramp_steps) * logs["entropy"]
+        value = logs["supervised"] + weight * ramp(step, ramp_steps) * logs["entropy"]
         return value, Aux(labelled.batch_stats, logs)
 
     return Method(loss, unlabelled=True)

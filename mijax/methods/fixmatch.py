@@ -23,7 +23,7 @@ def make(
     scale=(0.8, 1.25),
     flip=True,
 ):
-    """CE(labelled) + weight · mean of 1[max q ≥ threshold] · CE(f(J T x), argmax q).
+    """L(labelled) + weight · mean of 1[max q ≥ threshold] · CE(f(J T x), argmax q).
 
     q = T softmax f(x), without a gradient, is the prediction for the image as it was drawn,
     weakly augmented. J changes intensities; J and T are in place of the authors' RandAugment
@@ -46,7 +46,7 @@ def make(
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, strong_key, weak_key = jax.random.split(key, 4)
         images, network = batch.unlabelled, params["network"]
         view = sample_view(view_key, images.shape[0], **ranges)
@@ -59,8 +59,8 @@ def make(
         labelled, strong = forward_streams(forward, network, [batch.image, strong], key=strong_key)
         # The mean over the pixels kept, times their part of all.
         pseudo = kept * cross_entropy(strong.logits, jnp.argmax(probs, axis=-1), mask=mask)
-        supervised = cross_entropy(labelled.logits, batch.label)
-        logs = {"cross_entropy": supervised, "pseudo_cross_entropy": pseudo, "kept": kept}
+        supervised = label_loss(labelled.logits, batch.label)
+        logs = {"supervised": supervised, "pseudo_cross_entropy": pseudo, "kept": kept}
         value = supervised + weight * ramp(step, ramp_steps) * pseudo
         return value, Aux(labelled.batch_stats, logs)
 

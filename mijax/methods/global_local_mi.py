@@ -5,7 +5,6 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.losses import (
-    cross_entropy,
     kl_divergence,
     local_mutual_information,
     squared_error,
@@ -40,7 +39,7 @@ def make(
     gamma=0.0,
     noise=0.0,
 ):
-    """CE(labelled) + w_c · D(softmax f(T x), T softmax f(x)) + w_mi · Σ importance · (−I).
+    """L(labelled) + w_c · D(softmax f(T x), T softmax f(x)) + w_mi · Σ importance · (−I).
 
     I is the mutual information between the clusters of x and of T x, which heads of their own
     assign from features of the network: of whole images where the feature is from the encoder
@@ -125,7 +124,7 @@ def make(
             )
         )
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
@@ -151,9 +150,9 @@ def make(
             distance = squared_error(target, probs, mask=mask) / probs.shape[-1]
         else:
             distance = kl_divergence(jnp.log(jnp.maximum(target, 1e-30)), probs, mask=mask)
-        supervised = cross_entropy(labelled.logits, batch.label)
+        supervised = label_loss(labelled.logits, batch.label)
         regulariser = consistency_weight * distance - mi_weight * mutual
-        logs = {"cross_entropy": supervised, "consistency": distance, "mutual_information": mutual}
+        logs = {"supervised": supervised, "consistency": distance, "mutual_information": mutual}
         logs |= {f"information_{name}": value for name, value in found.items()}
         value = supervised + ramp(step, ramp_steps) * regulariser
         return value, Aux(labelled.batch_stats, logs)

@@ -9,7 +9,7 @@ from mijax.methods.parts import with_consistency
 
 
 def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
-    """CE(labelled) + weight · ‖softmax f(M(x, x')) − M(softmax f̄(x), softmax f̄(x'))‖².
+    """L(labelled) + weight · ‖softmax f(M(x, x')) − M(softmax f̄(x), softmax f̄(x'))‖².
 
     M(a, b) = λ a + (1 − λ) b with one λ ~ Beta(α, α) an image, where the authors' release has
     one a batch; x' is the next image of the batch, all of which are drawn at random. f̄ is the

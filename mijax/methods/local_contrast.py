@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax.errors import UserError
-from mijax.losses import cross_entropy, local_contrastive_loss, soft_dice_loss
+from mijax.losses import local_contrastive_loss
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams
 from mijax.models import Projection
@@ -24,7 +24,6 @@ def make(
     *,
     weight=0.1,
     rounds=3,
-    supervised="dice",
     pairs="all",
     anchors=3,
     temperature=0.1,
@@ -35,17 +34,17 @@ def make(
     scale=(0.8, 1.25),
     flip=False,
 ):
-    """L_seg(labelled) + weight · L_cont(labelled with truth, unlabelled with pseudo-labels).
+    """L(labelled) + weight · L_cont(labelled with truth, unlabelled with pseudo-labels).
 
     The first part of the steps is supervised alone; then come rounds of as many steps, each of
     which begins with pseudo-labels of all unlabelled slices by the best network so far. They
-    are the class maps of the contrastive loss and never enter the supervised one. The network
+    are the class maps of the contrastive loss and never enter the supervised one, which is
+    soft Dice in the paper, ``config.label_loss=dice``. The network
     goes on from round to round; the authors begin each with fresh heads.
 
     Args:
       weight: of the contrastive loss, once there are pseudo-labels.
       rounds: of self-training.
-      supervised: L_seg, "dice" (soft, all classes) or "cross_entropy".
       pairs: "all" neighbours in the order labelled, unlabelled; or of a "labelled" and an
         unlabelled image only.
       anchors: pixels of each image and foreground class.
@@ -55,8 +54,6 @@ def make(
         for two transformed copies, transformed back, is above this; 0 keeps all.
       rotation, shear, scale, flip: of those transformations.
     """
-    if supervised not in ("dice", "cross_entropy"):
-        raise ValueError(f"supervised is 'dice' or 'cross_entropy', not {supervised!r}")
     if pairs not in ("all", "labelled"):
         raise ValueError(f"pairs is 'all' or 'labelled', not {pairs!r}")
     if rounds < 1:
@@ -74,16 +71,11 @@ def make(
         memory = {"pseudo_label": jnp.zeros(start.slices, jnp.uint8), "round": jnp.int32(0)}
         return heads, memory
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         anchor_key, dropout_key = jax.random.split(key)
         images = [batch.image, batch.unlabelled]
         labelled, unlabelled = forward_streams(forward, params["network"], images, key=dropout_key)
-        if supervised == "dice":
-            segmentation = soft_dice_loss(
-                jax.nn.softmax(labelled.logits), batch.label, background=True
-            )
-        else:
-            segmentation = cross_entropy(labelled.logits, batch.label)
+        supervised = label_loss(labelled.logits, batch.label)
         features = jnp.concatenate([x.features["Up_conv2"] for x in (labelled, unlabelled)])
         contrast = local_contrastive_loss(
             anchor_key,
@@ -95,8 +87,8 @@ def make(
             temperature=temperature,
         )
         active = memory["round"] > 0
-        value = segmentation + jnp.where(active, weight * contrast, 0.0)
-        logs = {"segmentation": segmentation, "contrast": contrast}
+        value = supervised + jnp.where(active, weight * contrast, 0.0)
+        logs = {"supervised": supervised, "contrast": contrast}
         return value, Aux(labelled.batch_stats, logs | {"round": memory["round"].astype(float)})
 
     def refresh(memory, predict, unlabelled):

@@ -2,7 +2,7 @@
 
 import jax
 
-from mijax.losses import cross_entropy, kl_divergence, local_mutual_information, squared_error
+from mijax.losses import kl_divergence, local_mutual_information, squared_error
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import forward_streams, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
@@ -30,7 +30,7 @@ def make(
     noise=0.0,
     shared_statistics=False,
 ):
-    """CE(labelled) + weight · (mi_weight · (−I) + consistency_weight · D(p ‖ p̃)), eq. 4–9.
+    """L(labelled) + weight · (mi_weight · (−I) + consistency_weight · D(p ‖ p̃)), eq. 4–9.
 
     p = f(x) and p̃ = T⁻¹ f(T x) for one random T an unlabelled image. Table 1's "Mutual
     information" is consistency_weight 0, its "Consistency reg." is mi_weight 0.
@@ -58,7 +58,7 @@ def make(
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
@@ -86,12 +86,12 @@ def make(
             distance = kl_divergence(target, restored, mask=mask)
         else:
             distance = squared_error(jax.nn.softmax(target), restored, mask=mask)
-        supervised = cross_entropy(labelled.logits, batch.label)
+        supervised = label_loss(labelled.logits, batch.label)
         regulariser = consistency_weight * distance - mi_weight * information
         return supervised + weight * ramp(step, ramp_steps) * regulariser, Aux(
             labelled.batch_stats,
             {
-                "cross_entropy": supervised,
+                "supervised": supervised,
                 "mutual_information": information,
                 "consistency": distance,
             },

@@ -18,7 +18,7 @@ def make(
     gamma=0.0,
     noise=0.0,
 ):
-    """CE(labelled) + weight · ‖softmax f(T x) − T softmax f̄(x)‖², f̄ the teacher.
+    """L(labelled) + weight · ‖softmax f(T x) − T softmax f̄(x)‖², f̄ the teacher.
 
     Supervised training with a teacher on top; hyperparameters as of ``parts.with_teacher``.
     """

@@ -96,9 +96,10 @@ class Method(NamedTuple):
     differentiated.
 
     Attributes:
-      loss: ``(params, memory, batch, *, forward, step, key) -> (scalar, Aux)``, where
-        ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
+      loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``,
+        where ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
         training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
+        ``label_loss(logits, labels)`` is the supervised loss of ``config.label_loss``.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;
         ``step`` counts from 0.

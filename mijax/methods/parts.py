@@ -125,10 +125,16 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         teacher = {"network": start.network, "batch_stats": start.batch_stats}
         return heads, {"student": memory, "teacher": jax.tree.map(jnp.copy, teacher)}
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         own_key, consistency_key = jax.random.split(key)
         value, aux = method.loss(
-            params, memory["student"], batch, forward=forward, step=step, key=own_key
+            params,
+            memory["student"],
+            batch,
+            forward=forward,
+            label_loss=label_loss,
+            step=step,
+            key=own_key,
         )
         if not weight:
             return value, aux

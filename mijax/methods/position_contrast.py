@@ -62,7 +62,7 @@ def make(
     def embed(params, feature):
         return head.apply({"params": params["head"]}, feature)[:, 0, 0]
 
-    def loss(params, memory, batch, *, forward, step, key):
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
         first_key, second_key, dropout_key = jax.random.split(key, 3)
         views = [draw(k, batch.unlabelled) for k in (first_key, second_key)]
         outputs = forward_streams(forward, params["network"], views, key=dropout_key)

@@ -23,7 +23,7 @@ def make(
     scale=(0.8, 1.25),
     flip=True,
 ):
-    """CE(labelled) + weight · mean of ‖softmax f(T x) − T softmax f̄(x + ε)‖² where f̄ is certain.
+    """L(labelled) + weight · mean of ‖softmax f(T x) − T softmax f̄(x + ε)‖² where f̄ is certain.
 
     A pixel is certain where the entropy of T p̄ is below (3/4 + 1/4 · ramp) · ln k; p̄ is the
     mean of further passes of softmax f̄(x + ε), each with an ε and a dropout of its own. The

@@ -42,7 +42,7 @@ _QUANTITIES = {  # of metrics.jsonl, with how it is called and in which unit, in
     "validation_dsc": "Validation DSC (%)",
     "validation_mutual_information": "Validation mutual information (nats)",
     "loss": "Loss",
-    "cross_entropy": "Cross-entropy (nats)",
+    "supervised": "Loss of the labelled slices",
     "mutual_information": "Mutual information (nats)",
     "consistency": "Consistency",
     "entropy": "Entropy (nats)",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
+from mijax import losses
 from mijax.methods import Output, Start
 
 LABELLED, UNLABELLED, SIZE, CHANNELS, K = 2, 3, 8, 2, 3
@@ -61,10 +62,23 @@ def memory_of(teacher, student=None):
     return {"student": student or {}, "teacher": {"network": teacher, "batch_stats": statistics}}
 
 
+def call(method, params, memory, batch, *, forward=forward, step=0, key=KEY):
+    """Value and ``Aux`` of a method whose labelled images are fitted by cross-entropy."""
+    return method.loss(
+        params,
+        memory,
+        batch,
+        forward=forward,
+        label_loss=losses.cross_entropy,
+        step=step,
+        key=key,
+    )
+
+
 def loss_of(method, network, batch, memory=None, step=0):
     f = jax.jit(
-        lambda network, memory, batch, step: method.loss(
-            {"network": network}, memory, batch, forward=forward, step=step, key=KEY
+        lambda network, memory, batch, step: call(
+            method, {"network": network}, memory, batch, step=step
         )
     )
     return f(network, {} if memory is None else memory, batch, step)
@@ -91,7 +105,7 @@ def loss_with_heads(method, network, batch, heads, memory=None):
     """Value, logs and gradients, which must be finite, of a method with heads."""
 
     def loss(params, memory, batch):
-        return method.loss(params, memory, batch, forward=forward_with_features, step=0, key=KEY)
+        return call(method, params, memory, batch, forward=forward_with_features)
 
     f = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, aux), gradients = f({"network": network, **heads}, memory or {}, batch)

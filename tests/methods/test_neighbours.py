@@ -14,6 +14,7 @@ from oracles import (
     STILL,
     UNLABELLED,
     K,
+    call,
     cross_entropies,
     cross_entropy,
     forward,
@@ -58,7 +59,7 @@ def test_what_cannot_be_built_is_told_to_the_user(name, hyperparameters, message
 def passes_of(method, params, batch, memory):
     """What each forward pass of one loss is given: (network, images)."""
     seen = []
-    method.loss(params, memory, batch, forward=spied(seen), step=0, key=KEY)
+    call(method, params, memory, batch, forward=spied(seen))
     return seen
 
 
@@ -91,7 +92,7 @@ def test_uncertain_pixels_alone_are_nothing_to_learn_from(network, teacher, batc
     uniform = jax.tree.map(np.zeros_like, teacher)
     method = methods.build("uamt", passes=2, ramp_steps=10)
     value, aux = loss_of(method, network, batch, memory_of(uniform))
-    assert aux.logs["certain"] == 0 and value == aux.logs["cross_entropy"]
+    assert aux.logs["certain"] == 0 and value == aux.logs["supervised"]
 
 
 def test_noise_is_the_teachers_and_another_in_each_pass(network, teacher, batch):
@@ -141,13 +142,12 @@ def test_shares_have_a_beta_distribution(alpha, batch):
         seen.append(images)
         return Output(jnp.zeros((*images.shape[:3], K)), {}, {})
 
-    method.loss(
+    call(
+        method,
         {"network": {}},
         memory_of({}),
         batch._replace(unlabelled=images),
         forward=spy,
-        step=0,
-        key=KEY,
     )
     share = np.ravel(seen[1])[1::2]  # of ones, of which each is mixed with the zero behind it
     assert share.mean() == pytest.approx(0.5, abs=0.03)
@@ -166,7 +166,7 @@ def test_cross_pseudo(weight, step, network, batch):
         return forward(network, images, **options)._replace(batch_stats=network["kernel"])
 
     def loss(params):
-        return method.loss(params, {}, batch, forward=tagged, step=step, key=KEY)
+        return call(method, params, {}, batch, forward=tagged, step=step)
 
     (value, aux), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     f, g = (streams64(n, batch.image, batch.unlabelled) for n in params.values())
@@ -174,8 +174,8 @@ def test_cross_pseudo(weight, step, network, batch):
     cross = sum(cross_entropy(a, b.argmax(-1)) for a, b in zip(f + g, g + f, strict=True))
     supervised = [cross_entropy(logits[0], batch.label) for logits in (f, g)]
     assert_allclose(value, sum(supervised) + weight * cross, rtol=1e-5)
-    assert_allclose(aux.logs["cross_entropy"], supervised[0], rtol=1e-5)
-    assert_allclose(aux.logs["other_cross_entropy"], supervised[1], rtol=1e-5)
+    assert_allclose(aux.logs["supervised"], supervised[0], rtol=1e-5)
+    assert_allclose(aux.logs["other_supervised"], supervised[1], rtol=1e-5)
     assert_allclose(aux.logs["cross_pseudo"], cross, rtol=1e-5)
     assert_array_equal(aux.batch_stats, network["kernel"])
 

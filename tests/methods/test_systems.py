@@ -15,6 +15,7 @@ from oracles import (
     STILL,
     UNLABELLED,
     K,
+    call,
     cross_entropy,
     forward_with_features,
     loss_with_heads,
@@ -239,7 +240,7 @@ def test_intensities_of_the_transformed_copy_alone_change(name, featured, batch)
             return forward_with_features(network, images, **how)
 
         params = {"network": featured, **heads}
-        method.loss(params, memory, batch, forward=spy, step=0, key=KEY)
+        call(method, params, memory, batch, forward=spy)
         return np.stack(seen)
 
     changes = images_seen(brightness=0.3) - images_seen()

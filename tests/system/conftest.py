@@ -28,9 +28,12 @@ OF_METHOD = {
 
 
 def pytest_collection_modifyitems(items):
-    """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once."""
+    """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once.
+
+    A module that shares no program with others is in a group of its own.
+    """
     for item in items:
-        if "cache" in item.fixturenames:
+        if "cache" in item.fixturenames and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("runs"))
 
 

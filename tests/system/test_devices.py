@@ -11,6 +11,8 @@ from mijax.experiment import build, open_data
 from mijax.methods import local_mi
 from mijax.train import load_training_set
 
+pytestmark = pytest.mark.xdist_group("devices")
+
 STEPS = 4
 # Sums are taken in another order: after four steps weights differ by 3e-7 for most methods and
 # by 8e-6 in the heads of the contrastive and MI ones, while each step moves them by up to 1e-3.

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mijax import methods, parallel
+from mijax import losses, methods, parallel
 from mijax import train as loop
 from mijax.data import draw_splits
 from mijax.errors import UserError
@@ -30,7 +30,7 @@ def test_log_holds_the_losses_and_the_validation(uninterrupted):
     log = log_of(uninterrupted("local_mi"))
     losses = [line for line in log if "loss" in line]
     assert [line["step"] for line in losses] == [2, 4, 6, 8, 10, 12]
-    names = {"cross_entropy", "mutual_information", "consistency", "loss", "learning_rate"}
+    names = {"supervised", "mutual_information", "consistency", "loss", "learning_rate"}
     assert all(line.keys() == {"step", *names} for line in losses)
     validations = [line for line in log if "validation_dsc" in line]
     assert [line["step"] for line in validations] == [4, 8, 12]
@@ -44,7 +44,7 @@ def test_loss_is_the_sum_of_its_terms(uninterrupted):
         if "loss" in line:
             regulariser = line["consistency"] - line["mutual_information"]
             np.testing.assert_allclose(
-                line["loss"], line["cross_entropy"] + weight * regulariser, rtol=1e-5
+                line["loss"], line["supervised"] + weight * regulariser, rtol=1e-5
             )
 
 
@@ -174,12 +174,13 @@ def test_forward_passes_of_a_step(parts, method, passes):
         experiment.method,
         SimpleNamespace(update=lambda grads, state, params: (grads, state)),
         mesh=experiment.mesh,
+        label_loss=losses.cross_entropy,
         labelled_batch=8,
         unlabelled_batch=8,
         augmentation={},
         length=1,
     )
-    jax.eval_shape(step, jax.eval_shape(experiment.init, 0), training_set)
+    jax.eval_shape(step, experiment.like(8), training_set)
     assert seen == passes
 
 
@@ -254,6 +255,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"model.dropout": 1.5}, "config.model.dropout"),
         ({"labelled_batch": 9}, "25 images .*do not divide over 8 devices.*labelled_batch"),
         ({"labelled_batch": 0}, "config.labelled_batch"),
+        ({"label_loss": "focal"}, "config.label_loss is one of cross_entropy, dice"),
         ({"precision": "float23"}, "config.precision is float32 or bfloat16"),
         ({"log_every": 0}, "config.log_every"),
         ({"evaluate_every": 3}, "config.evaluate_every .*multiple of config.log_every"),

@@ -1,0 +1,40 @@
+"""Supervised losses by name."""
+
+import jax
+
+from mijax.losses.pointwise import cross_entropy, soft_dice_loss
+
+LABEL_LOSSES = ("cross_entropy", "dice", "cross_entropy+dice")
+
+
+def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=None):
+    """The loss of labelled images: cross-entropy, soft Dice, or their sum.
+
+    Dice is over all classes with the background, and does not let a rare class die out as
+    cross-entropy alone may, early in training.
+
+    Args:
+      logits: (..., k).
+      labels: (...), integers in [0, k).
+      kind: "cross_entropy" (eq. 4 of Peng et al., MIDL 2020), "dice" or "cross_entropy+dice"
+        (as nnU-Net).
+      mask: (...) or None.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar ≥ 0.
+
+    Raises:
+      ValueError: for another kind.
+
+    Reference: Isensee et al., nnU-Net, Nature Methods 2021.
+    """
+    if kind not in LABEL_LOSSES:
+        raise ValueError(f"the loss of labels is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
+    terms = {
+        "cross_entropy": lambda: cross_entropy(logits, labels, mask=mask, axis_name=axis_name),
+        "dice": lambda: soft_dice_loss(
+            jax.nn.softmax(logits), labels, mask=mask, background=True, axis_name=axis_name
+        ),
+    }
+    return sum(terms[name]() for name in kind.split("+"))
