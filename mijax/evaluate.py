@@ -61,12 +61,12 @@ def evaluate(run, *, tell):
     splits = read_splits(run.folder / "splits.json")
     split = "test" if splits.test else "validation"
     volumes = [source.volume(name) for name in getattr(splits, split)]
-    experiment, like = rebuild(run)
     scores = {}
     with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
         steps = {"last": checkpoints.last_step(), "best": checkpoints.best_step()}
         if steps["last"] is None:
             raise UserError(f"{run.checkpoints} has no sound checkpoint")
+        experiment, like = rebuild(run)
         by_step = {}
         for name, step in steps.items():
             if step not in by_step:

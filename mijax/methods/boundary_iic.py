@@ -105,9 +105,7 @@ def make(
             ]
             return (joint + joint.T) / 2, sum(correlations) / 2
 
-        found = [of_subhead(*pair) for pair in zip(p, q, strict=True)]
-        joints, correlations = (jnp.stack(x) for x in zip(*found, strict=True))
-        return p, q, mask, joints, correlations
+        return p, q, mask, *jax.vmap(of_subhead)(p, q)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, first_key, second_key, dropout_key = jax.random.split(key, 4)

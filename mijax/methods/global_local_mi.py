@@ -1,5 +1,7 @@
 """Global and local mutual information between cluster assignments (Peng et al., MELBA 2021)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -113,16 +115,10 @@ def make(
         p, q = (
             heads[name].apply({"params": params[f"head_{name}"]}, x) for x in (plain, transformed)
         )
-        return jnp.mean(
-            jnp.stack(
-                [
-                    local_mutual_information(
-                        a, b, radius=reach, mask=mask, marginal_weight=marginal_weight
-                    )
-                    for a, b in zip(p, q, strict=True)
-                ]
-            )
+        of_subhead = functools.partial(
+            local_mutual_information, radius=reach, mask=mask, marginal_weight=marginal_weight
         )
+        return jnp.mean(jax.vmap(of_subhead)(p, q))
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)

@@ -56,9 +56,7 @@ def information(joint):
 # Global and local mutual information ---------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("consistency", "factor", "radius"), [("mse", 1.0, 1), ("mse", 1.25, 0), ("kl", 0.8, 1)]
-)
+@pytest.mark.parametrize(("consistency", "factor", "radius"), [("mse", 1.25, 0), ("kl", 0.8, 1)])
 def test_global_local_mi(consistency, factor, radius, featured, batch):
     method = methods.build(
         "global_local_mi",
@@ -147,7 +145,7 @@ def stretched(x, valid):
     return np.where(valid, (x - low) / (high - low), 0)
 
 
-@pytest.mark.parametrize(("factor", "balance"), [(1.0, 0.0), (1.0, 0.5), (1.25, 1.0)])
+@pytest.mark.parametrize(("factor", "balance"), [(1.0, 0.0), (1.25, 0.5)])
 def test_boundary_iic(factor, balance, featured, batch):
     method = methods.build(
         "boundary_iic",

@@ -19,11 +19,14 @@ OF_METHOD = {
         "features": ("bottleneck", "Up_conv2"),
         "importance": (1.0, 1.0),
         "radius": (0, 1),
+        "clusters": 4,
+        "subheads": 2,
         "mi_weight": 30.0,
         "temperature": 0.02,  # else whole images are all alike to the head: nothing but rounding
     },
     "boundary_iic": {"clusters": 4, "subheads": 2},
     "local_contrast": {"rounds": 2},
+    "uamt": {"passes": 2, "ramp_steps": 4},
 }
 
 

@@ -138,7 +138,10 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
-        ([f"{PHANTOM}:magic"], "no method 'magic'; the methods are entropy, local_mi, mean_teach"),
+        (
+            [f"{PHANTOM}:magic"],
+            "no method 'magic'; the methods are boundary_iic, cross_pseudo, entr",
+        ),
         (["--config=nowhere.py", "--config.steps=3"], "No such file or directory: 'nowhere.py'"),
     ],
 )
