@@ -56,7 +56,14 @@ def difference(a, b):
     return max((float(np.max(np.abs(x - y))) for x, y in pairs), default=0.0)
 
 
-@pytest.mark.parametrize("method", methods.names())
+# One of each kind; -m slow takes the others.
+FIRST = {"local_mi", "mean_teacher", "global_local_mi", "boundary_iic", "local_contrast"}
+METHODS = [
+    pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in methods.names()
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_one_device_equals_eight(trained, method):
     one, eight = trained(method, 1), trained(method, 8)
     for part in ("params", "batch_stats", "memory"):

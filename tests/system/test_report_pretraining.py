@@ -172,6 +172,7 @@ def test_an_origin_that_is_not_told_is_refused(write):
 # With a network ----------------------------------------------------------------------------
 
 
+@pytest.mark.xdist_group("pretraining")  # with the tests that train the same
 def test_clusters_of_a_run(copied):
     """The page of one real run, its cluster maps, and that it segments nothing."""
     run = copied("boundary_iic")
