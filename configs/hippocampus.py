@@ -10,7 +10,7 @@ _VIEW = {"rotation": 15.0, "scale": (0.9, 1.1), "flip": False}
 _RAMP = {"ramp_steps": 600}  # of 800: the first predictions are background
 
 OF_METHOD = {  # chosen on validation cases, see the README
-    "mean_teacher": {**_VIEW, **_RAMP, "decay": 0.99},
+    "mean_teacher": {**_VIEW, **_RAMP, "decay": 0.99, "weight": 2.0},
     "uamt": {**_VIEW, **_RAMP, "decay": 0.99},
     "ict": {**_RAMP, "decay": 0.99},
     "cross_pseudo": _RAMP,

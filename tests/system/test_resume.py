@@ -68,7 +68,7 @@ def stop_at(monkeypatch, step):
 @pytest.mark.parametrize(
     ("method", "stops"),
     # Rounds of local_contrast begin at steps 4 and 8.
-    [("mean_teacher", [9]), ("local_contrast", [3, 7])],
+    [("local_mi", [9]), ("local_contrast", [3, 7])],
 )
 def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stops):
     run, told = start_run(tmp_path, tiny(method)), []
