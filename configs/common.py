@@ -25,6 +25,7 @@ def get_config(method):
             "weight_decay": 0.0,
             "precision": "float32",  # of activations; or bfloat16
             "steps_per_dispatch": 0,  # 0: 1 on a CPU, log_every elsewhere
+            "stream": placeholder(bool),  # training slices from the host; unset: if they must
             "log_every": 50,
             "evaluate_every": 500,  # and save; a multiple of log_every
             "predict_batch": 16,

@@ -5,6 +5,7 @@ cases are those of the test split, or of the validation split where there is no 
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import flags
@@ -113,16 +114,15 @@ def score(predictions, volumes, classes):
       "cases": {case: {class: {metric: value}}}}``; distances in mm, undefined ones are None
       and left out of the mean; ``std`` is the sample standard deviation over cases.
     """
-    cases = {}
-    for prediction, volume in zip(predictions, volumes, strict=True):
-        overlaps = dice(prediction, volume.label, classes=len(classes))
-        cases[volume.name] = {}
-        for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
-            distances = surface_distances(
-                prediction == value, volume.label == value, spacing=volume.spacing
-            )
-            hd95, assd = (None if math.isnan(d) else d for d in distances)
-            cases[volume.name][name] = {"dsc": float(dsc), "hd95": hd95, "assd": assd}
+    from mijax.parallel import cores
+
+    # Threads do: SciPy computes distances without holding the interpreter.
+    with ThreadPoolExecutor(cores()) as threads:
+        coming = {
+            volume.name: threads.submit(_score_case, prediction, volume, classes)
+            for prediction, volume in zip(predictions, volumes, strict=True)
+        }
+        cases = {name: case.result() for name, case in coming.items()}
     return {
         "mean_dsc": float(np.mean([c["dsc"] for case in cases.values() for c in case.values()])),
         "classes": {
@@ -134,6 +134,19 @@ def score(predictions, volumes, classes):
         },
         "cases": cases,
     }
+
+
+def _score_case(prediction, volume, classes):
+    """{class: {metric: value or None}} of a case."""
+    overlaps = dice(prediction, volume.label, classes=len(classes))
+    found = {}
+    for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
+        distances = surface_distances(
+            prediction == value, volume.label == value, spacing=volume.spacing
+        )
+        hd95, assd = (None if math.isnan(d) else d for d in distances)
+        found[name] = {"dsc": float(dsc), "hd95": hd95, "assd": assd}
+    return found
 
 
 def table(scores):

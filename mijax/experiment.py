@@ -38,7 +38,8 @@ class Experiment(NamedTuple):
       method: ``methods.Method``.
       schedule: step → learning rate.
       init: ``(seed, slices, given=None) -> TrainState``, jitted, see ``step.make_init``.
-      train_step: number of steps → jitted train step of so many.
+      train_step: (number of steps, counts=None) → jitted train step of so many, see
+        ``step.make_train_step``.
       predict: ``(variables, images) -> probs``, jitted.
       measure: ``(state, images) -> {name: scalar}``, jitted; None for a method that segments.
       clusters: ``(state, images) -> (b, h, w)``, jitted, or None.
@@ -101,8 +102,9 @@ def build(config, *, classes, channels, devices=None):
     optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
     augmentation = _check_sizes(config, model.stride)
     replicated = parallel.replicated(mesh)
+    jit = functools.partial(jax.jit, out_shardings=replicated)
 
-    def train_step(length):
+    def train_step(length, counts=None):
         step = make_train_step(
             model,
             method,
@@ -113,8 +115,9 @@ def build(config, *, classes, channels, devices=None):
             unlabelled_batch=config.unlabelled_batch,
             augmentation=augmentation,
             length=length,
+            counts=counts,
         )
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated)
+        return jit(step, donate_argnums=0)
 
     init = make_init(model, method, optimizer, (*config.data.size, channels))
     predict = make_predict_step(model, mesh=mesh)
@@ -122,10 +125,10 @@ def build(config, *, classes, channels, devices=None):
         mesh=mesh,
         method=method,
         schedule=schedule,
-        init=jax.jit(init, static_argnums=1, out_shardings=replicated),
+        init=jit(init, static_argnums=1),
         train_step=train_step,
-        predict=jax.jit(predict, out_shardings=replicated),
-        **_examination(method.examination, make_features(model, mesh=mesh), replicated),
+        predict=jit(predict),
+        **_examination(method.examination, make_features(model, mesh=mesh), jit),
         predict_batch=-(-config.predict_batch // mesh.size) * mesh.size,
         stride=model.stride,
     )
@@ -138,7 +141,7 @@ def _with_teacher(method, values):
         raise UserError(f"config.teacher: {error}") from error
 
 
-def _examination(examination, features, sharding):
+def _examination(examination, features, jit):
     """``measure``, ``clusters`` and ``score`` of an ``Experiment``."""
     if examination is None:
         return {"measure": None, "clusters": None, "score": "dsc"}
@@ -155,8 +158,8 @@ def _examination(examination, features, sharding):
 
     return {
         "score": examination.score,
-        "measure": jax.jit(measure, out_shardings=sharding),
-        "clusters": examination.clusters and jax.jit(clusters, out_shardings=sharding),
+        "measure": jit(measure),
+        "clusters": examination.clusters and jit(clusters),
     }
 
 

@@ -127,29 +127,39 @@ def predict_stacks(predict, variables, stacks, *, batch):
 
 
 def _predict_alike(predict, variables, stacks, batch):
-    sizes, images, probs = deque(), [], []
+    sizes, done = deque(), []
+    for probs in _predict_chunks(predict, variables, _chunks(stacks, sizes, batch), batch):
+        done.append(probs)
+        while sizes and sum(map(len, done)) >= sizes[0]:
+            rows = np.concatenate(done)
+            done = [rows[sizes[0] :]]
+            yield rows[: sizes.popleft()]
 
-    def run(rows):
-        waiting = np.concatenate(images)
-        chunk, images[:] = waiting[:rows], [waiting[rows:]]
-        padding = [(0, batch - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
-        probs.append(np.asarray(predict(variables, np.pad(chunk, padding)))[: len(chunk)])
 
-    def finished():
-        while sizes and probs and sum(map(len, probs)) >= sizes[0]:
-            done = np.concatenate(probs)
-            probs[:] = [done[sizes[0] :]]
-            yield done[: sizes.popleft()]
-
+def _chunks(stacks, sizes, batch):
+    """Yields the rows of the stacks by ``batch``, the last fewer, and notes their sizes."""
+    waiting, count = None, 0
     for stack in stacks:
         sizes.append(len(stack))
-        images.append(stack)
-        while sum(map(len, images)) >= batch:
-            run(batch)
-        yield from finished()
-    while sum(map(len, images)) or (sizes and not probs):  # or nothing but empty stacks
-        run(batch)
-    yield from finished()
+        waiting = stack if waiting is None else np.concatenate([waiting, stack])
+        while len(waiting) >= batch:
+            yield waiting[:batch]
+            waiting, count = waiting[batch:], count + 1
+    if len(waiting) or not count:  # not even one row: its shape is asked for all the same
+        yield waiting
+
+
+def _predict_chunks(predict, variables, chunks, batch):
+    """Yields the probabilities of each chunk; the device has the next before one is fetched."""
+    coming = deque()
+    for chunk in chunks:
+        padding = [(0, batch - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
+        coming.append((predict(variables, np.pad(chunk, padding)), len(chunk)))
+        if len(coming) > 1:
+            probs, count = coming.popleft()
+            yield np.asarray(probs)[:count]
+    for probs, count in coming:
+        yield np.asarray(probs)[:count]
 
 
 def _ahead(items):

@@ -1,5 +1,7 @@
 """The mesh of all devices, and how arrays lie on it."""
 
+import os
+
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -19,3 +21,9 @@ def replicated(mesh):
 def by_batch(mesh):
     """Sharding that divides the first axis over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def cores():
+    """Processor cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1

@@ -16,7 +16,7 @@ import ml_collections
 from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 
-_MAY_DIFFER = ("cache", "data.dir")  # where things lie says nothing about the result
+_MAY_DIFFER = ("cache", "data.dir", "stream")  # where things lie says nothing about the result
 
 
 class Run(NamedTuple):

@@ -26,7 +26,7 @@ class TrainState(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """Training slices on the device; None for what the method does not ask for.
+    """Training slices, or those of one step; None for what the method does not ask for.
 
     Attributes:
       image: (n, h, w, c), labelled.
@@ -76,6 +76,62 @@ def make_init(model, method, optimizer, image_shape) -> Callable:
     return init
 
 
+class Picks(NamedTuple):
+    """Which training slices a step takes: indices, or None as in ``TrainingSet``.
+
+    Attributes:
+      labelled: (b,).
+      unlabelled: (u,).
+    """
+
+    labelled: jax.Array | None
+    unlabelled: jax.Array | None
+
+
+def pick(key, step, counts, *, labelled_batch, unlabelled_batch):
+    """The slices of a step, drawn with replacement.
+
+    Args:
+      key: of the state.
+      step: number of the step.
+      counts: numbers of labelled and of unlabelled slices there are, or None.
+      labelled_batch, unlabelled_batch: b and u.
+
+    Returns:
+      ``Picks``, the same on any backend.
+    """
+    keys = jax.random.split(_step_keys(key, step)[0], 4)
+
+    def choose(key, batch, count):
+        return None if count is None else jax.random.randint(key, (batch,), 0, count)
+
+    return Picks(
+        choose(keys[0], labelled_batch, counts[0]), choose(keys[2], unlabelled_batch, counts[1])
+    )
+
+
+def counts_of(training_set):
+    """Numbers of labelled and of unlabelled slices, or None."""
+    image, _, unlabelled = training_set
+    return (
+        None if image is None else len(image),
+        None if unlabelled is None else len(unlabelled.image),
+    )
+
+
+def take(training_set, picks):
+    """The ``TrainingSet`` of one step."""
+
+    def rows(part, indices):
+        return jax.tree.map(lambda x: x[indices], part)
+
+    return TrainingSet(
+        rows(training_set.image, picks.labelled),
+        rows(training_set.label, picks.labelled),
+        rows(training_set.unlabelled, picks.unlabelled),
+    )
+
+
 def make_train_step(
     model,
     method,
@@ -87,6 +143,7 @@ def make_train_step(
     unlabelled_batch,
     augmentation,
     length,
+    counts=None,
 ) -> Callable:
     """``train_step(state, training_set) -> (state, logs)``, to be jitted.
 
@@ -105,35 +162,36 @@ def make_train_step(
       augmentation: keywords of ``transforms.augment``.
       length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
         CPU backend runs convolutions inside a loop tens of times slower.
+      counts: of a training set that is on the host (see ``counts_of``); the function then
+        takes what ``take`` makes of it by ``pick``, stacked over the steps.
 
     Returns:
       The function. Its logs are scalars by name, each (length,).
     """
 
-    def draw(training_set, memory, key):
+    def picks_of(state, counts):
+        batches = {"labelled_batch": labelled_batch, "unlabelled_batch": unlabelled_batch}
+        return pick(state.key, state.step, counts, **batches)
+
+    def augmented(rows, picks, memory, key):
         keys = jax.random.split(key, 4)
         image = label = unlabelled = position = pseudo_label = None
-        if training_set.image is not None:
-            chosen = _choose(keys[0], training_set.image, labelled_batch)
-            image, label = augment(
-                keys[1], training_set.image[chosen], training_set.label[chosen], **augmentation
-            )
-        if training_set.unlabelled is not None:
-            chosen = _choose(keys[2], training_set.unlabelled.image, unlabelled_batch)
-            position = training_set.unlabelled.position[chosen]
+        if rows.image is not None:
+            image, label = augment(keys[1], rows.image, rows.label, **augmentation)
+        if rows.unlabelled is not None:
+            position = rows.unlabelled.position
             pseudo_label = method.pseudo_labels(memory)
             unlabelled, pseudo_label = augment(
                 keys[3],
-                training_set.unlabelled.image[chosen],
-                None if pseudo_label is None else pseudo_label[chosen],
+                rows.unlabelled.image,
+                None if pseudo_label is None else pseudo_label[picks.unlabelled],
                 **augmentation,
             )
         return Batch(image, label, unlabelled, position, pseudo_label)
 
-    def one_step(state, training_set):
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch_key, loss_key = jax.random.split(key)
-        batch = draw(training_set, state.memory, batch_key)
+    def one_step(state, rows, picks):
+        batch_key, loss_key = _step_keys(state.key, state.step)
+        batch = augmented(rows, picks, state.memory, batch_key)
 
         def forward(network, images, *, key, streams=None):
             if images.shape[0] % mesh.size:
@@ -170,11 +228,20 @@ def make_train_step(
         state = TrainState(state.step + 1, params, aux.batch_stats, memory, opt_state, state.key)
         return state, {"loss": value, **aux.logs}
 
+    def resident(state, training_set):
+        picks = picks_of(state, counts_of(training_set))
+        return one_step(state, take(training_set, picks), picks)
+
+    def streamed(state, rows):
+        return one_step(state, rows, picks_of(state, counts))
+
     def train_step(state, training_set):
-        if length == 1:
-            state, logs = one_step(state, training_set)
-            return state, jax.tree.map(lambda x: x[None], logs)
-        return jax.lax.scan(lambda s, _: one_step(s, training_set), state, length=length)
+        step = streamed if counts else lambda state, _: resident(state, training_set)
+        each = training_set if counts else None
+        if length > 1:
+            return jax.lax.scan(step, state, each, length=length)
+        state, logs = step(state, jax.tree.map(lambda x: x[0], each))
+        return state, jax.tree.map(lambda x: x[None], logs)
 
     return train_step
 
@@ -204,5 +271,6 @@ def make_predict_step(model, *, mesh) -> Callable:
     return predict_step
 
 
-def _choose(key, images, count):
-    return jax.random.randint(key, (count,), 0, images.shape[0])
+def _step_keys(key, step):
+    """Keys of the batch and of the loss of a step."""
+    return jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))

@@ -1,6 +1,7 @@
 """The loop of a run: build, restore, step, log, evaluate, save."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -15,7 +16,8 @@ from mijax.inference import predict_stacks, restore
 from mijax.methods import Unlabelled
 from mijax.models import CLASSIFIER
 from mijax.run import open_run, settle_splits, write_info
-from mijax.step import TrainingSet
+from mijax.step import TrainingSet, counts_of
+from mijax.stream import fits, stream
 from mijax.writer import Writer
 
 
@@ -38,7 +40,8 @@ def train(run, *, tell, devices=None):
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)
-    slices = 0 if training_set.unlabelled is None else len(training_set.unlabelled.image)
+    counts = counts_of(training_set)
+    slices = counts[1] or 0
     validation = [source.volume(name) for name in splits.validation]
 
     is_first = jax.process_index() == 0
@@ -59,15 +62,29 @@ def train(run, *, tell, devices=None):
                 unlabelled_slices=slices,
                 init_from=origin,
             )
-        train_step = functools.cache(experiment.train_step)
+        calls = list(dispatches(start, config))
+        if streams(training_set, config, experiment.mesh):
+            train_step = functools.cache(lambda length: experiment.train_step(length, counts))
+            rows = stream(
+                training_set,
+                state.key,
+                calls,
+                mesh=experiment.mesh,
+                labelled_batch=config.labelled_batch,
+                unlabelled_batch=config.unlabelled_batch,
+            )
+        else:
+            train_step = functools.cache(experiment.train_step)
+            training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
+            rows = itertools.repeat(training_set)
         new_rounds = round_starts(experiment.method.rounds, config)
         with Writer(run.folder, steps=config.steps, start=start, enabled=is_first) as writer:
             logs = []
-            for step, length in dispatches(start, config):
+            for (step, length), taken in zip(calls, rows, strict=False):
                 if step in new_rounds:
                     best = checkpoints.restore(checkpoints.best_step(), like)
                     state = begin_round(experiment, state, best, training_set)
-                state, new = train_step(length)(state, training_set)
+                state, new = train_step(length)(state, taken)
                 logs.append(_finite(jax.device_get(new), step, experiment.schedule))
                 step += length
                 writer.progress(step)
@@ -189,8 +206,15 @@ def dispatches(start, config):
         step += length
 
 
+def streams(training_set, config, mesh):
+    """Whether a training set stays on the host: as ``config.stream`` says, or if it must."""
+    if config.get("stream") is not None:
+        return config.stream
+    return not fits(training_set, mesh.devices.flat[0])
+
+
 def load_training_set(source, splits, config, experiment):
-    """Training slices on the device, labels only of the labelled cases.
+    """Training slices on the host, labels only of the labelled cases.
 
     This is the gate where the labels of unlabelled cases are dropped.
 
@@ -217,7 +241,7 @@ def load_training_set(source, splits, config, experiment):
             position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
         )
-    return jax.device_put(TrainingSet(image, label, others), parallel.replicated(experiment.mesh))
+    return TrainingSet(image, label, others)
 
 
 def _check_weights(state):

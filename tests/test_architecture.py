@@ -20,7 +20,7 @@ LEVELS = [
     {"checkpoint", "commands", "optimizer", "parallel", "writer"},
     {"methods", "run"},
     {"step"},
-    {"experiment"},
+    {"experiment", "stream"},
     {"inference"},
     {"evaluate", "export", "predict"},
     {"train", "report"},

@@ -91,18 +91,17 @@ def another(value):
     if isinstance(value, tuple):
         new = tuple(another(v)[0] for v in value) or (16, 16)
         return new, repr(new)
-    if value is None:
-        return 1.5, "1.5"
     new = value + 1 if isinstance(value, int | float) else f"{value}x"
     return new, str(new)
 
 
 def leaves(tree, prefix=""):
+    """Yields (key, value); of a value that is not set yet, the zero of its type."""
     for key, value in tree.items():
         if isinstance(value, ConfigDict):
             yield from leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            yield f"{prefix}{key}", tree.get_type(key)() if value is None else value
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # in ml_collections

@@ -39,6 +39,7 @@ def trained(tiny):
                 first.init(config.seed, 0 if unlabelled is None else len(unlabelled.image))
             )
         state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
+        training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
         step = experiment.train_step(1)
         for _ in range(STEPS):
             state, _ = step(state, training_set)

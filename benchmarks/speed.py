@@ -1,0 +1,230 @@
+"""Times mijax, beside PyTorch: python -m benchmarks.speed [--torch PYTHON]
+
+Losses, warps and whole train steps, one process a framework, in turn, after a warm-up; prints a
+table of medians. PyTorch may live in an environment of its own, whose interpreter --torch names.
+Nothing else should run on the machine.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.worker import Settings
+
+CASES = (
+    "mutual information",
+    "KL consistency",
+    "warp of probabilities",
+    "augmentation",
+    "step, supervised",
+    "step, shared statistics",
+    "step",
+    "step, streamed",
+    "step, three seeds",
+)
+# glibc gives large blocks back to the system and takes them again at every step, which makes
+# either framework slower, and the times depend on the moment.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+_ROOT = Path(__file__).parent.parent
+
+
+class Side(NamedTuple):
+    """One process to time."""
+
+    name: str
+    python: str
+    module: str
+    options: tuple[str, ...] = ()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch")
+    parser.add_argument("--case", action="append", choices=CASES, help="again for more; all")
+    parser.add_argument("--runs", type=int, default=7, help="of each case and side (7)")
+    parser.add_argument("--size", type=int, default=224, help="of a slice (224)")
+    parser.add_argument("--labelled", type=int, default=4, help="slices a step (4)")
+    parser.add_argument("--unlabelled", type=int, default=10, help="slices a step (10)")
+    parser.add_argument("--gpu", action="store_true", help="bfloat16, scan, AMP and compile too")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too, on a CPU")
+    parser.add_argument("--start", action="store_true", help="time to the first step as well")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    options = parser.parse_args()
+    settings = Settings(size=options.size, labelled=options.labelled, unlabelled=options.unlabelled)
+    cases = options.case or CASES
+    figures = {
+        "machine": _machine(),
+        "settings": settings._asdict(),
+        "cases": compare(sides(options), settings, cases, runs=options.runs),
+    }
+    print(table(figures["cases"], settings))
+    if options.start:
+        figures["start"] = start_up(settings)
+        print(
+            "start to first step: {cold:.1f} s cold, {warm:.1f} s warm".format(**figures["start"])
+        )
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def sides(options):
+    """The processes to compare; the first is the one that the others are divided by."""
+    ours, torch = "benchmarks.ours", "benchmarks.pytorch"
+    scan = ("--steps-per-dispatch", "50") if options.gpu else ()
+    found = [Side("mijax", sys.executable, ours, scan)]
+    if options.gpu:
+        found.append(Side("mijax bfloat16", sys.executable, ours, (*scan, "--precision=bfloat16")))
+    if options.torch:
+        last = "--channels-last"
+        found.append(Side("PyTorch", options.torch, torch, scan))
+        found.append(Side("PyTorch channels last", options.torch, torch, (*scan, last)))
+        if options.gpu or options.compile:
+            name, fast = "PyTorch compile, channels last", (*scan, last, "--compile")
+            found.append(Side(name, options.torch, torch, fast))
+        if options.gpu:
+            found.append(Side(f"{name}, AMP", options.torch, torch, (*fast, "--amp")))
+    return found
+
+
+def compare(sides, settings, cases, *, runs):
+    """Times every case on every side, in turn.
+
+    Returns:
+      {case: {side: {"value", "first_seconds", "units", "flops", "bytes", "seconds",
+      "peak_bytes"} or {"error"}}}; ``seconds`` is a list, of one unit each.
+
+    Raises:
+      SystemExit: if two sides do not compute the same value.
+    """
+    results = {}
+    with contextlib.ExitStack() as stack:
+        workers = {side.name: stack.enter_context(_worker(side, settings)) for side in sides}
+        for case in cases:
+            found = {name: _ask(worker, {"case": case}) for name, worker in workers.items()}
+            _check(case, found)
+            for _ in range(runs):
+                for name, worker in workers.items():
+                    if "error" not in found[name]:
+                        answer = _ask(worker, {"runs": 1})
+                        seconds = answer["seconds"][0] / found[name]["units"]
+                        found[name].setdefault("seconds", []).append(seconds)
+                        found[name]["peak_bytes"] = answer["peak_bytes"]
+            results[case] = found
+            print(f"{case}: done", file=sys.stderr)
+    return results
+
+
+def start_up(settings):
+    """Seconds from the start of a process to the end of its first train step, cold and warm."""
+    side = Side("mijax", sys.executable, "benchmarks.ours")
+    with tempfile.TemporaryDirectory() as cache:
+
+        def once():
+            started = time.perf_counter()
+            with _worker(side, settings, BENCHMARK_CACHE=cache) as worker:
+                _ask(worker, {"case": "step"})
+                return time.perf_counter() - started
+
+        return {"cold": once(), "warm": once()}
+
+
+def table(cases, settings):
+    """The figures as text: medians, and how many times as long as the first side."""
+    rows = [
+        ("case", "side", "median ms", "min", "ratio", "slices/s", "GFLOP/s", "GB/s", "peak GiB")
+    ]
+    slices = settings.labelled + 2 * settings.unlabelled
+    for case, found in cases.items():
+        base = None
+        for side, figures in found.items():
+            if "error" in figures:
+                rows.append((case, side, figures["error"], *[""] * 6))
+                continue
+            median = statistics.median(figures["seconds"])
+            base = base or median
+            count = settings.labelled if case == "step, supervised" else slices
+            rate = [
+                f"{figures[key] / figures['units'] / median / 1e9:.0f}" if figures[key] else ""
+                for key in ("flops", "bytes")
+            ]
+            rows.append(
+                (
+                    case,
+                    side,
+                    f"{1e3 * median:.1f}",
+                    f"{1e3 * min(figures['seconds']):.1f}",
+                    f"{median / base:.2f}",
+                    f"{count / median:.0f}" if case.startswith("step") else "",
+                    *rate,
+                    f"{figures['peak_bytes'] / 2**30:.2f}",
+                )
+            )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+@contextlib.contextmanager
+def _worker(side, settings, **environment):
+    command = [side.python, "-m", side.module, json.dumps(settings._asdict()), *side.options]
+    process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env=os.environ | _MALLOC | environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def _ask(worker, order):
+    worker.stdin.write(json.dumps(order) + "\n")
+    worker.stdin.flush()
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"{' '.join(worker.args[1:3])} ended; what it said stands above")
+    return json.loads(answer)
+
+
+def _check(case, found):
+    """Both sides compute the same, where it is not random: else the times mean nothing."""
+    values = {n: f["value"] for n, f in found.items() if f.get("value") is not None}
+    if case.startswith("step") or not values:
+        return
+    low, high = min(values.values()), max(values.values())
+    if high - low > 1e-3 * abs(high):
+        raise SystemExit(f"{case}: the sides do not compute the same: {values}")
+
+
+def _machine():
+    model = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+    return {
+        "processor": model[0].partition(": ")[2] if model else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    main()

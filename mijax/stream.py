@@ -1,0 +1,72 @@
+"""Training slices that stay on the host and stream to the device, by Grain."""
+
+import collections
+
+import jax
+import numpy as np
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.step import TrainingSet, counts_of, pick, take
+
+_SHARE = 0.4  # of the device's memory, that a training set may fill
+
+
+def fits(training_set, device):
+    """Whether a training set may lie on the device; where its memory is the host's, always."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    size = sum(x.nbytes for x in jax.tree.leaves(training_set))
+    return limit is None or size <= _SHARE * limit
+
+
+def stream(training_set, key, dispatches, *, mesh, **batches):
+    """Yields what each call of a streaming train step takes, in time.
+
+    The same slices as the resident step would draw. They are gathered on threads, and those of
+    the next call are on their way while the device works on the last.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      key: of the ``TrainState``.
+      dispatches: list of (step, number of steps) of each call.
+      mesh: of all devices.
+      **batches: ``labelled_batch`` and ``unlabelled_batch``.
+
+    Yields:
+      ``TrainingSet``, each array with a leading axis of the steps of the call.
+
+    Raises:
+      UserError: if Grain is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise UserError(
+            "config.stream needs Grain: pip install grain, or mijax with its extra stream"
+        ) from error
+    counts = counts_of(training_set)
+    host = jax.local_devices(backend="cpu")[0]  # the threads must not wait for the accelerator
+    with jax.default_device(host):
+        key = np.asarray(key)
+        picks = jax.jit(lambda key, step: pick(key, step, counts, **batches))
+
+    def rows(dispatch):
+        step, length = dispatch
+        with jax.default_device(host):
+            steps = [jax.device_get(picks(key, np.int32(step + i))) for i in range(length)]
+        steps = jax.tree.map(lambda *x: np.stack(x), *steps)
+        return tuple(jax.tree.leaves(take(training_set, steps)))
+
+    structure = jax.tree.structure(training_set)
+    dataset = (
+        grain.MapDataset.source(dispatches)
+        .map(rows)
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+    )
+    coming = collections.deque()
+    for leaves in dataset:
+        coming.append(jax.device_put(leaves, parallel.replicated(mesh)))
+        if len(coming) > 1:
+            yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))
+    while coming:
+        yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))

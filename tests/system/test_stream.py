@@ -1,0 +1,68 @@
+"""Training slices that stream from the host: the batches, and so the run, of a resident set."""
+
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.methods import Unlabelled
+from mijax.run import start_run
+from mijax.step import TrainingSet, counts_of, pick, take
+from mijax.stream import fits, stream
+from mijax.train import train
+
+BATCHES = {"labelled_batch": 3, "unlabelled_batch": 5}
+
+
+def training_set(*, labelled=True, unlabelled=True):
+    draw = np.random.default_rng(0)
+    image, label = draw.random((7, 4, 4, 1), np.float32), draw.integers(3, size=(7, 4, 4))
+    others = draw.random((11, 4, 4, 1), np.float32)
+    return TrainingSet(
+        *((image, label) if labelled else (None, None)),
+        Unlabelled(others, np.linspace(0, 1, 11), np.arange(11)) if unlabelled else None,
+    )
+
+
+@pytest.mark.parametrize("left_out", [{}, {"labelled": False}, {"unlabelled": False}])
+def test_the_batches_of_a_resident_set(left_out):
+    slices = training_set(**left_out)
+    key = np.array([1, 2], np.uint32)
+    dispatches = [(4, 1), (5, 3), (8, 2)]
+    found = list(stream(slices, key, dispatches, mesh=parallel.make_mesh(), **BATCHES))
+    assert len(found) == len(dispatches)
+    for (start, length), rows in zip(dispatches, found, strict=True):
+        assert jax.tree.structure(rows) == jax.tree.structure(slices)
+        for i in range(length):
+            picks = jax.jit(lambda s: pick(key, s, counts_of(slices), **BATCHES))(start + i)
+            wanted = take(jax.device_put(slices), picks)
+            jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
+
+
+@pytest.mark.xdist_group("runs")
+def test_the_same_run(tiny, tmp_path):
+    def end(stream):
+        config = tiny("local_contrast", stream=stream)  # whose pseudo-labels go by index
+        return jax.device_get(train(start_run(tmp_path / str(stream), config), tell=print))
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), end(True), end(False))
+
+
+def test_what_fits():
+    size = sum(x.nbytes for x in jax.tree.leaves(training_set()))
+
+    def device(limit):
+        return SimpleNamespace(memory_stats=lambda: {"bytes_limit": limit})
+
+    assert fits(training_set(), device(3 * size)) and not fits(training_set(), device(2 * size))
+    assert fits(training_set(), SimpleNamespace(memory_stats=lambda: None))
+
+
+def test_without_grain(monkeypatch):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(UserError, match="pip install grain"):
+        next(stream(training_set(), None, [], mesh=None, **BATCHES))
