@@ -88,6 +88,16 @@ def sides(options):
     ours, torch = "benchmarks.ours", "benchmarks.pytorch"
     scan = ("--steps-per-dispatch", "50") if options.gpu else ()
     found = [Side("mijax", sys.executable, ours, scan)]
+    cores = len(os.sched_getaffinity(0))
+    if not options.gpu:  # as the commands do, see mijax.commands.prepare_jax
+        fits = [
+            n for n in range(1, cores + 1) if not (options.labelled % n or options.unlabelled % n)
+        ]
+        each = ("--cpu-devices", str(max(fits)))
+        found = [
+            Side("mijax", sys.executable, ours, each),
+            found[0]._replace(name="mijax, one device"),
+        ]
     if options.gpu:
         found.append(Side("mijax bfloat16", sys.executable, ours, (*scan, "--precision=bfloat16")))
     if options.torch:

@@ -30,7 +30,7 @@ def main(argv):
     run = open_run(commands.WORKDIR.value)
     if _DATA_DIR.value is not None:
         run.config.data.dir = _DATA_DIR.value
-    commands.use_compilation_cache(run.config.cache)
+    commands.prepare_jax(run.config)
     print(table(evaluate(run, tell=commands.tell)))
 
 

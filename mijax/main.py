@@ -31,7 +31,7 @@ def main(argv):
     from mijax.evaluate import evaluate, table
     from mijax.train import train  # takes seconds to import
 
-    commands.use_compilation_cache(run.config.cache)
+    commands.prepare_jax(run.config)
     commands.tell(f"run folder: {run.folder}")
     train(run, tell=commands.tell)
     print(table(evaluate(run, tell=commands.tell)))

@@ -29,7 +29,7 @@ def main(argv):
         if not values[name].value:
             commands.fail("needs --workdir RUN, --input FILE or FOLDER, and --output FOLDER")
     run = open_run(values.workdir)
-    commands.use_compilation_cache(run.config.cache)
+    commands.prepare_jax(run.config)
     done, failed = predict_files(
         run,
         values.input,

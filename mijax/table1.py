@@ -205,7 +205,7 @@ def _report(jobs, folder):
     from mijax.report import make_report
 
     done = [job for job in jobs if job.done]
-    commands.use_compilation_cache(done[0].config.cache)
+    commands.prepare_jax(done[0].config)
     print(make_report([job.folder for job in done], folder, tell=commands.tell))
 
 

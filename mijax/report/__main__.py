@@ -38,7 +38,7 @@ def main(argv):
     from mijax.report.runs import find_runs
     from mijax.run import open_run
 
-    commands.use_compilation_cache(open_run(find_runs(folders)[0]).config.cache)
+    commands.prepare_jax(open_run(find_runs(folders)[0]).config)
     print(make_report(folders, output, tell=commands.tell, **options))
 
 

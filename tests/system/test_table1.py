@@ -52,7 +52,7 @@ def launch(tmp_path, monkeypatch):
         stub.write_text(f"FAILING = {failing!r}\nCONFIGS = {configs!r}\n{STUB}")
         monkeypatch.setattr(table1, "_CONFIG", values["config"])
         monkeypatch.setattr(table1, "COMMAND", (sys.executable, str(stub)))
-        monkeypatch.setattr(commands, "use_compilation_cache", lambda cache: None)
+        monkeypatch.setattr(commands, "prepare_jax", lambda config: None)
         for name, value in {
             "OUTPUT": str(output),
             "SEEDS": seeds,
