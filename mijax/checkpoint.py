@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from mijax import parallel
 from mijax.errors import UserError
 
 _CHECKSUMS = "SHA256SUMS"
@@ -41,10 +42,12 @@ class Checkpoints:
         for step in steps:
             if damages[step]:
                 tell(f"checkpoint {self._folder(step)} is damaged ({damages[step]}): passed over")
-                if not read_only and jax.process_index() == 0:
+                if not read_only and parallel.is_first():
                     shutil.rmtree(self._folder(step))
         if steps and not self._sound:
             tell(f"{self._directory} has no sound checkpoint left")
+        if not read_only:
+            parallel.meet("checkpoints are checked")
         self._manager = None if read_only else _manager(self._directory)
 
     def __enter__(self):
@@ -54,17 +57,18 @@ class Checkpoints:
         if self._manager:
             self._manager.close()
 
-    def save(self, state, *, score):
+    def save(self, state, *, score=-math.inf):
         """Saves a ``TrainState`` under its step, with its score: the higher the better."""
         step = int(state.step)
         self._manager.save(
             step, args=ocp.args.StandardSave(state), metrics={"score": score}, force=True
         )
-        if jax.process_index() == 0:
+        if parallel.is_first():
             folder = self._folder(step)
             part = folder / f"{_CHECKSUMS}.part"
             part.write_text("".join(f"{h}  {n}\n" for n, h in sorted(_digests(folder).items())))
             os.replace(part, folder / _CHECKSUMS)
+        parallel.meet("checkpoint is saved")
         self._sound = {*self._sound, step} & set(self._manager.all_steps())
 
     def last_step(self):

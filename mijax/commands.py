@@ -10,8 +10,9 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
 
+PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
@@ -36,7 +37,17 @@ def tell(line):
 def fail(line, *, code=2):
     """Ends the command with a line."""
     tell(line)
+    _leave_others(code)
     sys.exit(code)
+
+
+def _leave_others(code):
+    """Ends one of several processes at once: an orderly end would wait for the others."""
+    jax = sys.modules.get("jax")
+    if jax and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def prepare_jax(config):
@@ -45,7 +56,8 @@ def prepare_jax(config):
     Compiled programs are kept under ``config.cache``/xla: the second start takes half the time.
     Where JAX runs on processor cores, each is a device of its own, as far as the batches divide
     over them: XLA works through most convolutions on one core, so that two devices of a core
-    are a third faster than one device of two. JAX_NUM_CPU_DEVICES overrides that.
+    are a third faster than one device of two. JAX_NUM_CPU_DEVICES overrides that, and of several
+    processes each has one device.
     """
     import jax
 
@@ -54,7 +66,8 @@ def prepare_jax(config):
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if jax.config.jax_num_cpu_devices < 0 and _DEVICE_FLAG not in os.environ.get("XLA_FLAGS", ""):
+    chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
+    if not chosen and not jax.distributed.is_initialized():
         batches = (config.labelled_batch, config.unlabelled_batch)
         fits = [n for n in range(1, cores() + 1) if not any(b % n for b in batches)]
         with contextlib.suppress(RuntimeError):  # JAX is in use already
@@ -70,8 +83,14 @@ def _main(main, argv):
         fail(str(error), code=1)
     except OSError as error:  # a full disk, a folder that became read-only
         fail(_last_line(error), code=1)
+    except Preempted as error:
+        fail(str(error), code=PREEMPTED)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on with what is not done", code=130)
+    except Exception:
+        traceback.print_exc()
+        _leave_others(code=1)
+        raise SystemExit(1) from None
 
 
 def _parse(argv, *, arguments):

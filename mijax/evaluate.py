@@ -52,6 +52,7 @@ def evaluate(run, *, tell):
     Raises:
       UserError: if the run has no sound checkpoint, or its data is not as it was.
     """
+    from mijax import parallel
     from mijax.checkpoint import Checkpoints
     from mijax.data import read_splits
     from mijax.experiment import open_data
@@ -74,7 +75,8 @@ def evaluate(run, *, tell):
                 state = checkpoints.restore(step, like)
                 by_step[step] = _score(experiment, state, volumes, run.config.data, source.classes)
             scores[name] = {"step": step, "split": split, **by_step[step]}
-    write_json(run.folder / "scores.json", scores)
+    if parallel.is_first():
+        write_json(run.folder / "scores.json", scores)
     return scores
 
 

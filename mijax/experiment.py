@@ -1,9 +1,11 @@
 """A configuration made into the parts of a run."""
 
+import contextlib
 import functools
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
+from mijax.run import locked
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
 from mijax.transforms import check_ranges
 
@@ -165,8 +168,11 @@ def _examination(examination, features, jit):
 
 def open_data(config):
     """The ``Source`` of a run, prepared in the cache where it was not yet."""
-    data, cache = config.data, f"{config.cache}/data"
-    return open_source(data.source, directory=data.dir, cache=cache, **_options(data))
+    data, cache = config.data, Path(config.cache).expanduser() / "data"
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a cache that can only be read needs no lock
+            stack.enter_context(locked(cache / ".lock", wait=True))
+        return open_source(data.source, directory=data.dir, cache=str(cache), **_options(data))
 
 
 def same_volumes(data, other):

@@ -19,24 +19,36 @@ _REPORT = flags.DEFINE_bool("report", True, "write RUN/report as well, one page 
 
 def main(argv):
     """Trains the run, or goes on with it, and scores it."""
+    from mijax import parallel  # these take seconds to import
     from mijax.run import default_folder, open_run, start_run
 
     if _CONFIG.value is not None:
-        run = start_run(commands.WORKDIR.value or default_folder(_CONFIG.value), _CONFIG.value)
+        config = _CONFIG.value
     elif commands.WORKDIR.value:
-        run = open_run(commands.WORKDIR.value)
+        config = open_run(commands.WORKDIR.value).config
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
+    folder = commands.WORKDIR.value or default_folder(config)
+    parallel.join()
+    commands.prepare_jax(config)
+    first = parallel.is_first()
+    if first:
+        run = start_run(folder, config)
+    parallel.meet("the run folder is there")
+    if not first:
+        run = start_run(folder, config)
 
     from mijax.evaluate import evaluate, table
-    from mijax.train import train  # takes seconds to import
+    from mijax.train import train
 
-    commands.prepare_jax(run.config)
-    commands.tell(f"run folder: {run.folder}")
-    train(run, tell=commands.tell)
-    print(table(evaluate(run, tell=commands.tell)))
-    if _REPORT.value:
-        _report(run)
+    tell = commands.tell if first else lambda line: None
+    tell(f"run folder: {run.folder}")
+    train(run, tell=tell)
+    scores = evaluate(run, tell=tell)
+    if first:
+        print(table(scores))
+        if _REPORT.value:
+            _report(run)
 
 
 def _report(run):

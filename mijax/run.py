@@ -1,5 +1,6 @@
 """The folder of a run: what it was asked for, on what, and with which versions."""
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -143,9 +144,41 @@ def write_info(run, *, classes, channels, unlabelled_slices, init_from):
     )
 
 
+@contextlib.contextmanager
+def locked(path, *, wait=False):
+    """An open file with a lock on it, or None where another process holds that.
+
+    With ``wait``, waits for it. Processes that inherit the file hold the lock as well; it ends
+    with the last of them, however that ends.
+    """
+    import fcntl  # not on Windows
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+
+
+@contextlib.contextmanager
+def sole(run):
+    """Holds a run folder against any other process that would train in it.
+
+    Raises:
+      UserError: if one does.
+    """
+    with locked(run.folder / ".lock") as lock:
+        if lock is None:
+            raise UserError(f"another process is training in {run.folder}; wait for it, or stop it")
+        yield
+
+
 def write_json(path, value):
     """Writes JSON in one piece: a reader sees the old file or the new one."""
-    part = Path(f"{path}.part")
+    part = Path(f"{path}.{os.getpid()}.part")  # each process of a run writes its own
     part.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)
 

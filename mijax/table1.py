@@ -12,8 +12,6 @@ sbatch --array=0-23 --wrap 'python -m mijax.table1 --config configs/acdc.py --ou
 whose last job to finish writes the report.
 """
 
-import contextlib
-import fcntl
 import shlex
 import subprocess
 import sys
@@ -25,7 +23,8 @@ from ml_collections import config_flags
 
 from mijax import commands, methods
 from mijax import main as training
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
+from mijax.run import locked
 
 ROWS = {  # of Table 1. Folder: (method, values of the configuration)
     "full": ("supervised", {"data.labelled_cases": 0}),
@@ -173,32 +172,18 @@ def run_jobs(jobs, *, total):
             continue
         place = f"job {number} of {total}: " if len(jobs) == total else ""
         commands.tell(f"{place}{job.folder.name}")
-        with _locked(job.folder.parent / ".locks" / job.folder.name) as lock:
+        with locked(job.folder.parent / ".locks" / job.folder.name) as lock:
             if lock is None:
                 commands.tell(f"{job.folder.name} is left to the process that is at it")
                 continue
             done = subprocess.run([*COMMAND, *job.arguments], pass_fds=[lock.fileno()])
         if done.returncode == 130:
             raise KeyboardInterrupt
+        if done.returncode == commands.PREEMPTED:
+            raise Preempted("stopped; the same command goes on")
         if done.returncode or not job.done:
             commands.tell(f"{job.folder.name} failed with exit code {done.returncode}")
     return [job for job in jobs if not job.done]
-
-
-@contextlib.contextmanager
-def _locked(path):
-    """An open file with a lock on it, or None where another process holds that.
-
-    A job inherits the file, so that one whose launcher was killed still counts as under way.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield file
 
 
 def _report(jobs, folder):

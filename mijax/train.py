@@ -1,5 +1,6 @@
 """The loop of a run: build, restore, step, log, evaluate, save."""
 
+import contextlib
 import functools
 import itertools
 
@@ -9,13 +10,13 @@ import numpy as np
 from mijax import parallel
 from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
 from mijax.evaluate import mean_dsc, measures, segment
 from mijax.experiment import build, open_data, same_volumes, slice_volume
 from mijax.inference import predict_stacks, restore
 from mijax.methods import Unlabelled
 from mijax.models import CLASSIFIER
-from mijax.run import open_run, settle_splits, write_info
+from mijax.run import open_run, settle_splits, sole, write_info
 from mijax.step import TrainingSet, counts_of
 from mijax.stream import fits, stream
 from mijax.writer import Writer
@@ -33,8 +34,15 @@ def train(run, *, tell, devices=None):
       The last ``TrainState``.
 
     Raises:
-      UserError: for data or values that do not do, and for a loss that is not finite.
+      UserError: for data or values that do not do, a loss that is not finite, and a folder that
+        another process trains in.
+      Preempted: after SIGTERM, when the state is saved.
     """
+    with sole(run) if parallel.is_first() else contextlib.nullcontext():
+        return _train(run, tell=tell, devices=devices)
+
+
+def _train(run, *, tell, devices):
     config = run.config
     source = open_data(config)
     splits = settle_splits(run, source.cases)
@@ -44,7 +52,6 @@ def train(run, *, tell, devices=None):
     slices = counts[1] or 0
     validation = [source.volume(name) for name in splits.validation]
 
-    is_first = jax.process_index() == 0
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
         like = experiment.like(slices)
         start = checkpoints.last_step() or 0
@@ -55,13 +62,14 @@ def train(run, *, tell, devices=None):
             origin = open_run(config.init_from) if config.get("init_from") else None
             given = origin and pretrained(origin, run, splits, like, tell=tell)
             state = experiment.init(config.seed, slices, given)
-            write_info(
-                run,
-                classes=source.classes,
-                channels=source.channels,
-                unlabelled_slices=slices,
-                init_from=origin,
-            )
+            if parallel.is_first():
+                write_info(
+                    run,
+                    classes=source.classes,
+                    channels=source.channels,
+                    unlabelled_slices=slices,
+                    init_from=origin,
+                )
         calls = list(dispatches(start, config))
         if streams(training_set, config, experiment.mesh):
             train_step = functools.cache(lambda length: experiment.train_step(length, counts))
@@ -78,7 +86,12 @@ def train(run, *, tell, devices=None):
             training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
             rows = itertools.repeat(training_set)
         new_rounds = round_starts(experiment.method.rounds, config)
-        with Writer(run.folder, steps=config.steps, start=start, enabled=is_first) as writer:
+        with (
+            Writer(
+                run.folder, steps=config.steps, start=start, enabled=parallel.is_first()
+            ) as writer,
+            parallel.Preemption() as preemption,
+        ):
             logs = []
             for (step, length), taken in zip(calls, rows, strict=False):
                 if step in new_rounds:
@@ -101,6 +114,14 @@ def train(run, *, tell, devices=None):
                     found = validate(experiment, state, validation, config.data, source.classes)
                     writer.scalars(step, {f"validation_{k}": v for k, v in found.items()})
                     checkpoints.save(state, score=found[experiment.score])
+                if preemption.must_stop() and step < config.steps:
+                    if checkpoints.last_step() != step:
+                        _check_weights(state)
+                        checkpoints.save(state)
+                    raise Preempted(
+                        f"stopped by SIGTERM after step {step} of {config.steps} and saved; "
+                        "the same command goes on"
+                    )
     return state
 
 
@@ -210,7 +231,7 @@ def streams(training_set, config, mesh):
     """Whether a training set stays on the host: as ``config.stream`` says, or if it must."""
     if config.get("stream") is not None:
         return config.stream
-    return not fits(training_set, mesh.devices.flat[0])
+    return not fits(training_set, mesh.local_devices[0])
 
 
 def load_training_set(source, splits, config, experiment):

@@ -17,7 +17,8 @@ ROOT = Path(mijax.__file__).parent
 LEVELS = [
     {"errors"},
     {"losses", "transforms", "metrics", "models", "data"},
-    {"checkpoint", "commands", "optimizer", "parallel", "writer"},
+    {"parallel"},
+    {"checkpoint", "commands", "optimizer", "writer"},
     {"methods", "run"},
     {"step"},
     {"experiment", "stream"},
