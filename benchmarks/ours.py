@@ -40,6 +40,12 @@ def main():
 
 def make_case(settings, options, name):
     """The ``Case`` of that name."""
+    if name == "product":
+        square = jnp.ones((2048, 2048), options.precision)
+        return _case(jax.jit(lambda a, b: (a @ b)[0, 0]), square, square)
+    if name == "copy":
+        long = jnp.ones(2**26)
+        return _case(jax.jit(lambda x: x + 1), long, compare=False)
     p, q, matrix = (jnp.asarray(x) for x in probability_maps(settings))
     if name == "mutual information":
         return _gradient(lambda p, q: local_mutual_information(p, q, radius=settings.radius), p, q)

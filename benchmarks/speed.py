@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from benchmarks.worker import Settings
 
+PEAKS = ("product", "copy")  # what the machine can do: FLOP/s and bytes/s of the roof
 CASES = (
     "mutual information",
     "KL consistency",
@@ -39,6 +40,7 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
 }
+_RATES = {"GFLOP/s": "flops", "GB/s": "bytes"}
 _ROOT = Path(__file__).parent.parent
 
 
@@ -71,7 +73,7 @@ def main():
     figures = {
         "machine": _machine(),
         "settings": settings._asdict(),
-        "cases": compare(sides(options), settings, cases, runs=options.runs),
+        "cases": compare(sides(options), settings, (*PEAKS, *cases), runs=options.runs),
     }
     print(table(figures["cases"], settings))
     if options.start:
@@ -155,24 +157,28 @@ def start_up(settings):
 
 
 def table(cases, settings):
-    """The figures as text: medians, and how many times as long as the first side."""
+    """The figures as text: medians, and how many times as long as the first side.
+
+    "of roof" is the time that the machine's own product and copy would take for the FLOPs or for
+    the bytes, whichever is longer, over the time that it took.
+    """
     rows = [
-        ("case", "side", "median ms", "min", "ratio", "slices/s", "GFLOP/s", "GB/s", "peak GiB")
+        ("case", "side", "median ms", "min", "ratio", "slices/s", *_RATES, "of roof", "peak GiB")
     ]
+    roof = [_rate(next(iter(cases[c].values())), key) for c, key in zip(PEAKS, _RATES, strict=True)]
     slices = settings.labelled + 2 * settings.unlabelled
     for case, found in cases.items():
         base = None
         for side, figures in found.items():
             if "error" in figures:
-                rows.append((case, side, figures["error"], *[""] * 6))
+                if case not in PEAKS:
+                    rows.append((case, side, figures["error"], *[""] * 7))
                 continue
             median = statistics.median(figures["seconds"])
             base = base or median
             count = settings.labelled if case == "step, supervised" else slices
-            rate = [
-                f"{figures[key] / figures['units'] / median / 1e9:.0f}" if figures[key] else ""
-                for key in ("flops", "bytes")
-            ]
+            rates = [_rate(figures, key) for key in _RATES]
+            share = max((r / top for r, top in zip(rates, roof, strict=True)), default=0)
             rows.append(
                 (
                     case,
@@ -181,13 +187,20 @@ def table(cases, settings):
                     f"{1e3 * min(figures['seconds']):.1f}",
                     f"{median / base:.2f}",
                     f"{count / median:.0f}" if case.startswith("step") else "",
-                    *rate,
+                    *(f"{r / 1e9:.0f}" if r else "" for r in rates),
+                    f"{share:.0%}" if share else "",
                     f"{figures['peak_bytes'] / 2**30:.2f}",
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _rate(figures, key):
+    """FLOPs or bytes a second, or 0 where they are not known."""
+    amount = figures.get(_RATES[key])
+    return amount / figures["units"] / statistics.median(figures["seconds"]) if amount else 0
 
 
 @contextlib.contextmanager

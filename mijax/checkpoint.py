@@ -4,9 +4,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -58,11 +60,29 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, state, *, score=-math.inf):
-        """Saves a ``TrainState`` under its step, with its score: the higher the better."""
+        """Saves a ``TrainState`` under its step, with its score: the higher the better.
+
+        Raises:
+          UserError: if it cannot be written, as to a full disk.
+        """
         step = int(state.step)
-        self._manager.save(
-            step, args=ocp.args.StandardSave(state), metrics={"score": score}, force=True
-        )
+        needed = sum(x.nbytes for x in jax.tree.leaves(state)) + 2**20
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise UserError(
+                f"cannot save {self._folder(step)}: no space left on device ({free} bytes, it "
+                f"takes {needed}); the checkpoints before it are kept"
+            )
+        try:
+            self._manager.save(
+                step, args=ocp.args.StandardSave(state), metrics={"score": score}, force=True
+            )
+        except Exception as error:  # of many kinds, and over many lines
+            reason = re.search(r"([\w ]+) \[os_error_code", str(error))
+            reason = reason[1].strip() if reason else str(error).strip().splitlines()[0]
+            raise UserError(
+                f"cannot save {self._folder(step)}: {reason}; the checkpoints before it are kept"
+            ) from error
         if parallel.is_first():
             folder = self._folder(step)
             part = folder / f"{_CHECKSUMS}.part"

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 import sys
+import threading
 import traceback
 from pathlib import Path
 
@@ -76,7 +77,9 @@ def prepare_jax(config):
 
 def _main(main, argv):
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell of every file they touch
+        # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
+        logging.set_verbosity(logging.FATAL)
+        threading.excepthook = lambda args: tell(_last_line(args.exc_value))
     try:
         main(argv)
     except UserError as error:

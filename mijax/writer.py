@@ -1,5 +1,6 @@
 """What a run tells while it goes: metrics.jsonl, TensorBoard events, the terminal."""
 
+import contextlib
 import json
 import os
 import sys
@@ -36,8 +37,9 @@ class Writer:
         if self._enabled:
             if self._bar:
                 self._bar.stop()
-            self._lines.close()
-            self._events.close()
+            with contextlib.suppress(OSError):  # on a full disk; what failed before is told
+                self._lines.close()
+                self._events.close()
 
     def scalars(self, step, values):
         """Records floats by name at a step and shows them."""

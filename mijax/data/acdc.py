@@ -54,8 +54,10 @@ def _is_training(name: str) -> bool:
 
 def _entry(folder: Path, frame: int) -> Entry:
     name = f"{folder.name}_frame{frame:02d}"
-    label = _file(folder, f"{name}_gt")
-    return Entry(Case(name, folder.name, label is not None), (_file(folder, name),), label)
+    image, label = _file(folder, name), _file(folder, f"{name}_gt")
+    if image is None:  # frame1 instead of frame01, or a link to nothing
+        raise UserError(f"{folder}: {name}.nii.gz is not there; unpack it again")
+    return Entry(Case(name, folder.name, label is not None), (image,), label)
 
 
 def _file(folder: Path, stem: str) -> Path | None:
@@ -75,7 +77,7 @@ def _frames(folder: Path) -> list[int]:
     frames = set()
     for phase in ("ED", "ES"):
         text = info.read_text(encoding="utf-8", errors="replace")
-        match = re.search(rf"^{phase}\s*:\s*(\d+)\s*$", text, re.MULTILINE)
+        match = re.search(rf"^{phase}\s*:\s*(\d{{1,9}})\s*$", text, re.MULTILINE)
         if match is None:
             raise UserError(f'{info}: no line "{phase}: NUMBER", the frame of that phase')
         frame = int(match[1])

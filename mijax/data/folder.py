@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.imagefile import check_same_geometry, files_of, read_image
+from mijax.data.imagefile import check_same_geometry, read_image
 from mijax.data.layout import Entry, read_layout
+from mijax.data.metaimage import files_of
 from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
 
@@ -61,7 +62,7 @@ def entries_recipe(
       description: a text that the content depends on as well.
 
     Raises:
-      UserError: a MetaImage header without the file of its voxels.
+      UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
     """
     by_name = {entry.case.name: entry for entry in entries}
 
@@ -137,10 +138,15 @@ def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np
 
 def _fingerprint(root: Path, entries: Sequence[Entry], description: str) -> str:
     """Changes when a file of the data set is added, removed or rewritten, or a case is renamed."""
-    files = [path for entry in entries for path in (*entry.images, entry.label) if path]
+    images = [path for entry in entries for path in (*entry.images, entry.label) if path]
+    files = [path for image in images for path in files_of(image)]
+    whole = root.resolve()
+    for path in files:
+        if not path.resolve().is_relative_to(whole):
+            raise UserError(f"{path}: a link out of {root}; put the file itself there")
     stamps = [
         (path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in (part for file in files for part in files_of(file))
+        for path in files
     ]
     content = json.dumps([stamps, [entry.case for entry in entries], description])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """One image file to an array and an affine, in nibabel's conventions (x, y, z; RAS+)."""
 
+import gzip
 import math
 import re
 import zlib
@@ -7,16 +8,21 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
 
+from mijax.data.metaimage import METAIMAGE, check_header, check_voxels
 from mijax.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
-METAIMAGE = (".mha", ".mhd")
 ENDINGS = (*NIFTI, *METAIMAGE, ".nrrd")  # what is looked for where nothing else says
+_LARGEST = 2**32  # bytes of voxels of one file
+_DEFLATE = 1032  # times that deflate can shrink a stream, and no more
+_SIZES = (1e-6, 1e4)  # millimetres of a voxel, least and most
 _UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
+    OverflowError,
     zlib.error,
     nib.filebasedimages.ImageFileError,
     nib.spatialimages.HeaderDataError,
@@ -26,6 +32,8 @@ _UNREADABLE = (
 def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """An image and its geometry; NIfTI through nibabel, everything else through SimpleITK.
 
+    The header is judged before any voxel is read, so that a bad one costs no memory.
+
     Args:
       path: an image file.
 
@@ -34,32 +42,10 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
       intensity scaling applied, and the (4, 4) float64 affine from voxels to millimetres, RAS+.
 
     Raises:
-      UserError: unreadable, not three-dimensional, not of numbers, or without a geometry.
+      UserError: unreadable, not three-dimensional, not of numbers, too large, or without a
+        geometry.
     """
-    values, affine = _read_nifti(path) if path.name.endswith(NIFTI) else _read_itk(path)
-    if not np.issubdtype(values.dtype, np.number) or np.iscomplexobj(values):
-        raise UserError(f"{path}: voxels of type {values.dtype}; convert them to plain numbers")
-    if values.ndim not in (3, 4) or 0 in values.shape:
-        raise UserError(f"{path}: shape {values.shape}; a volume (x, y, z) is needed")
-    _check_affine(affine, path)
-    return values, affine
-
-
-def files_of(path: Path) -> tuple[Path, ...]:
-    """An image's file, and after a MetaImage header that of its voxels, if it names just one.
-
-    Raises:
-      UserError: that one is not there.
-    """
-    if not path.name.endswith(".mhd"):
-        return (path,)
-    name = _metaimage_header(path)[0].get("ElementDataFile", "")
-    if name in ("", "LOCAL", "LIST") or "%" in name:  # in the header, or a file a slice
-        return (path,)
-    voxels = path.parent / name
-    if not voxels.is_file():
-        raise UserError(f"{path}: the file of its voxels, {name}, is missing; put it beside it")
-    return path, voxels
+    return _read_nifti(path) if path.name.endswith(NIFTI) else _read_itk(path)
 
 
 def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, affine_0) -> None:
@@ -79,21 +65,75 @@ def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, aff
         )
 
 
-def _check_affine(affine: np.ndarray, path: Path) -> None:
+def _check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.ndarray) -> None:
+    """Refuses what is no volume, exceeds any memory, or lies nowhere."""
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise UserError(f"{path}: shape {shape}; a volume (x, y, z) is needed")
+    if bytes_ > _LARGEST:
+        raise UserError(
+            f"{path}: shape {shape} takes {bytes_ / 2**30:.3g} GiB, and {_LARGEST / 2**30:g} GiB "
+            "can be read; crop or resample it, or repair the header"
+        )
+    if not np.isfinite(affine).all():
+        raise UserError(f"{path}: NaN or infinity in the affine; repair the header")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    volume = abs(np.linalg.det(affine[:3, :3]))
-    if not np.isfinite(affine).all() or not volume > 1e-6 * np.prod(lengths):
+    unit = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    if not abs(np.linalg.det(unit)) > 1e-6:
         raise UserError(f"{path}: singular affine (voxel sizes {lengths}); repair the header")
+    if lengths.min() < _SIZES[0] or lengths.max() > _SIZES[1]:
+        raise UserError(f"{path}: voxel sizes {lengths} mm; repair the header")
+
+
+def _check_kind(path: Path, dtype: np.dtype) -> None:
+    if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
+        raise UserError(f"{path}: voxels of type {dtype}; convert them to plain numbers")
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the header, then as many bytes as it announces and one more, which must not be there.
+
+    That one makes gzip check its checksum. Header extensions are passed over.
+    """
+    packed = path.name.endswith(".gz")
     try:
-        image = nib.load(path)
-        return np.asarray(image.dataobj), np.asarray(image.affine, np.float64)
+        with gzip.open(path) if packed else path.open("rb") as file, np.errstate(all="ignore"):
+            header = _nifti_header(file.read(nib.Nifti2Header.sizeof_hdr))
+            dtype, shape = header.get_data_dtype(), header.get_data_shape()
+            affine = np.asarray(header.get_best_affine(), np.float64)
+            size = math.prod(shape) * dtype.itemsize
+            _check_kind(path, dtype)
+            _check_header(path, shape, size, affine)
+            if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
+                raise UserError(
+                    f"{path}: NaN or infinity in pixdim or scl_slope; repair the header"
+                )
+            start = header.get_data_offset() or header.single_vox_offset
+            length = path.stat().st_size * (_DEFLATE if packed else 1)
+            if not header.sizeof_hdr <= start <= length - size:
+                raise EOFError(f"{size} bytes of voxels at {start} are announced")
+            file.seek(start)
+            voxels = bytearray(size)
+            if (found := file.readinto(voxels)) < size:
+                raise EOFError(f"{found} bytes of voxels instead of {size}")
+            if file.read(1):
+                raise UserError(
+                    f"{path}: more than the {size} bytes of voxels that its header announces; "
+                    "copy it again"
+                )
+            values = np.frombuffer(voxels, dtype).reshape(shape, order="F")
+            return apply_read_scaling(values, *header.get_slope_inter()), affine
     except _UNREADABLE as error:
         raise UserError(
             f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
         ) from error
+
+
+def _nifti_header(content: bytes) -> nib.Nifti1Header:
+    """The header of a single file that starts with this content."""
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(content):
+            return kind(content[: kind.sizeof_hdr])
+    raise ValueError("no such header")
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -101,69 +141,31 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         if path.name.endswith(METAIMAGE):
-            _check_voxels(path)
+            check_header(path)
+        header = itk_header(path)
+        if header.GetDimension() != 3:
+            raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
+        size = _itk_bytes(header)
+        _check_header(path, header.GetSize(), size, itk_affine(header))
+        if path.name.endswith(METAIMAGE):
+            check_voxels(path, size)
         image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: SimpleITK cannot read it; copy or convert it again") from error
-    if image.GetDimension() != 3:
-        raise UserError(f"{path}: {image.GetDimension()} axes; a volume (x, y, z) is needed")
     values = sitk.GetArrayFromImage(image)  # (z, y, x) or (z, y, x, c)
+    _check_kind(path, values.dtype)
     return np.moveaxis(values, (0, 1, 2), (2, 1, 0)), itk_affine(image)
 
 
-def _metaimage_header(path: Path) -> tuple[dict[str, str], int]:
-    """Fields of a MetaImage header, and its length in bytes."""
-    fields = {}
-    with path.open("rb") as file:
-        for line in file:
-            key, _, value = line.decode(errors="replace").partition("=")
-            fields[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":  # always the last
-                break
-        return fields, file.tell()
-
-
-def _check_voxels(path: Path) -> None:
-    """Refuses a MetaImage with damaged voxels: SimpleITK may return noise, and no error.
-
-    Raises:
-      RuntimeError: SimpleITK cannot read the header.
-      UserError: the voxels are missing, damaged, or not as many as the header says.
-    """
-    header, offset = _metaimage_header(path)
-    voxels = files_of(path)[-1]
-    local = header.get("ElementDataFile") == "LOCAL"
-    if "HeaderSize" in header or (voxels == path) != local:  # more than voxels, or several files
-        return
-    offset = offset if local else 0
-    if header.get("CompressedData", "").lower() == "true":
-        size = _inflated_size(voxels, offset)
-    else:
-        size = voxels.stat().st_size - offset
-    needed = _itk_bytes(path)
-    if size != needed:
-        raise UserError(f"{voxels}: {size} bytes of voxels instead of {needed}; copy it again")
-
-
-def _inflated_size(path: Path, offset: int) -> int:
-    inflate = zlib.decompressobj()
-    try:
-        size = len(inflate.decompress(path.read_bytes()[offset:]))
-    except zlib.error as error:
-        raise UserError(f"{path}: damaged ({error}); copy it again") from error
-    if not inflate.eof:
-        raise UserError(f"{path}: truncated; copy it again")
-    return size
-
-
-def _itk_bytes(path: Path) -> int:
+def _itk_bytes(header) -> int:
     """Bytes of voxels that a header announces."""
     import SimpleITK as sitk
 
-    header = itk_header(path)
     kind = sitk.GetPixelIDValueAsString(header.GetPixelID())  # vector of 16-bit signed integer
-    bits = int(re.search(r"(\d+)-bit", kind)[1])
-    return math.prod(header.GetSize()) * header.GetNumberOfComponents() * bits // 8
+    bits = re.search(r"(\d+)-bit", kind)
+    if bits is None:
+        raise RuntimeError(kind)
+    return math.prod(header.GetSize()) * header.GetNumberOfComponents() * int(bits[1]) // 8
 
 
 def itk_header(path: Path):

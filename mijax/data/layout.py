@@ -1,12 +1,13 @@
 """Folders on disk: what the MSD and the nnU-Net v2 raw layout hold, from names alone."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.imagefile import NIFTI
+from mijax.data.text import climbs, is_plain, read_json
 from mijax.data.volume import Case
 from mijax.errors import UserError
 
@@ -89,12 +90,26 @@ def _read_description(root: Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: missing; a data set in MSD or nnU-Net v2 layout has one")
     try:
-        description = json.loads(path.read_text(encoding="utf-8-sig"))
+        description = read_json(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
     if not isinstance(description, dict):
         raise UserError(f"{path}: must hold one JSON object")
+    for key in ("training", "test", "dataset"):
+        for name in _names(description.get(key)):
+            if climbs(name):
+                raise UserError(f'{path}: "{key}" names {name[:80]!a}, outside the folder')
     return description
+
+
+def _names(cases) -> Iterator[str]:
+    """What the list of cases in a description takes for names of files."""
+    cases = cases.values() if isinstance(cases, dict) else cases
+    for case in cases if isinstance(cases, list | ValuesView) else ():
+        for name in case.values() if isinstance(case, dict) else (case,):
+            for text in name if isinstance(name, list) else (name,):
+                if isinstance(text, str):
+                    yield text
 
 
 def _detect(description: Mapping, root: Path) -> str:
@@ -110,6 +125,11 @@ def _section(description: Mapping, key: str, root: Path) -> dict:
     section = description.get(key)
     if not isinstance(section, dict) or not section:
         raise UserError(f'{root / "dataset.json"}: "{key}" must be an object that is not empty')
+    for name in section:
+        if not is_plain(name):
+            raise UserError(
+                f'{root / "dataset.json"}: "{key}" has the key {name[:80]!a}; rename it'
+            )
     return section
 
 
@@ -117,7 +137,7 @@ def _msd(description: Mapping, root: Path):
     """Classes, channels and the finder of the Decathlon's layout, {"1": "spleen"}."""
     channels = len(_section(description, "modality", root))
     labels = _section(description, "labels", root)
-    classes = _consecutive([(value, str(name)) for value, name in labels.items()], root)
+    classes = _consecutive(list(labels.items()), root)
 
     def find(folder: Path) -> dict[str, tuple[Path, ...]]:
         return {name: (path,) for name, path in _stems(folder, NIFTI).items()}
@@ -135,11 +155,12 @@ def _nnunet(description: Mapping, root: Path):
     for name, value in labels.items():
         if isinstance(value, list):
             raise UserError(
-                f'{path}: "{name}" is a region {value}; only plain labels are supported'
+                f'{path}: "{name}" is a region {reprlib.repr(value)}; only plain labels are '
+                "supported"
             )
     classes = _consecutive([(value, name) for name, value in labels.items()], root)
     ending = description.get("file_ending")
-    if not isinstance(ending, str) or not ending.startswith("."):
+    if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
         raise UserError(f'{path}: "file_ending" must be a text such as ".nii.gz"')
 
     def find(folder: Path) -> dict[str, tuple[Path, ...]]:
@@ -148,18 +169,31 @@ def _nnunet(description: Mapping, root: Path):
     return classes, channels, find
 
 
-def _consecutive(pairs: Sequence[tuple[object, str]], root: Path) -> tuple[str, ...]:
+def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[str, ...]:
     """Class names in the order of their values, which must be 0, 1, … k − 1."""
+    for _, name in pairs:
+        if not isinstance(name, str) or not is_plain(name) or not name:
+            raise UserError(
+                f'{root / "dataset.json"}: {reprlib.repr(name)} in "labels" must be the name of '
+                "a class"
+            )
     try:
-        names = {int(str(value)): name for value, name in pairs}  # int(1.5) would pass
+        names = {int(_whole(value)): name for value, name in pairs}
     except ValueError:
         names = {}
     if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= 256:
         raise UserError(
             f"{root / 'dataset.json'}: label values must be 0 (background), 1, 2, … without gaps, "
-            f"not {[value for value, _ in pairs]}"
+            f"not {reprlib.repr([value for value, _ in pairs])}"
         )
+    if len(set(names.values())) < len(names):
+        raise UserError(f'{root / "dataset.json"}: two classes of one name in "labels"; rename one')
     return tuple(names[value] for value in range(len(names)))
+
+
+def _whole(value: object) -> str:
+    """A label value as text; anything but a number or a text is no whole number."""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
@@ -169,6 +203,10 @@ def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
         ending = next((e for e in endings if path.name.endswith(e)), None)
         if ending is None or path.name.startswith("."):
             continue
+        if not is_plain(path.name):
+            raise UserError(f"{folder}: the file name {path.name!a} is not plain UTF-8; rename it")
+        if not path.is_file():
+            raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
         stem = path.name.removesuffix(ending)
         if stem in stems:
             raise UserError(f"{path}: case {stem} is there twice, also as {stems[stem].name}")

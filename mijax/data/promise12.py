@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mijax.data.folder import entries_recipe
 from mijax.data.layout import Entry, find_root
+from mijax.data.text import is_plain
 from mijax.data.volume import Case, Recipe
 from mijax.errors import UserError
 
@@ -40,6 +41,8 @@ def promise12_recipe(directory: str, *, testing: bool) -> Recipe:
         if match is None:
             continue
         part = next((p for p in path.relative_to(root).parts[:-1] if _TEST.match(p)), None)
+        if not is_plain(part or ""):
+            raise UserError(f"{root}: the folder name {part!a} is not plain UTF-8; rename it")
         tests |= part is not None
         if part is not None and not testing:
             continue

@@ -13,6 +13,7 @@ from mijax.errors import UserError
 
 _PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that is cut across
 _FITS = ("pad", "crop", "resize")
+_LARGEST = 2**14  # pixels along a slice that is resampled
 
 
 class Grid(NamedTuple):
@@ -93,6 +94,11 @@ def to_slices(
         target = tuple(
             max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)
         )
+        if max(target) > _LARGEST:
+            raise UserError(
+                f"case {volume.name}: slices of {target[0]}×{target[1]} pixels at "
+                f"data.spacing={spacing!r}; raise it, or repair the voxel sizes of the file"
+            )
     if fit == "resize":
         window = (0, 0, height, width)
     else:

@@ -1,6 +1,7 @@
 """MSD task 9, spleen: downloaded, checked and unpacked under the cache."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import sys
@@ -33,17 +34,27 @@ def fetch_spleen(cache: Path, *, url: str = URL, md5: str = MD5) -> Path:
         with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
             archive = Path(folder) / "archive.tar"
             _download(url, archive, md5)
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+            with tarfile.open(archive, "r:") as tar:
+                tar.extractall(folder, filter=_plain)
             archive.unlink()
-            os.replace(Path(folder) / "Task09_Spleen", target)
-    except (OSError, tarfile.TarError) as error:
+            unpacked = Path(folder) / "Task09_Spleen"
+            if not (unpacked / "dataset.json").is_file():
+                raise OSError("no Task09_Spleen/dataset.json in the archive")
+            os.replace(unpacked, target)
+    except (OSError, ValueError, tarfile.TarError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"{url}: cannot be fetched into {cache} ({reason}); fetch and unpack it elsewhere and "
             "pass --config.data.dir=FOLDER"
         ) from error
     return target
+
+
+def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """tarfile's data filter, for files and folders alone: this archive has no links."""
+    if not (member.isfile() or member.isdir()):
+        raise tarfile.SpecialFileError(member)
+    return tarfile.data_filter(member, folder)
 
 
 def _download(url: str, path: Path, md5: str) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mijax.data.text import is_plain, read_json
 from mijax.data.volume import Case
 from mijax.errors import UserError
 
@@ -105,15 +106,19 @@ def read_splits(path) -> Splits:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as splits ({error})") from error
     if not isinstance(content, dict) or set(content) != set(Splits._fields):
         raise UserError(f"{path}: must be an object with the keys {', '.join(Splits._fields)}")
     for field, names in content.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        if not isinstance(names, list) or not all(map(_is_name, names)):
             raise UserError(f'{path}: "{field}" must be a list of case names')
     return Splits(**{field: tuple(names) for field, names in content.items()})
+
+
+def _is_name(value) -> bool:
+    return isinstance(value, str) and is_plain(value) and len(value) <= 255
 
 
 def write_splits(path, splits: Splits) -> None:

@@ -21,10 +21,10 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def trained(tiny):
-    """``trained(method, devices)``: everything the state holds after four steps, as NumPy."""
+    """``trained(method, devices, steps)``: everything the state then holds, as NumPy."""
     inits = {}
 
-    def run(method, devices):
+    def run(method, devices, steps=STEPS):
         config = tiny(method)
         source = open_data(config)
         splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
@@ -41,10 +41,10 @@ def trained(tiny):
         state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
         training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
         step = experiment.train_step(1)
-        for _ in range(STEPS):
+        for _ in range(steps):
             state, _ = step(state, training_set)
         assert {len(x.devices()) for x in jax.tree.leaves(state)} == {devices}
-        assert state.step == STEPS
+        assert state.step == steps
         return jax.device_get(state)
 
     return run
@@ -69,6 +69,19 @@ def test_one_device_equals_eight(trained, method):
     one, eight = trained(method, 1), trained(method, 8)
     for part in ("params", "batch_stats", "memory"):
         assert difference(getattr(one, part), getattr(eight, part)) < TOLERANCE, part
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", methods.names())
+def test_twenty_steps_on_one_two_and_eight_devices(trained, method):
+    """Rounding grows with the steps, so the tolerance is ten times as wide; -s tells."""
+    one = trained(method, 1, 20)
+    for devices in (2, 8):
+        many = trained(method, devices, 20)
+        parts = [(getattr(one, p), getattr(many, p)) for p in ("params", "batch_stats", "memory")]
+        largest = max(difference(*part) for part in parts)
+        print(f"{method}, {devices} devices: {largest:.1e}")
+        assert largest < 10 * TOLERANCE
 
 
 def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained, monkeypatch):

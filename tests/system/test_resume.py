@@ -11,9 +11,10 @@ import pytest
 
 from mijax import train as loop
 from mijax.checkpoint import Checkpoints
+from mijax.errors import Preempted, UserError
 from mijax.evaluate import evaluate
 from mijax.inference import rebuild
-from mijax.run import start_run
+from mijax.run import sole, start_run
 from mijax.train import train
 
 
@@ -81,6 +82,31 @@ def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stop
     assert told == [f"going on from step {stop // 4 * 4} of 12" for stop in stops if stop > 4]
     evaluate(run, tell=pytest.fail)
     assert_same_end(run, scored(method))
+
+
+def test_sigterm_saves_and_leaves(scored, tiny, tmp_path, monkeypatch):
+    class Terminated(loop.Writer):
+        def progress(self, reached):
+            if reached == 6 and self._start < 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            super().progress(reached)
+
+    monkeypatch.setattr(loop, "Writer", Terminated)
+    run, told = start_run(tmp_path, tiny("local_mi")), []
+    with pytest.raises(Preempted, match="SIGTERM after step 6 of 12 and saved"):
+        train(run, tell=told.append)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert sorted(f.name for f in run.checkpoints.iterdir()) == ["4", "6"]
+    train(run, tell=told.append)
+    assert told == ["going on from step 6 of 12"]
+    evaluate(run, tell=pytest.fail)
+    assert_same_end(run, scored("local_mi"))
+
+
+def test_a_folder_in_use_is_refused(tiny, tmp_path):
+    run = start_run(tmp_path, tiny("local_mi"))
+    with sole(run), pytest.raises(UserError, match="another process is training in"):
+        train(run, tell=pytest.fail)
 
 
 def test_killed(scored, tiny, cache, tmp_path):

@@ -1,0 +1,46 @@
+"""Texts that others wrote: names and JSON, refused where one line of a message cannot show them."""
+
+import json
+import re
+from pathlib import Path
+
+_LARGEST = 2**26  # bytes of a JSON file; a list of a million cases has half of it
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has neither line breaks nor control characters nor bytes beside UTF-8."""
+    return _UNFIT.search(text) is None
+
+
+def climbs(name: str) -> bool:
+    """Whether a file that a text names may lie outside the folder it is relative to."""
+    parts = re.split(r"[/\\]", name)
+    return ".." in parts or (len(parts) > 1 and parts[0] == "") or parts[0].endswith(":")
+
+
+def read_json(path: Path):
+    """The content of a JSON file.
+
+    Raises:
+      OSError: cannot be read, or is not a file.
+      ValueError: not JSON, too large, nested too deeply, or an object with a key twice.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise OSError("not a file")
+    if size > _LARGEST:
+        raise ValueError(f"{size} bytes are too many")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    content = {}
+    for key, value in pairs:
+        if key in content:
+            raise ValueError(f"the key {key[:80]!a} is there twice")
+        content[key] = value
+    return content
