@@ -963,7 +963,7 @@ class Answer(io.BytesIO):
         urllib.error.URLError("no such host"),
         IncompleteRead(b""),
     ],
-    ids=str,
+    ids=["cut", "longer", "page", "huge", "length", "partial", "reset", "late", "host", "nothing"],
 )
 def test_download(tmp_path, refused, monkeypatch, answer):
     def urlopen(url, timeout):
