@@ -38,17 +38,16 @@ def tell(line):
 def fail(line, *, code=2):
     """Ends the command with a line."""
     tell(line)
-    _leave_others(code)
+    if _has_others():
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)
 
 
-def _leave_others(code):
-    """Ends one of several processes at once: an orderly end would wait for the others."""
+def _has_others():
+    """Whether this is one of several processes, whose orderly end would wait for the others."""
     jax = sys.modules.get("jax")
-    if jax and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def prepare_jax(config):
@@ -91,9 +90,10 @@ def _main(main, argv):
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on with what is not done", code=130)
     except Exception:
-        traceback.print_exc()
-        _leave_others(code=1)
-        raise SystemExit(1) from None
+        if _has_others():
+            traceback.print_exc()
+            os._exit(1)
+        raise
 
 
 def _parse(argv, *, arguments):

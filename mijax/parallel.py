@@ -39,6 +39,9 @@ def join():
         except ValueError as error:
             if "coordinator_address" not in str(error):  # that one: there is no cluster
                 raise
+        except RuntimeError as error:
+            if "must be called before" not in str(error):  # that one: JAX is in use, by a caller
+                raise
 
 
 def is_first():

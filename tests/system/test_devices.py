@@ -58,7 +58,7 @@ def difference(a, b):
 
 
 # One of each kind; -m slow takes the others.
-FIRST = {"local_mi", "mean_teacher", "global_local_mi", "boundary_iic"}
+FIRST = {"local_mi", "mean_teacher", "boundary_iic"}
 METHODS = [
     pytest.param(name, marks=() if name in FIRST else pytest.mark.slow) for name in methods.names()
 ]

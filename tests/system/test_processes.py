@@ -35,10 +35,11 @@ def test_two_processes_go_on_where_one_stopped(copied, uninterrupted):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "[0] mijax: going on from step 8 of 12" in done.stderr
-    assert "[1] mijax:" not in done.stderr and "[1]" not in done.stdout  # one of them talks
     assert "[0] last (step 12)" in done.stdout
-    (_, one), (_, two) = (
-        restore(r, checkpoint="last", tell=pytest.fail)
+    for said in (done.stdout, done.stderr):  # one of them talks, but for Gloo
+        assert not [x for x in said.splitlines() if x.startswith("[1]") and "Gloo" not in x]
+    one, two = (
+        restore(r, checkpoint="last", tell=pytest.fail)[1]
         for r in (uninterrupted("mean_teacher"), run)
     )
     assert two.step == 12
