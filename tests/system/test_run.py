@@ -35,7 +35,8 @@ def test_contents_of_a_trained_run(uninterrupted):
     run = uninterrupted("local_mi")
     names = {path.name for path in run.folder.iterdir()} - {"scores.json"}
     assert names == {
-        ".lock", "config.json", "info.json", "splits.json", "metrics.jsonl", "events", "checkpoints",
+        ".lock", "config.json", "info.json", "splits.json",
+        "metrics.jsonl", "events", "checkpoints",
     }  # fmt: skip
     info = run.info()
     assert info["classes"] == ["background", "body", "core"] and info["channels"] == 1
