@@ -27,14 +27,15 @@ def main():
     parser.add_argument("settings")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--steps-per-dispatch", type=int, default=1)
-    parser.add_argument("--cpu-devices", type=int, help="of as many cores together")
+    parser.add_argument("--one-device", action="store_true", help="not one a processor core")
     options = parser.parse_args()
     if cache := os.environ.get("BENCHMARK_CACHE"):
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     settings = Settings(**json.loads(options.settings))
-    if options.cpu_devices:
-        jax.config.update("jax_num_cpu_devices", options.cpu_devices)
+    if not options.one_device:  # as the commands do, see mijax.commands.prepare_jax
+        devices = parallel.dividing_cores(settings.labelled, settings.unlabelled)
+        jax.config.update("jax_num_cpu_devices", devices)
     serve(functools.partial(make_case, settings, options), device_memory=_device_memory)
 
 

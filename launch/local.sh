@@ -11,11 +11,19 @@ shift
 python=${PYTHON:-python}
 port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$processes
+stopping=
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-trap 'kill -TERM $(jobs -p) 2>/dev/null || true' TERM INT
+trap 'stopping=1; kill -TERM $(jobs -p) 2>/dev/null || true' TERM INT # they save, and end by themselves
 for ((i = 0; i < processes; i++)); do
     JAX_PROCESS_ID=$i "$python" -m mijax.main "$@" > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
 done
-for ((i = 0; i < processes; i++)); do
-    wait -n
+while ((processes > 0)); do
+    code=0
+    wait -n || code=$?
+    if [[ $stopping && $code -gt 128 ]]; then # it was the signal that ended the waiting
+        continue
+    elif ((code > 0)); then
+        exit $code
+    fi
+    processes=$((processes - 1))
 done

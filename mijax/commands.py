@@ -61,17 +61,16 @@ def prepare_jax(config):
     """
     import jax
 
-    from mijax.parallel import cores
+    from mijax.parallel import dividing_cores
 
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
     if not chosen and not jax.distributed.is_initialized():
-        batches = (config.labelled_batch, config.unlabelled_batch)
-        fits = [n for n in range(1, cores() + 1) if not any(b % n for b in batches)]
+        devices = dividing_cores(config.labelled_batch, config.unlabelled_batch)
         with contextlib.suppress(RuntimeError):  # JAX is in use already
-            jax.config.update("jax_num_cpu_devices", max(fits, default=1))
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _main(main, argv):

@@ -1,5 +1,7 @@
 """The processes of a run, the mesh of all their devices, and how arrays lie on it."""
 
+import contextlib
+import itertools
 import os
 import signal
 import threading
@@ -55,33 +57,26 @@ def meet(name):
         multihost_utils.sync_global_devices(name)
 
 
-class Preemption:
+@contextlib.contextmanager
+def preemption():
     """Notices SIGTERM, the notice that this machine is about to be taken away.
 
-    A context manager; with several processes, JAX's own service notices and they all stop
-    after the same step.
+    Yields:
+      ``must_stop() -> bool``, for every process to ask after each dispatch; they are told to
+      stop after the same one.
     """
-
-    def __enter__(self):
-        self._noticed, self._asked = False, 0
-        self._alone = jax.process_count() == 1
-        if self._alone and threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._notice)
-        return self
-
-    def __exit__(self, *_):
-        if hasattr(self, "_before"):
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _notice(self, *_):
-        self._noticed = True
-
-    def must_stop(self):
-        """Whether to stop now; every process asks after each dispatch."""
-        if self._alone:
-            return self._noticed
-        self._asked += 1
-        return multihost_utils.reached_preemption_sync_point(self._asked)
+    if jax.process_count() > 1:  # JAX's own service notices, and agrees on the dispatch
+        asked = itertools.count(1)
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(asked))
+    elif threading.current_thread() is not threading.main_thread():  # gets no signals
+        yield lambda: False
+    else:
+        noticed = threading.Event()
+        before = signal.signal(signal.SIGTERM, lambda *_: noticed.set())
+        try:
+            yield noticed.is_set
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def make_mesh(devices=None):
@@ -105,3 +100,9 @@ def cores():
     """Processor cores that this process may use."""
     known = hasattr(os, "sched_getaffinity")  # not on macOS
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+
+
+def dividing_cores(*batches):
+    """How many of the cores can be devices of their own, so that all batches divide over them."""
+    fits = [n for n in range(1, cores() + 1) if not any(batch % n for batch in batches)]
+    return max(fits)

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 
 import jax
 import numpy as np
@@ -12,13 +11,12 @@ from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import Preempted, UserError
 from mijax.evaluate import mean_dsc, measures, segment
-from mijax.experiment import build, open_data, same_volumes, slice_volume
+from mijax.experiment import build, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
-from mijax.methods import Unlabelled
 from mijax.models import CLASSIFIER
 from mijax.run import open_run, settle_splits, sole, write_info
-from mijax.step import TrainingSet, counts_of
-from mijax.stream import fits, stream
+from mijax.step import counts_of
+from mijax.training_set import feed, load_training_set
 from mijax.writer import Writer
 
 
@@ -48,8 +46,7 @@ def _train(run, *, tell, devices):
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)
-    counts = counts_of(training_set)
-    slices = counts[1] or 0
+    slices = counts_of(training_set)[1] or 0
     validation = [source.volume(name) for name in splits.validation]
 
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
@@ -71,26 +68,13 @@ def _train(run, *, tell, devices):
                     init_from=origin,
                 )
         calls = list(dispatches(start, config))
-        if streams(training_set, config, experiment.mesh):
-            train_step = functools.cache(lambda length: experiment.train_step(length, counts))
-            rows = stream(
-                training_set,
-                state.key,
-                calls,
-                mesh=experiment.mesh,
-                labelled_batch=config.labelled_batch,
-                unlabelled_batch=config.unlabelled_batch,
-            )
-        else:
-            train_step = functools.cache(experiment.train_step)
-            training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
-            rows = itertools.repeat(training_set)
+        counts, rows = feed(training_set, state.key, calls, config, experiment.mesh)
+        train_step = functools.cache(lambda length: experiment.train_step(length, counts))
         new_rounds = round_starts(experiment.method.rounds, config)
+        first = parallel.is_first()
         with (
-            Writer(
-                run.folder, steps=config.steps, start=start, enabled=parallel.is_first()
-            ) as writer,
-            parallel.Preemption() as preemption,
+            Writer(run.folder, steps=config.steps, start=start, enabled=first) as writer,
+            parallel.preemption() as must_stop,
         ):
             logs = []
             for (step, length), taken in zip(calls, rows, strict=False):
@@ -114,7 +98,7 @@ def _train(run, *, tell, devices):
                     found = validate(experiment, state, validation, config.data, source.classes)
                     writer.scalars(step, {f"validation_{k}": v for k, v in found.items()})
                     checkpoints.save(state, score=found[experiment.score])
-                if preemption.must_stop() and step < config.steps:
+                if must_stop() and step < config.steps:
                     if checkpoints.last_step() != step:
                         _check_weights(state)
                         checkpoints.save(state)
@@ -155,7 +139,7 @@ def begin_round(experiment, state, best, training_set):
       experiment: ``Experiment`` of a method with rounds.
       state: ``TrainState`` at the end of a round.
       best: ``TrainState`` of the best checkpoint.
-      training_set: ``TrainingSet``.
+      training_set: ``TrainingSet`` of arrays of the host.
     """
     variables = experiment.method.predictor(best.params, best.batch_stats, best.memory)
 
@@ -163,8 +147,8 @@ def begin_round(experiment, state, best, training_set):
         batch = experiment.predict_batch
         return next(predict_stacks(experiment.predict, variables, [images], batch=batch))
 
-    memory, unlabelled = jax.device_get((state.memory, training_set.unlabelled))
-    memory = experiment.method.refresh(memory, predict, unlabelled)
+    memory = jax.device_get(state.memory)
+    memory = experiment.method.refresh(memory, predict, training_set.unlabelled)
     return state._replace(memory=jax.device_put(memory, parallel.replicated(experiment.mesh)))
 
 
@@ -225,44 +209,6 @@ def dispatches(start, config):
         length = min(most, boundary - step)
         yield step, length
         step += length
-
-
-def streams(training_set, config, mesh):
-    """Whether a training set stays on the host: as ``config.stream`` says, or if it must."""
-    if config.get("stream") is not None:
-        return config.stream
-    return not fits(training_set, mesh.local_devices[0])
-
-
-def load_training_set(source, splits, config, experiment):
-    """Training slices on the host, labels only of the labelled cases.
-
-    This is the gate where the labels of unlabelled cases are dropped.
-
-    Raises:
-      UserError: if the method needs unlabelled cases and there are none.
-    """
-    labelled, unlabelled = splits.labelled, splits.unlabelled
-    if experiment.method.examination:  # learns from images alone
-        labelled, unlabelled = (), (*labelled, *unlabelled)
-    if experiment.method.unlabelled and not unlabelled:
-        raise UserError(
-            f"method {config.method.name} learns from unlabelled cases and there are none; "
-            "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
-        )
-    cuts = [slice_volume(source.volume(name), config.data) for name in labelled]
-    image = np.concatenate([cut.image for cut in cuts]) if cuts else None
-    label = np.concatenate([cut.label for cut in cuts]) if cuts else None
-    others = None
-    if experiment.method.unlabelled:
-        volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
-        images = [slice_volume(volume, config.data).image for volume in volumes]
-        others = Unlabelled(
-            image=np.concatenate(images),
-            position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
-            volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
-        )
-    return TrainingSet(image, label, others)
 
 
 def _check_weights(state):

@@ -22,7 +22,7 @@ LEVELS = [
     {"methods", "run"},
     {"step"},
     {"experiment", "stream"},
-    {"inference"},
+    {"inference", "training_set"},
     {"evaluate", "export", "predict"},
     {"train", "report"},
     {"main"},

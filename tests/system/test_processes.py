@@ -20,7 +20,7 @@ LAUNCH = Path(__file__).parents[2] / "launch"
 @pytest.mark.xdist_group("runs")
 def test_two_processes_go_on_where_one_stopped(copied, uninterrupted):
     """From a checkpoint of one process on eight devices; what two write, one reads again."""
-    run = copied("mean_teacher")
+    run = copied("local_mi")
     (run.folder / "scores.json").unlink(missing_ok=True)
     with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
         assert checkpoints.last_step() == 12
@@ -39,8 +39,7 @@ def test_two_processes_go_on_where_one_stopped(copied, uninterrupted):
     for said in (done.stdout, done.stderr):  # one of them talks, but for Gloo
         assert not [x for x in said.splitlines() if x.startswith("[1]") and "Gloo" not in x]
     one, two = (
-        restore(r, checkpoint="last", tell=pytest.fail)[1]
-        for r in (uninterrupted("mean_teacher"), run)
+        restore(r, checkpoint="last", tell=pytest.fail)[1] for r in (uninterrupted("local_mi"), run)
     )
     assert two.step == 12
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):

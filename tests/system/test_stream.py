@@ -9,6 +9,7 @@ import pytest
 
 from mijax import parallel
 from mijax.errors import UserError
+from mijax.inference import restore
 from mijax.methods import Unlabelled
 from mijax.run import start_run
 from mijax.step import TrainingSet, counts_of, pick, take
@@ -43,13 +44,11 @@ def test_the_batches_of_a_resident_set(left_out):
             jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
 
 
-@pytest.mark.xdist_group("runs")
-def test_the_same_run(tiny, tmp_path):
-    def end(stream):
-        config = tiny("local_contrast", stream=stream)  # whose pseudo-labels go by index
-        return jax.device_get(train(start_run(tmp_path / str(stream), config), tell=print))
-
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), end(True), end(False))
+def test_the_same_run(tiny, uninterrupted, tmp_path):
+    config = tiny("local_contrast", stream=True)  # whose pseudo-labels go by index
+    streamed = jax.device_get(train(start_run(tmp_path, config), tell=print))
+    _, resident = restore(uninterrupted("local_contrast"), checkpoint="last", tell=pytest.fail)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), streamed, resident)
 
 
 def test_what_fits():

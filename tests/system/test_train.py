@@ -15,7 +15,8 @@ from mijax.experiment import build, open_data
 from mijax.methods import Unlabelled
 from mijax.run import start_run
 from mijax.step import TrainingSet, make_train_step
-from mijax.train import dispatches, load_training_set, train
+from mijax.train import dispatches, train
+from mijax.training_set import load_training_set
 
 
 def bytes_of(tree):
@@ -201,8 +202,8 @@ def test_nan_stops_the_run_and_keeps_the_checkpoints_before(tiny, tmp_path, monk
     def spoiled(config, **shape):
         experiment = real(config, **shape)
 
-        def train_step(length):
-            step = experiment.train_step(length)
+        def train_step(length, counts):
+            step = experiment.train_step(length, counts)
 
             def spoil(state, training_set):
                 at = int(state.step)

@@ -1,0 +1,68 @@
+"""The training slices of a run: cut from its volumes, and fed to its steps."""
+
+import itertools
+
+import jax
+import numpy as np
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.experiment import slice_volume
+from mijax.methods import Unlabelled
+from mijax.step import TrainingSet, counts_of
+from mijax.stream import fits, stream
+
+
+def load_training_set(source, splits, config, experiment):
+    """Training slices on the host, labels only of the labelled cases.
+
+    This is the gate where the labels of unlabelled cases are dropped.
+
+    Raises:
+      UserError: if the method needs unlabelled cases and there are none.
+    """
+    labelled, unlabelled = splits.labelled, splits.unlabelled
+    if experiment.method.examination:  # learns from images alone
+        labelled, unlabelled = (), (*labelled, *unlabelled)
+    if experiment.method.unlabelled and not unlabelled:
+        raise UserError(
+            f"method {config.method.name} learns from unlabelled cases and there are none; "
+            "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
+        )
+    cuts = [slice_volume(source.volume(name), config.data) for name in labelled]
+    image = np.concatenate([cut.image for cut in cuts]) if cuts else None
+    label = np.concatenate([cut.label for cut in cuts]) if cuts else None
+    others = None
+    if experiment.method.unlabelled:
+        volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
+        images = [slice_volume(volume, config.data).image for volume in volumes]
+        others = Unlabelled(
+            image=np.concatenate(images),
+            position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
+            volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
+        )
+    return TrainingSet(image, label, others)
+
+
+def feed(training_set, key, calls, config, mesh):
+    """What each call of the train step takes: the whole set on the device, or slices in time.
+
+    They stream as ``config.stream`` says, or, where that is not set, if the set does not fit.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      key: of the ``TrainState``.
+      calls: list of (step, number of steps).
+      config: of the run.
+      mesh: of all devices.
+
+    Returns:
+      ``counts`` of ``step.make_train_step``, and an iterator of ``TrainingSet``.
+    """
+    streams = config.get("stream")
+    if streams is None:
+        streams = not fits(training_set, mesh.local_devices[0])
+    if not streams:
+        return None, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
+    batches = {name: config[name] for name in ("labelled_batch", "unlabelled_batch")}
+    return counts_of(training_set), stream(training_set, key, calls, mesh=mesh, **batches)
