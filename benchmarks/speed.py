@@ -58,8 +58,13 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--torch", metavar="PYTHON", help="interpreter that has PyTorch")
+    known = (*CASES, *ASKED)
     parser.add_argument(
-        "--case", action="append", choices=(*CASES, *ASKED), help="again for more; all but the last"
+        "--case",
+        action="append",
+        choices=known,
+        metavar="CASE",
+        help=f"again for more: {', '.join(map(repr, known))} (all but the last)",
     )
     parser.add_argument("--runs", type=int, default=7, help="of each case and side (7)")
     parser.add_argument("--size", type=int, default=224, help="of a slice (224)")

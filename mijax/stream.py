@@ -44,18 +44,18 @@ def stream(training_set, key, dispatches, *, mesh, **batches):
         raise UserError(
             "config.stream needs Grain: pip install grain, or mijax with its extra stream"
         ) from error
+    begin, (last, length) = dispatches[0][0], dispatches[-1]
     counts = counts_of(training_set)
-    host = jax.local_devices(backend="cpu")[0]  # the threads must not wait for the accelerator
-    with jax.default_device(host):
-        key = np.asarray(key)
-        picks = jax.jit(lambda key, step: pick(key, step, counts, **batches))
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        # Of all steps at once: a thread that asked JAX for those of one would wait for the step.
+        picks = jax.vmap(lambda step: pick(np.asarray(key), step, counts, **batches))
+        picks = jax.device_get(jax.jit(picks)(np.arange(begin, last + length, dtype=np.int32)))
 
     def rows(dispatch):
         step, length = dispatch
-        with jax.default_device(host):
-            steps = [jax.device_get(picks(key, np.int32(step + i))) for i in range(length)]
-        steps = jax.tree.map(lambda *x: np.stack(x), *steps)
-        return tuple(jax.tree.leaves(take(training_set, steps)))
+        part = slice(step - begin, step - begin + length)
+        taken = take(training_set, jax.tree.map(lambda x: x[part], picks))
+        return tuple(jax.tree.leaves(taken))
 
     structure = jax.tree.structure(training_set)
     dataset = (
