@@ -17,7 +17,8 @@ from mijax.losses.labels import label_loss
 from mijax.methods import Unlabelled, build
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
-from mijax.step import TrainingSet, counts_of, make_init, make_train_step
+from mijax.sampling import Picks, TrainingSet, counts_of
+from mijax.step import make_init, make_train_step
 from mijax.stream import stream
 from mijax.transforms import augment, warp
 
@@ -93,14 +94,14 @@ def _step(settings, options, method, shared, *, streamed, seeds):
     volume = np.zeros(len(unlabelled), np.int32)
     rest = Unlabelled(unlabelled, position, volume) if method.unlabelled else None
     training_set = TrainingSet(image, label, rest)
-    batches = {"labelled_batch": settings.labelled, "unlabelled_batch": settings.unlabelled}
+    batches = Picks(settings.labelled, settings.unlabelled, 0)
     train_step = make_train_step(
         model,
         method,
         optimizer,
         mesh=mesh,
         label_loss=label_loss,
-        **batches,
+        batches=batches,
         augmentation={"crop": (settings.size,) * 2, "rotation": settings.rotation},
         length=options.steps_per_dispatch,
         counts=counts_of(training_set) if streamed else None,
@@ -113,7 +114,7 @@ def _step(settings, options, method, shared, *, streamed, seeds):
     state = jax.jit(init, out_shardings=parallel.replicated(mesh))(seed)
     if streamed:
         calls = [(i, options.steps_per_dispatch) for i in range(10**5)]
-        taken = stream(training_set, state.key, calls, mesh=mesh, **batches)
+        taken = stream(training_set, state.key, calls, mesh=mesh, batches=batches)
     else:
         taken = itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
     lowered = jax.jit(train_step, donate_argnums=0).lower(state, next(taken))

@@ -32,6 +32,9 @@ def get_config(method):
             "method": {"name": method, **methods.defaults(method)},
             # a Mean Teacher on top of any method; decay 0: none
             "teacher": methods.teacher_defaults() | {"decay": 0.0},
+            # weights of the method that learn from the validation cases, by hyper-gradient:
+            # names as in method, such as ("mi_weight", "consistency_weight"); empty: none
+            "outer": {"weights": (), "rate": 0.01, "batch": 16},
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0},
             "data": {

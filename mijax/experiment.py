@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mijax import methods, parallel
 from mijax.data import correct_bias, open_source, to_slices
@@ -17,7 +18,9 @@ from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
+from mijax.outer import Outer
 from mijax.run import locked
+from mijax.sampling import Picks
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
 from mijax.transforms import check_ranges
 
@@ -39,6 +42,8 @@ class Experiment(NamedTuple):
     Attributes:
       mesh: of all devices.
       method: ``methods.Method``.
+      outer: ``Outer`` of its weights that learn, or None.
+      batches: ``Picks`` of the numbers of slices a step.
       schedule: step → learning rate.
       init: ``(seed, slices, given=None) -> TrainState``, jitted, see ``step.make_init``.
       train_step: (number of steps, counts=None) → jitted train step of so many, see
@@ -53,6 +58,8 @@ class Experiment(NamedTuple):
 
     mesh: Any
     method: methods.Method
+    outer: Outer | None
+    batches: Picks
     schedule: Callable
     init: Callable
     train_step: Callable
@@ -80,13 +87,14 @@ def build(config, *, classes, channels, devices=None):
     """
     _check_numbers(config)
     mesh = parallel.make_mesh(devices)
-    hyperparameters = config.method.to_dict()
-    method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    method = _method(config)
+    outer = _outer(config, method)
+    batches = Picks(
+        config.labelled_batch, config.unlabelled_batch, config.outer.batch if outer else 0
+    )
     kind = config.get("label_loss", "cross_entropy")
     if kind not in LABEL_LOSSES:
         raise UserError(f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
-    if config.get("teacher", {}).get("decay"):
-        method = _with_teacher(method, config.teacher.to_dict())
     try:
         dtype = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}[config.precision]
     except KeyError:
@@ -114,19 +122,21 @@ def build(config, *, classes, channels, devices=None):
             optimizer,
             mesh=mesh,
             label_loss=functools.partial(label_loss, kind=kind),
-            labelled_batch=config.labelled_batch,
-            unlabelled_batch=config.unlabelled_batch,
+            batches=batches,
             augmentation=augmentation,
             length=length,
             counts=counts,
+            outer=outer,
         )
         return jit(step, donate_argnums=0)
 
-    init = make_init(model, method, optimizer, (*config.data.size, channels))
+    init = make_init(model, method, optimizer, (*config.data.size, channels), outer=outer)
     predict = make_predict_step(model, mesh=mesh)
     return Experiment(
         mesh=mesh,
         method=method,
+        outer=outer,
+        batches=batches,
         schedule=schedule,
         init=jit(init, static_argnums=1),
         train_step=train_step,
@@ -137,11 +147,38 @@ def build(config, *, classes, channels, devices=None):
     )
 
 
-def _with_teacher(method, values):
+def _method(config, weights=None):
+    """The method of a configuration; with ``weights`` in the place of its own, if given."""
+    hyperparameters = config.method.to_dict() | (weights or {})
+    method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    if not config.get("teacher", {}).get("decay"):
+        return method
     try:
-        return methods.with_teacher(method, **values)
+        return methods.with_teacher(method, **config.teacher.to_dict())
     except ValueError as error:
         raise UserError(f"config.teacher: {error}") from error
+
+
+def _outer(config, method):
+    """``Outer`` of ``config.outer``, or None where no weight is named there."""
+    names = tuple(config.get("outer", {}).get("weights", ()))
+    if not names:
+        return None
+    if method.examination:
+        raise UserError(f"config.outer: {config.method.name} has no loss of labels to learn from")
+    values = {k: v for k, v in config.method.items() if "weight" in k and isinstance(v, float)}
+    unknown = [name for name in names if name not in values]
+    if unknown:
+        raise UserError(
+            f"config.outer.weights: {config.method.name} has no weight {', '.join(unknown)}; it "
+            f"has {', '.join(values) or 'none'}"
+        )
+    start = {name: values[name] for name in names}
+    if min(start.values()) <= 0 or config.outer.rate <= 0 or config.outer.batch < 1:
+        raise UserError(
+            "config.outer: the weights that learn begin above 0, and rate and batch are positive"
+        )
+    return Outer(functools.partial(_method, config), start, optax.adam(config.outer.rate))
 
 
 def _examination(examination, features, jit):

@@ -9,13 +9,17 @@ import optax
 
 from mijax import parallel
 from mijax.errors import UserError
-from mijax.methods import Batch, Output, Start, Unlabelled
+from mijax.methods import Batch, Output, Start
 from mijax.models import CLASSIFIER
+from mijax.sampling import counts_of, pick, step_keys, take
 from mijax.transforms import augment
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from step to step, and all that a checkpoint holds."""
+    """All that a run carries from step to step, and all that a checkpoint holds.
+
+    ``outer`` is an ``outer.OuterState``, or None.
+    """
 
     step: jax.Array
     params: Any
@@ -23,23 +27,10 @@ class TrainState(NamedTuple):
     memory: Any
     opt_state: Any
     key: jax.Array
+    outer: Any = None
 
 
-class TrainingSet(NamedTuple):
-    """Training slices, or those of one step; None for what the method does not ask for.
-
-    Attributes:
-      image: (n, h, w, c), labelled.
-      label: (n, h, w).
-      unlabelled: ``methods.Unlabelled``, m slices.
-    """
-
-    image: jax.Array | None
-    label: jax.Array | None
-    unlabelled: Unlabelled | None
-
-
-def make_init(model, method, optimizer, image_shape) -> Callable:
+def make_init(model, method, optimizer, image_shape, *, outer=None) -> Callable:
     """``init(seed, slices, given) -> TrainState``; jit it, so that no two buffers are shared.
 
     ``slices`` is the number of unlabelled slices, static. ``given`` is a network and its
@@ -70,66 +61,16 @@ def make_init(model, method, optimizer, image_shape) -> Callable:
         params = {"network": network, **heads}
         step = jnp.zeros((), jnp.int32)
         return TrainState(
-            step, params, batch_stats, memory, optimizer.init(params), jax.random.key_data(key)
+            step,
+            params,
+            batch_stats,
+            memory,
+            optimizer.init(params),
+            jax.random.key_data(key),
+            outer and outer.init(),
         )
 
     return init
-
-
-class Picks(NamedTuple):
-    """Which training slices a step takes: indices, or None as in ``TrainingSet``.
-
-    Attributes:
-      labelled: (b,).
-      unlabelled: (u,).
-    """
-
-    labelled: jax.Array | None
-    unlabelled: jax.Array | None
-
-
-def pick(key, step, counts, *, labelled_batch, unlabelled_batch):
-    """The slices of a step, drawn with replacement.
-
-    Args:
-      key: of the state.
-      step: number of the step.
-      counts: numbers of labelled and of unlabelled slices there are, or None.
-      labelled_batch, unlabelled_batch: b and u.
-
-    Returns:
-      ``Picks``, the same on any backend.
-    """
-    keys = jax.random.split(_step_keys(key, step)[0], 4)
-
-    def choose(key, batch, count):
-        return None if count is None else jax.random.randint(key, (batch,), 0, count)
-
-    return Picks(
-        choose(keys[0], labelled_batch, counts[0]), choose(keys[2], unlabelled_batch, counts[1])
-    )
-
-
-def counts_of(training_set):
-    """Numbers of labelled and of unlabelled slices, or None."""
-    image, _, unlabelled = training_set
-    return (
-        None if image is None else len(image),
-        None if unlabelled is None else len(unlabelled.image),
-    )
-
-
-def take(training_set, picks):
-    """The ``TrainingSet`` of one step."""
-
-    def rows(part, indices):
-        return jax.tree.map(lambda x: x[indices], part)
-
-    return TrainingSet(
-        rows(training_set.image, picks.labelled),
-        rows(training_set.label, picks.labelled),
-        rows(training_set.unlabelled, picks.unlabelled),
-    )
 
 
 def make_train_step(
@@ -139,11 +80,11 @@ def make_train_step(
     *,
     mesh,
     label_loss,
-    labelled_batch,
-    unlabelled_batch,
+    batches,
     augmentation,
     length,
     counts=None,
+    outer=None,
 ) -> Callable:
     """``train_step(state, training_set) -> (state, logs)``, to be jitted.
 
@@ -157,21 +98,20 @@ def make_train_step(
       optimizer: Optax transformation.
       mesh: of all devices; each forward pass is divided over it by images.
       label_loss: ``(logits, labels) -> scalar``.
-      labelled_batch: labelled slices a step, b.
-      unlabelled_batch: unlabelled slices a step, u.
+      batches: ``Picks`` of the numbers of slices a step.
       augmentation: keywords of ``transforms.augment``.
       length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
         CPU backend runs convolutions inside a loop tens of times slower.
       counts: of a training set that is on the host (see ``counts_of``); the function then
         takes what ``take`` makes of it by ``pick``, stacked over the steps.
+      outer: ``Outer``, of weights that learn from the slices held out; None for none.
 
     Returns:
       The function. Its logs are scalars by name, each (length,).
     """
 
     def picks_of(state, counts):
-        batches = {"labelled_batch": labelled_batch, "unlabelled_batch": unlabelled_batch}
-        return pick(state.key, state.step, counts, **batches)
+        return pick(state.key, state.step, counts, batches)
 
     def augmented(rows, picks, memory, key):
         keys = jax.random.split(key, 4)
@@ -190,19 +130,22 @@ def make_train_step(
         return Batch(image, label, unlabelled, position, pseudo_label)
 
     def one_step(state, rows, picks):
-        batch_key, loss_key = _step_keys(state.key, state.step)
+        batch_key, loss_key = step_keys(state.key, state.step)
         batch = augmented(rows, picks, state.memory, batch_key)
 
-        def forward(network, images, *, key, streams=None):
+        def divided(images):
             if images.shape[0] % mesh.size:
                 raise UserError(
                     f"{images.shape[0]} images a forward pass do not divide over {mesh.size} "
-                    "devices; change config.labelled_batch or config.unlabelled_batch"
+                    "devices; change config.labelled_batch, config.unlabelled_batch or "
+                    "config.outer.batch"
                 )
-            images = jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
+            return jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
+
+        def forward(network, images, *, key, streams=None):
             (logits, features), updated = model.apply(
                 {"params": network, "batch_stats": state.batch_stats},
-                images,
+                divided(images),
                 train=True,
                 streams=streams,
                 mutable=["batch_stats"],
@@ -210,8 +153,8 @@ def make_train_step(
             )
             return Output(logits, features, updated.get("batch_stats", {}))
 
-        def loss(params):
-            return method.loss(
+        def loss(params, weights):
+            return (outer.method(weights) if outer else method).loss(
                 params,
                 state.memory,
                 batch,
@@ -221,12 +164,36 @@ def make_train_step(
                 key=loss_key,
             )
 
-        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        def gradients(weights):
+            value, grads = jax.value_and_grad(loss, has_aux=True)(state.params, weights)
+            return grads, value
+
+        def updated(grads):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            return optax.apply_updates(state.params, updates), opt_state
+
+        weights = outer.weights(state.outer) if outer else {}
+        grads, to_weights, (value, aux) = jax.vjp(gradients, weights, has_aux=True)
+        params, opt_state = updated(grads)
+        outer_state = state.outer
+        if outer:
+            images, labels = rows.held_out
+
+            def held_out_loss(grads):
+                network = updated(grads)[0]["network"]
+                variables = {"params": network, "batch_stats": aux.batch_stats}
+                logits, _ = model.apply(variables, divided(images), train=False)
+                return label_loss(logits, labels)
+
+            slopes = jax.grad(held_out_loss)(grads)
+            # Adam's square root has no derivative for a parameter that never had a gradient.
+            slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), slopes)
+            outer_state = outer.update(state.outer, to_weights(slopes)[0])
         memory = method.update(state.memory, params, aux.batch_stats, state.step)
-        state = TrainState(state.step + 1, params, aux.batch_stats, memory, opt_state, state.key)
-        return state, {"loss": value, **aux.logs}
+        state = TrainState(
+            state.step + 1, params, aux.batch_stats, memory, opt_state, state.key, outer_state
+        )
+        return state, {"loss": value, **aux.logs, **weights}
 
     def resident(state, training_set):
         picks = picks_of(state, counts_of(training_set))
@@ -269,8 +236,3 @@ def make_predict_step(model, *, mesh) -> Callable:
         return jax.nn.softmax(logits)
 
     return predict_step
-
-
-def _step_keys(key, step):
-    """Keys of the batch and of the loss of a step."""
-    return jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))

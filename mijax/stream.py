@@ -7,7 +7,7 @@ import numpy as np
 
 from mijax import parallel
 from mijax.errors import UserError
-from mijax.step import TrainingSet, counts_of, pick, take
+from mijax.sampling import TrainingSet, counts_of, pick, take
 
 _SHARE = 0.4  # of the device's memory, that a training set may fill
 
@@ -19,7 +19,7 @@ def fits(training_set, device):
     return limit is None or size <= _SHARE * limit
 
 
-def stream(training_set, key, dispatches, *, mesh, **batches):
+def stream(training_set, key, dispatches, *, mesh, batches):
     """Yields what each call of a streaming train step takes, in time.
 
     The same slices as the resident step would draw. They are gathered on threads, and those of
@@ -30,7 +30,7 @@ def stream(training_set, key, dispatches, *, mesh, **batches):
       key: of the ``TrainState``.
       dispatches: list of (step, number of steps) of each call.
       mesh: of all devices.
-      **batches: ``labelled_batch`` and ``unlabelled_batch``.
+      batches: ``Picks`` of the numbers of slices a step.
 
     Yields:
       ``TrainingSet``, each array with a leading axis of the steps of the call.
@@ -48,7 +48,7 @@ def stream(training_set, key, dispatches, *, mesh, **batches):
     counts = counts_of(training_set)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         # Of all steps at once: a thread that asked JAX for those of one would wait for the step.
-        picks = jax.vmap(lambda step: pick(np.asarray(key), step, counts, **batches))
+        picks = jax.vmap(lambda step: pick(np.asarray(key), step, counts, batches))
         picks = jax.device_get(jax.jit(picks)(np.arange(begin, last + length, dtype=np.int32)))
 
     def rows(dispatch):

@@ -15,7 +15,7 @@ from mijax.experiment import build, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
 from mijax.run import open_run, settle_splits, sole, write_info
-from mijax.step import counts_of
+from mijax.sampling import counts_of
 from mijax.training_set import feed, load_training_set
 from mijax.writer import Writer
 
@@ -46,7 +46,7 @@ def _train(run, *, tell, devices):
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)
-    slices = counts_of(training_set)[1] or 0
+    slices = counts_of(training_set).unlabelled or 0
     validation = [source.volume(name) for name in splits.validation]
 
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
@@ -68,7 +68,7 @@ def _train(run, *, tell, devices):
                     init_from=origin,
                 )
         calls = list(dispatches(start, config))
-        counts, rows = feed(training_set, state.key, calls, config, experiment.mesh)
+        counts, rows = feed(training_set, state.key, calls, config, experiment)
         train_step = functools.cache(lambda length: experiment.train_step(length, counts))
         new_rounds = round_starts(experiment.method.rounds, config)
         first = parallel.is_first()

@@ -9,14 +9,15 @@ from mijax import parallel
 from mijax.errors import UserError
 from mijax.experiment import slice_volume
 from mijax.methods import Unlabelled
-from mijax.step import TrainingSet, counts_of
+from mijax.sampling import TrainingSet, counts_of
 from mijax.stream import fits, stream
 
 
 def load_training_set(source, splits, config, experiment):
     """Training slices on the host, labels only of the labelled cases.
 
-    This is the gate where the labels of unlabelled cases are dropped.
+    This is the gate where the labels of unlabelled cases are dropped. Those of the validation
+    cases are let through where weights learn from them.
 
     Raises:
       UserError: if the method needs unlabelled cases and there are none.
@@ -29,9 +30,15 @@ def load_training_set(source, splits, config, experiment):
             f"method {config.method.name} learns from unlabelled cases and there are none; "
             "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
         )
-    cuts = [slice_volume(source.volume(name), config.data) for name in labelled]
-    image = np.concatenate([cut.image for cut in cuts]) if cuts else None
-    label = np.concatenate([cut.label for cut in cuts]) if cuts else None
+
+    def slices_of(cases):
+        cuts = [slice_volume(source.volume(name), config.data) for name in cases]
+        if not cuts:
+            return None, None
+        return np.concatenate([c.image for c in cuts]), np.concatenate([c.label for c in cuts])
+
+    image, label = slices_of(labelled)
+    held_out = slices_of(splits.validation) if experiment.outer else None
     others = None
     if experiment.method.unlabelled:
         volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
@@ -41,10 +48,10 @@ def load_training_set(source, splits, config, experiment):
             position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
         )
-    return TrainingSet(image, label, others)
+    return TrainingSet(image, label, others, held_out)
 
 
-def feed(training_set, key, calls, config, mesh):
+def feed(training_set, key, calls, config, experiment):
     """What each call of the train step takes: the whole set on the device, or slices in time.
 
     They stream as ``config.stream`` says, or, where that is not set, if the set does not fit.
@@ -54,15 +61,15 @@ def feed(training_set, key, calls, config, mesh):
       key: of the ``TrainState``.
       calls: list of (step, number of steps).
       config: of the run.
-      mesh: of all devices.
+      experiment: ``Experiment``.
 
     Returns:
       ``counts`` of ``step.make_train_step``, and an iterator of ``TrainingSet``.
     """
-    streams = config.get("stream")
+    streams, mesh = config.get("stream"), experiment.mesh
     if streams is None:
         streams = not fits(training_set, mesh.local_devices[0])
     if not streams:
         return None, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
-    batches = {name: config[name] for name in ("labelled_batch", "unlabelled_batch")}
-    return counts_of(training_set), stream(training_set, key, calls, mesh=mesh, **batches)
+    rows = stream(training_set, key, calls, mesh=mesh, batches=experiment.batches)
+    return counts_of(training_set), rows

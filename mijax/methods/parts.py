@@ -118,6 +118,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is between 0 and 1, not {decay}")
+    used = isinstance(weight, jax.Array) or weight > 0  # a weight that learns is above 0
 
     def init(key, start):
         heads, memory = method.init(key, start)
@@ -136,7 +137,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
             step=step,
             key=own_key,
         )
-        if not weight:
+        if not used:
             return value, aux
         distance, logs = consistency(
             params["network"],
@@ -170,7 +171,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         init=init,
         update=update,
         predictor=predictor,
-        unlabelled=method.unlabelled or weight > 0,
+        unlabelled=method.unlabelled or used,
         pseudo_labels=lambda memory: method.pseudo_labels(memory["student"]),
         refresh=method.refresh and refresh,
     )

@@ -14,7 +14,7 @@ import configs
 from mijax import methods
 from mijax.experiment import build, open_data, slice_volume
 from mijax.methods import Unlabelled
-from mijax.step import TrainingSet
+from mijax.sampling import TrainingSet
 
 FOLDER = Path(configs.__file__).parent
 NAMES = sorted(f.stem for f in FOLDER.glob("[a-z]*.py") if f.stem != "common")

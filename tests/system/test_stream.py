@@ -12,34 +12,37 @@ from mijax.errors import UserError
 from mijax.inference import restore
 from mijax.methods import Unlabelled
 from mijax.run import start_run
-from mijax.step import TrainingSet, counts_of, pick, take
+from mijax.sampling import Picks, TrainingSet, counts_of, pick, take
 from mijax.stream import fits, stream
 from mijax.train import train
 
-BATCHES = {"labelled_batch": 3, "unlabelled_batch": 5}
+BATCHES = Picks(3, 5, 2)
 
 
-def training_set(*, labelled=True, unlabelled=True):
+def training_set(*, labelled=True, unlabelled=True, held_out=True):
     draw = np.random.default_rng(0)
     image, label = draw.random((7, 4, 4, 1), np.float32), draw.integers(3, size=(7, 4, 4))
     others = draw.random((11, 4, 4, 1), np.float32)
     return TrainingSet(
         *((image, label) if labelled else (None, None)),
         Unlabelled(others, np.linspace(0, 1, 11), np.arange(11)) if unlabelled else None,
+        (image + 1, label) if held_out else None,
     )
 
 
-@pytest.mark.parametrize("left_out", [{}, {"labelled": False}, {"unlabelled": False}])
+@pytest.mark.parametrize(
+    "left_out", [{}, {"labelled": False}, {"unlabelled": False, "held_out": False}]
+)
 def test_the_batches_of_a_resident_set(left_out):
     slices = training_set(**left_out)
     key = np.array([1, 2], np.uint32)
     dispatches = [(4, 1), (5, 3), (8, 2)]
-    found = list(stream(slices, key, dispatches, mesh=parallel.make_mesh(), **BATCHES))
+    found = list(stream(slices, key, dispatches, mesh=parallel.make_mesh(), batches=BATCHES))
     assert len(found) == len(dispatches)
     for (start, length), rows in zip(dispatches, found, strict=True):
         assert jax.tree.structure(rows) == jax.tree.structure(slices)
         for i in range(length):
-            picks = jax.jit(lambda s: pick(key, s, counts_of(slices), **BATCHES))(start + i)
+            picks = jax.jit(lambda s: pick(key, s, counts_of(slices), BATCHES))(start + i)
             wanted = take(jax.device_put(slices), picks)
             jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
 
@@ -64,4 +67,4 @@ def test_what_fits():
 def test_without_grain(monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(UserError, match="pip install grain"):
-        next(stream(training_set(), None, [], mesh=None, **BATCHES))
+        next(stream(training_set(), None, [], mesh=None, batches=BATCHES))

@@ -14,7 +14,8 @@ from mijax.errors import UserError
 from mijax.experiment import build, open_data
 from mijax.methods import Unlabelled
 from mijax.run import start_run
-from mijax.step import TrainingSet, make_train_step
+from mijax.sampling import TrainingSet
+from mijax.step import make_train_step
 from mijax.train import dispatches, train
 from mijax.training_set import load_training_set
 
@@ -176,8 +177,7 @@ def test_forward_passes_of_a_step(parts, method, passes):
         SimpleNamespace(update=lambda grads, state, params: (grads, state)),
         mesh=experiment.mesh,
         label_loss=losses.cross_entropy,
-        labelled_batch=8,
-        unlabelled_batch=8,
+        batches=experiment.batches,
         augmentation={},
         length=1,
     )
