@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mijax import methods, parallel
 from mijax.data import correct_bias, open_source, to_slices
@@ -18,7 +17,7 @@ from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
-from mijax.outer import Outer
+from mijax.outer import Outer, make_outer
 from mijax.run import locked
 from mijax.sampling import Picks
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
@@ -89,9 +88,7 @@ def build(config, *, classes, channels, devices=None):
     mesh = parallel.make_mesh(devices)
     method = _method(config)
     outer = _outer(config, method)
-    batches = Picks(
-        config.labelled_batch, config.unlabelled_batch, config.outer.batch if outer else 0
-    )
+    batches = Picks(config.labelled_batch, config.unlabelled_batch, outer and outer.batch)
     kind = config.get("label_loss", "cross_entropy")
     if kind not in LABEL_LOSSES:
         raise UserError(f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
@@ -161,24 +158,19 @@ def _method(config, weights=None):
 
 def _outer(config, method):
     """``Outer`` of ``config.outer``, or None where no weight is named there."""
-    names = tuple(config.get("outer", {}).get("weights", ()))
-    if not names:
+    outer = config.get("outer", {})
+    if not outer.get("weights"):
         return None
     if method.examination:
         raise UserError(f"config.outer: {config.method.name} has no loss of labels to learn from")
-    values = {k: v for k, v in config.method.items() if "weight" in k and isinstance(v, float)}
-    unknown = [name for name in names if name not in values]
-    if unknown:
-        raise UserError(
-            f"config.outer.weights: {config.method.name} has no weight {', '.join(unknown)}; it "
-            f"has {', '.join(values) or 'none'}"
+    try:
+        return make_outer(
+            functools.partial(_method, config),
+            config.method.to_dict(),
+            **outer.to_dict(),
         )
-    start = {name: values[name] for name in names}
-    if min(start.values()) <= 0 or config.outer.rate <= 0 or config.outer.batch < 1:
-        raise UserError(
-            "config.outer: the weights that learn begin above 0, and rate and batch are positive"
-        )
-    return Outer(functools.partial(_method, config), start, optax.adam(config.outer.rate))
+    except ValueError as error:
+        raise UserError(f"config.outer: {error}") from error
 
 
 def _examination(examination, features, jit):

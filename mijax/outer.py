@@ -33,6 +33,7 @@ class Outer(NamedTuple):
       method: ``weights -> Method``, with values of {name: scalar} in the place of its own.
       start: {name: positive number}, the weights at the beginning.
       optimizer: Optax transformation of the log factors.
+      batch: validation slices a step.
 
     Reference: Baydin et al., Online learning rate adaptation with hypergradient descent, ICLR
     2018; Liu et al., DARTS, ICLR 2019, eq. 6, for the step that is unrolled.
@@ -41,6 +42,7 @@ class Outer(NamedTuple):
     method: Callable
     start: dict[str, float]
     optimizer: optax.GradientTransformation
+    batch: int
 
     def init(self):
         """``OuterState`` of the beginning."""
@@ -56,3 +58,27 @@ class Outer(NamedTuple):
         slopes = jax.tree.map(jnp.multiply, self.weights(state), gradients)
         updates, opt_state = self.optimizer.update(slopes, state.opt_state)
         return OuterState(optax.apply_updates(state.log_factors, updates), opt_state)
+
+
+def make_outer(method, hyperparameters, *, weights, rate, batch):
+    """``Outer`` of some weights of a method, with Adam.
+
+    Args:
+      method: ``weights -> Method``.
+      hyperparameters: of the method, with the weights to begin with.
+      weights: names of those that learn.
+      rate: Adam's step, of the log factors.
+      batch: validation slices a step.
+
+    Raises:
+      ValueError: for a name that is not a weight's, or a number that is not positive.
+    """
+    start = {k: v for k, v in hyperparameters.items() if "weight" in k and isinstance(v, float)}
+    for name in weights:
+        if name not in start:
+            raise ValueError(f"there is no weight {name!r}, but {', '.join(start) or 'none'}")
+        if not start[name] > 0:
+            raise ValueError(f"{name} begins above 0, not at {start[name]}")
+    if not (rate > 0 and batch > 0):
+        raise ValueError(f"rate and batch are positive, not {rate} and {batch}")
+    return Outer(method, {name: start[name] for name in weights}, optax.adam(rate), batch)
