@@ -1,5 +1,7 @@
 """A run small enough for tests, and its compiled programs kept for the whole session."""
 
+import copy
+import functools
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import ml_collections
 import pytest
 
 from configs import phantom
+from mijax.experiment import build
 from mijax.run import Run, start_run
 from mijax.train import train
 
@@ -40,6 +43,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("runs"))
 
 
+def build_once():
+    """``build``, which makes the jitted functions of a configuration once: tracing takes long."""
+    built = {}
+
+    def get(config, *, classes, channels, devices=None):
+        key = (config.to_json_best_effort(), tuple(classes), channels, devices and tuple(devices))
+        if key not in built:
+            experiment = build(
+                copy.deepcopy(config), classes=classes, channels=channels, devices=devices
+            )
+            train_step = functools.cache(experiment.train_step)
+            built[key] = experiment._replace(train_step=train_step)
+        return built[key]
+
+    return get
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where prepared data and compiled programs go; the same program is compiled once."""
@@ -52,7 +72,11 @@ def cache(tmp_path_factory):
     before = {name: jax.config.values[name] for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
-    yield folder
+    with pytest.MonkeyPatch.context() as patch:
+        once = build_once()
+        for module in ("train", "inference"):
+            patch.setattr(f"mijax.{module}.build", once)
+        yield folder
     for name, value in before.items():
         jax.config.update(name, value)
 

@@ -197,7 +197,7 @@ def test_scan_in_the_loop_gives_the_same_log(tiny, tmp_path):
 
 def test_nan_stops_the_run_and_keeps_the_checkpoints_before(tiny, tmp_path, monkeypatch):
     """A weight becomes NaN in step 6: its loss is the first that is not finite."""
-    real = build
+    real = loop.build
 
     def spoiled(config, **shape):
         experiment = real(config, **shape)
