@@ -86,9 +86,10 @@ def test_twenty_steps_on_one_two_and_eight_devices(trained, method):
 
 def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained, monkeypatch):
     def of_each_device(p, q, *, mask, **options):
-        parts = zip(*(jnp.split(x, 8) for x in (p, q, mask)), strict=True)
-        values = [losses.local_mutual_information(p, q, mask=m, **options) for p, q, m in parts]
-        return jnp.mean(jnp.stack(values))
+        def one(p, q, mask):
+            return losses.local_mutual_information(p, q, mask=mask, **options)
+
+        return jnp.mean(jax.vmap(one)(*(jnp.stack(jnp.split(x, 8)) for x in (p, q, mask))))
 
     true = trained("local_mi", 8)
     monkeypatch.setattr(local_mi, "local_mutual_information", of_each_device)
