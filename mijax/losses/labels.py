@@ -1,8 +1,9 @@
 """Supervised losses by name."""
 
 import jax
+import jax.numpy as jnp
 
-from mijax.losses.pointwise import cross_entropy, soft_dice_loss
+from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss
 
 LABEL_LOSSES = ("cross_entropy", "dice", "cross_entropy+dice")
 
@@ -18,7 +19,7 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
       labels: (...), integers in [0, k).
       kind: "cross_entropy" (eq. 4 of Peng et al., MIDL 2020), "dice" or "cross_entropy+dice"
         (as nnU-Net).
-      mask: (...) or None.
+      mask: (...) or None; pixels of weight 0 reach neither value nor gradient.
       axis_name: mapped axis whose devices hold parts of the batch.
 
     Returns:
@@ -31,10 +32,14 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
     """
     if kind not in LABEL_LOSSES:
         raise ValueError(f"the loss of labels is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
+
+    def dice():
+        # Masked before the softmax too, whose gradient makes NaN of a NaN that does not count.
+        probs = jax.nn.softmax(masked(logits, mask).astype(jnp.float32))
+        return soft_dice_loss(probs, labels, mask=mask, background=True, axis_name=axis_name)
+
     terms = {
         "cross_entropy": lambda: cross_entropy(logits, labels, mask=mask, axis_name=axis_name),
-        "dice": lambda: soft_dice_loss(
-            jax.nn.softmax(logits), labels, mask=mask, background=True, axis_name=axis_name
-        ),
+        "dice": dice,
     }
     return sum(terms[name]() for name in kind.split("+"))

@@ -53,12 +53,13 @@ def mutual_information(joint, *, marginal_weight=1.0):
       marginal_weight: w; above 1 favours balanced clusters (IIC's lamb).
 
     Returns:
-      (...) one value a joint. Cells of probability 0 add 0, and their gradient is finite;
-      a block of zeros has mutual information 0.
+      (...) one value a joint, in float32 or wider. Cells of probability 0 add 0, and their
+      gradient is finite; a block of zeros has mutual information 0.
 
     Reference: Peng et al., MIDL 2020, eq. 7; Ji et al., IIC, ICCV 2019.
     """
-    joint = _normalise(joint)
+    # Not in half precision, where TINY would be 0.
+    joint = _normalise(joint.astype(jnp.promote_types(joint.dtype, jnp.float32)))
     rows = jnp.sum(joint, axis=-1, keepdims=True)
     columns = jnp.sum(joint, axis=-2, keepdims=True)
     # log(P) and xlogy give NaN gradients once a class dies; the clamp does not.
@@ -103,7 +104,7 @@ def regularised_information_loss(joint, *, balance=0.5, marginal_weight=1.0):
     if not 0 <= balance <= 1:
         raise ValueError(f"balance is between 0 and 1, not {balance}")
     present = jnp.any(joint > 0, axis=(-1, -2))
-    joint = _normalise(joint.astype(jnp.float32))
+    joint = _normalise(joint.astype(jnp.promote_types(joint.dtype, jnp.float32)))
     rows = jnp.sum(joint, axis=-1, keepdims=True)
     columns = jnp.sum(joint, axis=-2, keepdims=True)
     log_joint, log_rows, log_columns = (jnp.log(x + EPSILON) for x in (joint, rows, columns))

@@ -69,7 +69,10 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         low, high = (f(images, axis=(1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
         span = jnp.maximum(high - low, 1e-7)
         stretched = (images - low) / span
-        images = low + span * stretched ** jnp.exp(draw(keys[0], gamma))
+        # Not of 0, where the slope of a power may be infinite and the gradient NaN.
+        above = stretched > 0
+        power = jnp.where(above, stretched, 1.0) ** jnp.exp(draw(keys[0], gamma))
+        images = low + span * jnp.where(above, power, 0.0)
     if contrast:
         mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
         images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))

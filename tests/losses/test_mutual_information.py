@@ -253,6 +253,16 @@ def test_gradients_are_finite_where_classes_are_dead(joint):
     assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_dead_class_in_half_precision(dtype):
+    # The smallest number of float32 is 0 in float16.
+    joint = jnp.diag(jnp.array([0.5, 0.5, 0], dtype))
+    value, gradient = jax.jit(jax.value_and_grad(mutual_information))(joint)
+    assert value.dtype == jnp.float32 and gradient.dtype == dtype
+    assert_allclose(value, np.log(2), rtol=1e-6)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
 def test_gradient_of_mutual_information():
     joint = np.random.default_rng(8).dirichlet(np.ones(9)).reshape(3, 3)
     # dI/dP_kl = log P_kl / (P_k· P_·l) − I, the last from the normalisation.
