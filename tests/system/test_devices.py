@@ -13,6 +13,9 @@ from mijax.training_set import load_training_set
 
 pytestmark = pytest.mark.xdist_group("devices")
 
+LEARNING = "local_mi, weights that learn"
+NAMES = [*methods.names(), LEARNING]
+PARTS = ("params", "batch_stats", "memory", "outer")
 STEPS = 4
 # Sums are taken in another order: after four steps weights differ by 3e-7 for most methods and
 # by 8e-6 in the heads of the contrastive and MI ones, while each step moves them by up to 1e-3.
@@ -25,7 +28,8 @@ def trained(tiny):
     inits = {}
 
     def run(method, devices, steps=STEPS):
-        config = tiny(method)
+        options = {"outer__weights": ("mi_weight",), "outer__batch": 8}
+        config = tiny("local_mi", **options) if method == LEARNING else tiny(method)
         source = open_data(config)
         splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
         first, experiment = (
@@ -59,27 +63,25 @@ def difference(a, b):
 
 # Two programs a method to compile, so that -m slow takes all but one.
 METHODS = [
-    pytest.param(name, marks=() if name == "local_mi" else pytest.mark.slow)
-    for name in methods.names()
+    pytest.param(name, marks=() if name == "local_mi" else pytest.mark.slow) for name in NAMES
 ]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_device_equals_eight(trained, method):
     one, eight = trained(method, 1), trained(method, 8)
-    for part in ("params", "batch_stats", "memory"):
+    for part in PARTS:
         assert difference(getattr(one, part), getattr(eight, part)) < TOLERANCE, part
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", methods.names())
+@pytest.mark.parametrize("method", NAMES)
 def test_twenty_steps_on_one_two_and_eight_devices(trained, method):
     """Rounding grows with the steps, so the tolerance is ten times as wide; -s tells."""
     one = trained(method, 1, 20)
     for devices in (2, 8):
         many = trained(method, devices, 20)
-        parts = [(getattr(one, p), getattr(many, p)) for p in ("params", "batch_stats", "memory")]
-        largest = max(difference(*part) for part in parts)
+        largest = max(difference(getattr(one, p), getattr(many, p)) for p in PARTS)
         print(f"{method}, {devices} devices: {largest:.1e}")
         assert largest < 10 * TOLERANCE
 
