@@ -75,7 +75,7 @@ class Checkpoints:
             )
         try:
             self._manager.save(
-                step, args=ocp.args.StandardSave(state), metrics={"score": score}, force=True
+                step, args=ocp.args.StandardSave(_tree(state)), metrics={"score": score}, force=True
             )
         except Exception as error:  # of many kinds, and over many lines
             reason = re.search(r"([\w ]+) \[os_error_code", str(error))
@@ -104,14 +104,15 @@ class Checkpoints:
         return {"last": self.last_step, "best": self.best_step}[which]()
 
     def restore(self, step, like):
-        """The checkpoint of ``step``, with the shapes and shardings of the tree ``like``.
+        """The checkpoint of ``step``, with the shapes and shardings of ``like``.
 
         Raises:
           UserError: if it does not fit, as after a change of the network.
         """
         try:
             with ocp.StandardCheckpointer() as checkpointer:
-                return checkpointer.restore(self._folder(step) / "default", like)
+                restored = checkpointer.restore(self._folder(step) / "default", _tree(like))
+                return like._replace(**restored)
         except Exception as error:  # Orbax raises bare Exceptions, among others
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
@@ -121,6 +122,11 @@ class Checkpoints:
 
     def _folder(self, step):
         return self._directory / str(step)
+
+
+def _tree(state):
+    """The fields of a state that it has: those it has not may be unknown to a checkpoint."""
+    return {name: value for name, value in state._asdict().items() if value is not None}
 
 
 def _manager(directory):
