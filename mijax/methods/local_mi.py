@@ -19,6 +19,7 @@ def make(
     masked=True,
     marginal_weight=1.0,
     stop_gradient=False,
+    temperature=1.0,
     ramp_steps=0,
     rotation=30.0,
     shear=5.0,
@@ -45,6 +46,7 @@ def make(
       masked: leave out pixels that left the frame on the way.
       marginal_weight: of the marginals in the mutual information (IIC's lamb).
       stop_gradient: hold p fixed in the consistency; the paper lets both sides learn.
+      temperature: of the softmax that makes p in the consistency; below 1 sharpens it.
       ramp_steps: steps over which λ grows to its value.
       rotation, shear: degrees, of T.
       scale: (low, high), of T.
@@ -55,6 +57,8 @@ def make(
     """
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
+    if not temperature > 0:
+        raise ValueError(f"temperature is above 0, not {temperature}")
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
 
@@ -81,7 +85,9 @@ def make(
             symmetric=symmetric,
             marginal_weight=marginal_weight,
         )
-        target = jax.lax.stop_gradient(plain.logits) if stop_gradient else plain.logits
+        target = plain.logits / temperature
+        if stop_gradient:
+            target = jax.lax.stop_gradient(target)
         if consistency == "kl":
             distance = kl_divergence(target, restored, mask=mask)
         else:

@@ -72,6 +72,7 @@ def test_defaults_are_those_of_the_signature_and_build(name):
         ("local_mutual", {}, "no method 'local_mutual'.*entropy.*local_mi, mean_teacher"),
         ("method", {}, "no method 'method'"),
         ("local_mi", {"consistency": "l1"}, "local_mi: consistency is 'kl' or 'mse', not 'l1'"),
+        ("local_mi", {"temperature": 0.0}, "local_mi: temperature is above 0, not 0.0"),
         ("local_mi", {"rotation": 200.0}, "local_mi: rotation"),
         ("mean_teacher", {"scale": (2.0, 1.0)}, "mean_teacher: scale"),
         ("mean_teacher", {"decay": 1.5}, "mean_teacher: decay is between 0 and 1, not 1.5"),
@@ -111,7 +112,9 @@ def test_entropy(shared, network, batch):
     assert_allclose(aux.batch_stats["mean"], seen.mean((0, 1, 2)), rtol=1e-5)
 
 
-def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, shared=False):
+def local_mi64(
+    network, batch, consistency, *, factor=1.0, masked=True, shared=False, temperature=1.0
+):
     """Cross-entropy, information and distance for T a magnification by ``factor``."""
     logits, plain, transformed = streams64(
         network,
@@ -124,10 +127,11 @@ def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, shared=F
     mask = zoom(zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor), 1 / factor)[..., 0] > 0.999
     if not masked:
         mask = np.ones_like(mask)
+    target = softmax(plain / temperature)
     if consistency == "kl":
-        distance = (p * (np.log(p) - np.log(np.maximum(q, 1.17549435e-38)))).sum(-1)
+        distance = (target * (np.log(target) - np.log(np.maximum(q, 1.17549435e-38)))).sum(-1)
     else:
-        distance = squared_error(p, q)
+        distance = squared_error(target, q)
     return (
         cross_entropy(logits, batch.label),
         local_mutual_information(p, q, mask),
@@ -136,15 +140,15 @@ def local_mi64(network, batch, consistency, *, factor=1.0, masked=True, shared=F
 
 
 @pytest.mark.parametrize(
-    ("consistency", "factor", "masked", "shared"),
+    ("consistency", "factor", "masked", "shared", "temperature"),
     [
-        ("kl", 1.0, True, False),
-        ("kl", 1.25, True, False),
-        ("mse", 1.25, False, False),
-        ("mse", 0.8, True, True),
+        ("kl", 1.0, True, False, 1.0),
+        ("kl", 1.25, True, False, 0.5),
+        ("mse", 1.25, False, False, 0.5),
+        ("mse", 0.8, True, True, 1.0),
     ],
 )
-def test_local_mi(consistency, factor, masked, shared, network, batch):
+def test_local_mi(consistency, factor, masked, shared, temperature, network, batch):
     method = methods.build(
         "local_mi",
         **{**STILL, "scale": (factor, factor)},
@@ -153,10 +157,17 @@ def test_local_mi(consistency, factor, masked, shared, network, batch):
         consistency_weight=3.0,
         consistency=consistency,
         masked=masked,
+        temperature=temperature,
         shared_statistics=shared,
     )
     supervised, information, distance = local_mi64(
-        network, batch, consistency, factor=factor, masked=masked, shared=shared
+        network,
+        batch,
+        consistency,
+        factor=factor,
+        masked=masked,
+        shared=shared,
+        temperature=temperature,
     )
     value, aux = loss_of(method, network, batch)
     assert_allclose(aux.logs["supervised"], supervised, rtol=1e-5)
