@@ -7,6 +7,7 @@ from configs import common
 
 # A T that the labelled images are augmented by as well; half of them are never upside down.
 _VIEW = {"rotation": 15.0, "scale": (0.9, 1.1), "flip": False}
+_INTENSITY = {"brightness": 0.2, "contrast": 0.4, "noise": 0.1}  # of the transformed copy
 _RAMP = {"ramp_steps": 600}  # of 800: the first predictions are background
 
 OF_METHOD = {  # chosen on validation cases, see the README
@@ -15,9 +16,18 @@ OF_METHOD = {  # chosen on validation cases, see the README
     "ict": {**_RAMP, "decay": 0.99},
     "cross_pseudo": _RAMP,
     "fixmatch": {**_VIEW, **_RAMP, "gamma": 0.0},
-    "local_mi": {**_VIEW, **_RAMP, "stop_gradient": True},
+    "local_mi": {
+        **_VIEW,
+        **_INTENSITY,
+        **_RAMP,
+        "weight": 1.0,
+        "mi_weight": 0.01,
+        "stop_gradient": True,
+        "temperature": 0.1,
+    },
     "global_local_mi": {
         **_VIEW,
+        **_INTENSITY,
         **_RAMP,
         "flip": 0.0,
         "consistency_weight": 3.0,
