@@ -437,7 +437,7 @@ def test_metaimage_file(tmp_path, refused, case, name):
     refused(lambda: read_image(tmp_path / name), f"{name}: ")
 
 
-@pytest.mark.parametrize("behind", [b"", b"x" * 2000])
+@pytest.mark.parametrize("behind", [b"", b"x" * 2000], ids=["nothing", "more"])
 def test_metaimage_bomb(tmp_path, refused, behind):
     path = tmp_path / "a.mhd"
     write_metaimage(path, image_values(0).astype(np.int16), compressed=True, announced=False)
@@ -980,7 +980,11 @@ def test_download(tmp_path, refused, monkeypatch, answer):
 # Whole data sets
 
 
-@pytest.mark.parametrize("content", [NOISE, PACKED[:-9], NIFTI_FILES["a.nii.gz"]["bomb behind"]])
+@pytest.mark.parametrize(
+    "content",
+    [NOISE, PACKED[:-9], NIFTI_FILES["a.nii.gz"]["bomb behind"]],
+    ids=["noise", "cut", "bomb behind"],  # a gzip stream holds the time
+)
 @pytest.mark.parametrize("layout", ["msd", "nnunet"])
 def test_nothing_half_prepared_stays(tmp_path, refused, layout, content):
     """The last of the cases is bad, so that those before it were already being written."""
