@@ -13,6 +13,7 @@ whose last job to finish writes the report.
 """
 
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -176,14 +177,42 @@ def run_jobs(jobs, *, total):
             if lock is None:
                 commands.tell(f"{job.folder.name} is left to the process that is at it")
                 continue
-            done = subprocess.run([*COMMAND, *job.arguments], pass_fds=[lock.fileno()])
-        if done.returncode == 130:
+            code = _run(job, lock)
+        if code == 130:
             raise KeyboardInterrupt
-        if done.returncode == commands.PREEMPTED:
+        if code == commands.PREEMPTED:
             raise Preempted("stopped; the same command goes on")
-        if done.returncode or not job.done:
-            commands.tell(f"{job.folder.name} failed with exit code {done.returncode}")
+        if code or not job.done:
+            commands.tell(f"{job.folder.name} failed with exit code {code}")
     return [job for job in jobs if not job.done]
+
+
+def _run(job, lock):
+    """Exit code of a job; PREEMPTED after SIGTERM, which is passed on to the job, for it to save.
+
+    Slurm tells every process, but Kubernetes and a shell's kill only this one.
+    """
+    noticed, process = False, None
+
+    def pass_on(*_):
+        nonlocal noticed
+        noticed = True
+        if process:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        with subprocess.Popen([*COMMAND, *job.arguments], pass_fds=[lock.fileno()]) as process:
+            if noticed:  # meanwhile
+                process.terminate()
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:
+                process.kill()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return commands.PREEMPTED if noticed else code
 
 
 def _report(jobs, folder):

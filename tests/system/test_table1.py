@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands, table1
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
 from mijax.run import write_json
 
 CONFIG = "configs/phantom.py"
@@ -19,13 +20,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
 
 # In place of mijax.main: writes what that would, with the configuration of CONFIGS.
 STUB = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 
 (folder,) = (Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir="))
 folder.mkdir(parents=True)
 (folder / "config.json").write_text(CONFIGS[folder.name])
 row, _, seed = folder.name.partition("-seed")
+if row in STOPPED:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.kill(os.getppid(), signal.SIGTERM)
+    signal.sigwait([signal.SIGTERM])
+    sys.exit(75)
 if row in FAILING:
     sys.exit(3)
 dsc = {"full": 0.9, "partial": 0.5}[row] + int(seed) / 100
@@ -41,7 +47,7 @@ def launch(tmp_path, monkeypatch):
     """``launch(*arguments)``: exit code of the launcher, with its jobs stubbed."""
     stub, output = tmp_path / "stub.py", tmp_path / "table"
 
-    def call(*arguments, failing=(), seeds=2, index=None, show=False, rows=()):
+    def call(*arguments, failing=(), stopped=(), seeds=2, index=None, show=False, rows=()):
         argv = ["", f"--config={CONFIG}", *arguments]
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -49,7 +55,8 @@ def launch(tmp_path, monkeypatch):
         overrides = config_flags.get_override_values(values["config"])
         jobs = jobs_of(overrides, output=tmp_path / "unused", seeds=seeds, rows=rows)
         configs = {job.folder.name: job.config.to_json_best_effort() for job in jobs}
-        stub.write_text(f"FAILING = {failing!r}\nCONFIGS = {configs!r}\n{STUB}")
+        given = f"FAILING = {failing!r}\nSTOPPED = {stopped!r}\nCONFIGS = {configs!r}\n"
+        stub.write_text(f"{given}{STUB}")
         monkeypatch.setattr(table1, "_CONFIG", values["config"])
         monkeypatch.setattr(table1, "COMMAND", (sys.executable, str(stub)))
         monkeypatch.setattr(commands, "prepare_jax", lambda config: None)
@@ -194,6 +201,13 @@ def test_a_job_that_another_process_is_at_is_left_to_it(launch, capsys):
         assert launch.call(seeds=1, index=0) == 1
     assert "full-seed0 is left to the process that is at it" in capsys.readouterr().err
     assert launch.call(seeds=1, index=0) == 0
+
+
+def test_sigterm_is_passed_on_to_the_job_and_ends_the_table(launch):
+    with pytest.raises(Preempted, match="the same command goes on"):
+        launch.call(stopped=("full",))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert [folder.name for folder in launch.output.glob("*-seed*")] == ["full-seed0"]
 
 
 def test_scores_of_another_configuration_are_not_taken(launch):
