@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mijax import methods, parallel
-from mijax.data import correct_bias, open_source, to_slices
+from mijax.data import Volume, correct_bias, open_source, to_slices
 from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
@@ -142,6 +143,17 @@ def build(config, *, classes, channels, devices=None):
         predict_batch=-(-config.predict_batch // mesh.size) * mesh.size,
         stride=model.stride,
     )
+
+
+def check(config, *, devices=None):
+    """Refuses values that do not go together; before the data are read, which may take minutes.
+
+    Raises:
+      UserError: as ``build`` and ``data.to_slices``.
+    """
+    build(config, classes=("background", "object"), channels=1, devices=devices)
+    voxel = Volume("", np.zeros((1, 1, 1, 1), np.float32), None, np.diag([1e-9] * 3 + [1]))
+    slice_volume(voxel, config.data)
 
 
 def _method(config, weights=None):

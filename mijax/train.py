@@ -11,7 +11,7 @@ from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import Preempted, UserError
 from mijax.evaluate import mean_dsc, measures, segment
-from mijax.experiment import build, open_data, same_volumes
+from mijax.experiment import build, check, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
 from mijax.run import open_run, settle_splits, sole, write_info
@@ -42,6 +42,7 @@ def train(run, *, tell, devices=None):
 
 def _train(run, *, tell, devices):
     config = run.config
+    check(config, devices=devices)
     source = open_data(config)
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)

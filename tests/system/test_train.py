@@ -11,7 +11,7 @@ from mijax import losses, methods, parallel
 from mijax import train as loop
 from mijax.data import draw_splits
 from mijax.errors import UserError
-from mijax.experiment import build, open_data
+from mijax.experiment import build, check, open_data
 from mijax.inference import restore
 from mijax.methods import Unlabelled
 from mijax.run import start_run
@@ -291,3 +291,21 @@ def test_refusals(tiny, tmp_path, changes, message):
     assert "\n" not in str(caught.value)
     # The corrected configuration may go into the same folder.
     start_run(tmp_path, tiny("local_mi"))
+
+
+@pytest.mark.parametrize(
+    "key", ["label_loss", "method.consistency", "data.fit", "augmentation.scale"]
+)
+def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkeypatch):
+    monkeypatch.setattr(loop, "open_data", lambda config: pytest.fail("the data were read"))
+    config = tiny("local_mi")
+    config.update_from_flattened_dict({key: (0.0, 0.0) if key.endswith("scale") else "none"})
+    with pytest.raises(UserError, match=key.rpartition(".")[2]):
+        train(start_run(tmp_path, config), tell=print)
+
+
+@pytest.mark.parametrize("intensity", ["percentile", "minmax", "zscore", "window"])
+def test_good_values_are_not_refused(tiny, intensity):
+    config = tiny("local_mi")
+    config.data.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
+    check(config)
