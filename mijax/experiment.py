@@ -16,6 +16,7 @@ from mijax import methods, parallel
 from mijax.data import Volume, correct_bias, open_source, to_slices
 from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
+from mijax.methods.parts import check_least
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
 from mijax.outer import Outer, make_outer
@@ -267,6 +268,7 @@ def _check_sizes(config, stride):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
     try:
         check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+        check_least(0, **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise")})
     except (TypeError, ValueError) as error:
         raise UserError(f"config.augmentation: {error}") from error
     return augmentation

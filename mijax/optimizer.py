@@ -4,7 +4,10 @@ import optax
 
 
 def learning_rate(*, peak, warmup_steps, steps):
-    """Schedule: 0 to ``peak`` over ``warmup_steps``, then a half cosine down to 0 at ``steps``."""
+    """Schedule: up to ``peak`` over ``warmup_steps``, then a half cosine down to 0 at ``steps``.
+
+    The first step has ``peak / warmup_steps``, or ``peak`` without a warm-up.
+    """
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / max(warmup_steps, 1),
         peak_value=peak,

@@ -51,7 +51,8 @@ def pick(key, step, counts, batches):
     """
     batch_key = step_keys(key, step)[0]
     keys = jax.random.split(batch_key, 4)
-    keys = Picks(keys[0], keys[2], jax.random.fold_in(batch_key, 0))
+    # Not fold_in by 0 to 3, which are the keys of the split once more.
+    keys = Picks(keys[0], keys[2], jax.random.fold_in(batch_key, 4))
     return Picks(
         *(
             None if count is None else jax.random.randint(key, (batch,), 0, count)

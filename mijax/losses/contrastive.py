@@ -78,7 +78,7 @@ def local_contrastive_loss(
     means = _product("npk,npd->nkd", classes, embeddings) / jnp.maximum(counts, 1)[..., None]
     drawn = _sample_pixels(key, classes, anchors).reshape(n, -1, 1)
     drawn = jnp.take_along_axis(embeddings, drawn, axis=1)
-    drawn, means = _unit(drawn).reshape(n, -1, anchors, d), _unit(means)
+    drawn, means = unit(drawn).reshape(n, -1, anchors, d), unit(means)
 
     # Anchors of the first image of each pair, against the means of the first and the second.
     present = counts > 0
@@ -124,7 +124,7 @@ def supervised_contrastive_loss(embeddings, labels, *, temperature=0.07, axis_na
             f"embeddings are (n, d) with labels (n,), not {embeddings.shape}, {labels.shape}"
         )
     _check_temperature(temperature)
-    embeddings = _unit(embeddings.astype(jnp.float32))
+    embeddings = unit(embeddings.astype(jnp.float32))
     everyone, positions = (embeddings, labels), jnp.arange(len(labels))
     if axis_name is not None:
         everyone = jax.lax.all_gather(everyone, axis_name, tiled=True)
@@ -165,7 +165,7 @@ def _sample_pixels(key, classes, count):
     return jnp.minimum(indices, classes.shape[1] - 1)
 
 
-def _unit(x):
+def unit(x):
     """Each vector at length 1; a vector of 0 stays one, with a finite gradient."""
     square = jnp.sum(x**2, axis=-1, keepdims=True)
     return x / jnp.sqrt(jnp.where(square > TINY, square, 1.0))

@@ -32,6 +32,9 @@ def local_mutual_information(
     Returns:
       Scalar between 0 and log k (with ``marginal_weight`` 1).
 
+    Raises:
+      ValueError: for maps of different shapes or of another rank, or a negative radius.
+
     Reference: Peng et al., MIDL 2020, eq. 5–7; Ji et al., IIC, ICCV 2019.
     """
     joint = joint_distribution(p, q, radius=radius, mask=mask, axis_name=axis_name)
@@ -136,9 +139,12 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
       (2r+1, 2r+1, k, k) in float32; each k × k block sums to 1, or to 0 where the mask
       leaves nothing. Summed in float32 whatever the inputs are.
 
+    Raises:
+      ValueError: for maps of different shapes or of another rank, or a negative radius.
+
     Reference: Peng et al., MIDL 2020, eq. 6.
     """
-    p, q = _prepare(p, q, mask)
+    p, q = _prepare(p, q, mask, radius)
     _, h, w, k = p.shape
     window = 2 * radius + 1
     # Σ_ij p[i, j] q[i+dy, j+dx] = Σ_ij p[i−dy, j] q[i, j+dx], zero outside the frame.
@@ -162,7 +168,7 @@ def joint_distribution_by_convolution(p, q, *, radius, mask=None, axis_name=None
     Batch and classes change roles: classes of q are the batch, images the features, classes
     of p the output. Same arguments and result; kept as the oracle of the tests.
     """
-    p, q = _prepare(p, q, mask)
+    p, q = _prepare(p, q, mask, radius)
     joint = jax.lax.conv_general_dilated(
         q,
         p,
@@ -175,11 +181,13 @@ def joint_distribution_by_convolution(p, q, *, radius, mask=None, axis_name=None
     return _normalise(sum_over(jnp.swapaxes(joint, -1, -2), axis_name))
 
 
-def _prepare(p, q, mask):
+def _prepare(p, q, mask, radius):
     if p.shape != q.shape or p.ndim != 4:
         raise ValueError(
             f"p and q are two (b, h, w, k) maps of one shape, not {p.shape}, {q.shape}"
         )
+    if radius < 0:
+        raise ValueError(f"radius is at least 0, not {radius}")
     # Cast here, once: the products and, through them, their gradients stay in float32.
     p, q = p.astype(jnp.float32), q.astype(jnp.float32)
     if mask is not None:

@@ -11,7 +11,8 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
 
     Args:
       logits: (..., k).
-      labels: (...), integers in [0, k).
+      labels: (...), integers in [0, k); any other makes NaN, unless its pixel is masked: with 255
+        for what nobody annotated, ``mask=labels != 255``.
       mask: (...) or None; pixels of weight 0 are left out of the mean.
       axis_name: mapped axis whose devices hold parts of the batch.
 
@@ -19,7 +20,9 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
       Scalar ≥ 0; 0 where the mask is empty.
     """
     log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
-    picked = jnp.take_along_axis(log_probs, labels[..., None].astype(jnp.int32), axis=-1)
+    index = labels.astype(jnp.int32)
+    index = jnp.where(index < 0, log_probs.shape[-1], index)  # −1 is not the last class
+    picked = jnp.take_along_axis(log_probs, index[..., None], axis=-1)
     return _mean(-picked[..., 0], mask, axis_name)
 
 
@@ -128,7 +131,7 @@ def masked(x, mask):
 
 
 def _mean(values, mask, axis_name):
-    weights = jnp.ones_like(values) if mask is None else mask.astype(values.dtype)
+    weights = jnp.broadcast_to(1 if mask is None else mask, values.shape).astype(values.dtype)
     # where, not a product: a label outside [0, k) is NaN even in a pixel that does not count.
     total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
     total, count = sum_over((total, jnp.sum(weights)), axis_name)

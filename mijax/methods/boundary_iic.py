@@ -13,7 +13,7 @@ from mijax.losses import (
     regularised_information_loss,
 )
 from mijax.methods.method import Aux, Examination, Method
-from mijax.methods.parts import forward_streams
+from mijax.methods.parts import check_least, check_positive, forward_streams
 from mijax.models import ClusterHead
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -45,10 +45,13 @@ def make(
     the second of them transformed by T; the features of the first are warped by the same T
     before the head. cc is the correlation, within small windows, of the edges of T x and the
     uncertainty of the clusters, averaged over the views. Fine-tuning is any other method with
-    ``config.init_from``.
+    ``config.init_from``. The authors mirror one random axis with probability 0.9 and, for some
+    data, stratify batches by the position of slices; here each axis is mirrored by itself with
+    probability ``flip``, and slices are drawn uniformly.
 
     Args:
-      feature: of the U-Net; encoder and decoder are trained up to it.
+      feature: of the U-Net, of the resolution of the images; encoder and decoder are trained
+        up to it.
       clusters: of each sub-head; the authors tried 20, 40 and 60.
       subheads: of the head.
       hidden: width of a hidden layer of the head; 0 for a linear one.
@@ -57,13 +60,18 @@ def make(
       boundary_weight: w_cc; the authors tried 0 to 2.
       edge_gamma, window: see ``losses.edge_strength`` and ``losses.boundary_correlation``.
       brightness, contrast: of each view, see ``transforms.jitter_intensity``.
-      gamma: of the second view, for images about [0, 1]; 0.69 is an exponent from 0.5 to 2.
+      gamma: of the second view; 0.69 is an exponent from 0.5 to 2.
       rotation, shear, scale, translation, flip: of T, see ``transforms.sample_view``.
     """
     if not 0 <= balance <= 1:
         raise ValueError(f"balance is between 0 and 1, not {balance}")
-    if not edge_gamma > 0:
-        raise ValueError(f"edge_gamma is above 0, not {edge_gamma}")
+    check_positive(
+        edge_gamma=edge_gamma, temperature=temperature, clusters=clusters, subheads=subheads
+    )
+    check_least(
+        0, boundary_weight=boundary_weight, hidden=hidden, translation=translation,
+        brightness=brightness, contrast=contrast, gamma=gamma,
+    )  # fmt: skip
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window is odd and at least 3, not {window}")
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
@@ -74,6 +82,12 @@ def make(
             raise UserError(
                 f"config.method.feature: the network has no {feature}, but "
                 f"{', '.join(start.features)}"
+            )
+        size, whole = start.features[feature][1:3], start.slices[1:3]
+        if size != whole:
+            raise UserError(
+                f"config.method.feature: {feature} has {size[0]}×{size[1]} pixels of the "
+                f"{whole[0]}×{whole[1]} of an image, whose boundaries it is to have; take Up_conv2"
             )
         return {"head": head.init(key, jnp.zeros(start.features[feature]))["params"]}, {}
 
@@ -90,7 +104,7 @@ def make(
         )
 
     def compare(params, plain, transformed, view, images):
-        """Assignments (s, b, h, w, k) of both views, joints (s, k, k), correlations (s,)."""
+        """Assignments (s, b, h, w, k) of both views, mask, joints (s, k, k), correlations (s,)."""
         mask = view.inside(transformed.shape[1:3])
         p, q = (head.apply({"params": params["head"]}, x) for x in (view.apply(plain), transformed))
         edges = edge_strength(view.apply(images), gamma=edge_gamma, mask=mask)

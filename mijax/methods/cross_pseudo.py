@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams, ramp
+from mijax.methods.parts import check_least, forward_streams, ramp
 
 
 def make(*, weight=1.0, ramp_steps=0):
@@ -19,6 +19,7 @@ def make(*, weight=1.0, ramp_steps=0):
       weight: λ; the authors take 1.5 (VOC) and 6 (Cityscapes) of their one mean.
       ramp_steps: steps over which the weight grows to its value; the authors have no ramp.
     """
+    check_least(0, weight=weight, ramp_steps=ramp_steps)
 
     def init(key, start):
         return {"other": start.another(key)}, {}

@@ -2,7 +2,7 @@
 
 from mijax.losses import entropy
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams, ramp
+from mijax.methods.parts import check_least, forward_streams, ramp
 
 
 def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
@@ -13,6 +13,7 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
       ramp_steps: steps over which the weight grows to its value.
       shared_statistics: see ``forward_streams``.
     """
+    check_least(0, weight=weight, ramp_steps=ramp_steps)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         labelled, unlabelled = forward_streams(

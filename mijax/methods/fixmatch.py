@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams, ramp
+from mijax.methods.parts import check_least, forward_streams, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
@@ -40,9 +40,7 @@ def make(
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is at least 0 and below 1, not {threshold}")
     strengths = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
-    for name, strength in strengths.items():
-        if strength < 0:
-            raise ValueError(f"{name} is at least 0, not {strength}")
+    check_least(0, weight=weight, ramp_steps=ramp_steps, **strengths)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
 

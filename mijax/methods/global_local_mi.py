@@ -12,7 +12,7 @@ from mijax.losses import (
     squared_error,
 )
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams, ramp
+from mijax.methods.parts import check_least, check_positive, forward_streams, ramp
 from mijax.models import ClusterHead
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -77,8 +77,13 @@ def make(
         raise ValueError("features, importance and radius have one entry a feature")
     if min(importance) < 0 or not sum(importance) > 0:
         raise ValueError(f"importance is at least 0 and not all 0, not {tuple(importance)}")
+    if len(set(features)) < len(features):
+        raise ValueError(f"features are there once each, not {tuple(features)}")
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+    weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
+    check_least(0, **weights, radius=min(radius), hidden=hidden, ramp_steps=ramp_steps, **jitter)
+    check_positive(temperature=temperature, clusters=clusters, subheads=subheads)
     heads = {
         name: ClusterHead(
             clusters=clusters,

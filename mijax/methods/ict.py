@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
-from mijax.methods.parts import with_consistency
+from mijax.methods.parts import check_positive, with_consistency
 
 
 def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
@@ -21,8 +21,7 @@ def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
       decay: of the teacher, see ``with_teacher``.
       ramp_steps: steps over which the weight grows to its value.
     """
-    if not alpha > 0:
-        raise ValueError(f"alpha is above 0, not {alpha}")
+    check_positive(alpha=alpha)
 
     def consistency(network, teacher, images, *, forward, step, key):
         mix_key, student_key, teacher_key = jax.random.split(key, 3)

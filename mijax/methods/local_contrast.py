@@ -13,7 +13,7 @@ import numpy as np
 from mijax.errors import UserError
 from mijax.losses import local_contrastive_loss
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams
+from mijax.methods.parts import check_least, check_positive, forward_streams
 from mijax.models import Projection
 from mijax.transforms import check_ranges, sample_view
 
@@ -56,8 +56,9 @@ def make(
     """
     if pairs not in ("all", "labelled"):
         raise ValueError(f"pairs is 'all' or 'labelled', not {pairs!r}")
-    if rounds < 1:
-        raise ValueError(f"rounds is at least 1, not {rounds}")
+    check_least(1, rounds=rounds, anchors=anchors, width=width)
+    check_least(0, weight=weight)
+    check_positive(temperature=temperature)
     if not 0 <= gate < 1:
         raise ValueError(f"gate is at least 0 and below 1, not {gate}")
     ranges = {"rotation": rotation, "shear": shear, "scale": scale}

@@ -4,7 +4,7 @@ import jax
 
 from mijax.losses import kl_divergence, local_mutual_information, squared_error
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import forward_streams, ramp
+from mijax.methods.parts import check_least, check_positive, forward_streams, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
@@ -43,24 +43,26 @@ def make(
       consistency: "kl", KL(p ‖ p̃), or "mse", the squared distance summed over classes.
       radius: of the window of displacements; 1 is 3 × 3.
       symmetric: symmetrise each joint distribution.
-      masked: leave out pixels that left the frame on the way.
+      masked: leave out of the mutual information, too, the pixels that left the frame on the
+        way; the authors' code does not. They never count in the consistency.
       marginal_weight: of the marginals in the mutual information (IIC's lamb).
       stop_gradient: hold p fixed in the consistency; the paper lets both sides learn.
       temperature: of the softmax that makes p in the consistency; below 1 sharpens it.
       ramp_steps: steps over which λ grows to its value.
       rotation, shear: degrees, of T.
       scale: (low, high), of T.
-      flip: both axes, each with probability 1/2.
+      flip: probability with which T flips each axis; True for 1/2.
       brightness, contrast, gamma, noise: of intensity changes of T x, which leave the labels as
         they are; see ``jitter_intensity``. The paper has none.
       shared_statistics: see ``forward_streams``.
     """
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
-    if not temperature > 0:
-        raise ValueError(f"temperature is above 0, not {temperature}")
+    check_positive(temperature=temperature)
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+    weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
+    check_least(0, weight=weight, **weights, radius=radius, ramp_steps=ramp_steps, **jitter)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
@@ -76,12 +78,12 @@ def make(
             shared_statistics=shared_statistics,
         )
         restored = view.restore(jax.nn.softmax(transformed.logits))
-        mask = view.mask(images.shape[1:3]) if masked else None
+        mask = view.mask(images.shape[1:3])
         information = local_mutual_information(
             jax.nn.softmax(plain.logits),
             restored,
             radius=radius,
-            mask=mask,
+            mask=mask if masked else None,
             symmetric=symmetric,
             marginal_weight=marginal_weight,
         )

@@ -9,6 +9,20 @@ from mijax.methods.method import Aux, Output
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
+def check_least(least, **values):
+    """Raises ValueError where a value is below ``least``; one that learns is not looked at."""
+    for name, value in values.items():
+        if not isinstance(value, jax.Array) and not value >= least:
+            raise ValueError(f"{name} is at least {least}, not {value}")
+
+
+def check_positive(**values):
+    """Raises ValueError where a value is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is above 0, not {value}")
+
+
 def forward_streams(forward, network, streams, *, key, shared_statistics=False):
     """Runs several image batches through the network in one pass.
 
@@ -88,6 +102,7 @@ def with_teacher(
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+    check_least(0, **jitter)
 
     def consistency(network, teacher, images, *, forward, step, key):
         view_key, jitter_key, student_key, teacher_key = jax.random.split(key, 4)
@@ -118,6 +133,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is between 0 and 1, not {decay}")
+    check_least(0, weight=weight, ramp_steps=ramp_steps)
     used = isinstance(weight, jax.Array) or weight > 0  # a weight that learns is above 0
 
     def init(key, start):

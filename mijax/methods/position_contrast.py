@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import supervised_contrastive_loss
+from mijax.losses.contrastive import unit
 from mijax.methods.method import Aux, Examination, Method
-from mijax.methods.parts import forward_streams
+from mijax.methods.parts import check_least, check_positive, forward_streams
 from mijax.models import Projection
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -41,13 +42,12 @@ def make(
       brightness, contrast, gamma: of each view, see ``transforms.jitter_intensity``.
       rotation, shear, scale, flip: of each view, see ``transforms.sample_affine``.
     """
-    if partitions < 2:
-        raise ValueError(f"partitions is at least 2, not {partitions}")
-    if not temperature > 0:
-        raise ValueError(f"temperature is above 0, not {temperature}")
+    check_least(2, partitions=partitions)
+    check_positive(temperature=temperature, width=width)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma}
+    check_least(0, **jitter)
     head = Projection(width=width, pooled=True)
 
     def init(key, start):
@@ -80,8 +80,7 @@ def make(
             embed(params, features(params["network"], draw(k, images))["bottleneck"])
             for k in jax.random.split(key)
         )
-        first, second = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in (first, second))
-        cosines = first @ second.T
+        cosines = unit(first) @ unit(second).T
         return {
             "retrieval": jnp.mean(cosines.argmax(-1) == jnp.arange(len(images))),
             "alignment": jnp.mean(jnp.diagonal(cosines)),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
-from mijax.methods.parts import forward_streams, ramp, with_consistency
+from mijax.methods.parts import check_least, forward_streams, ramp, with_consistency
 from mijax.transforms import check_ranges, sample_view
 
 
@@ -43,10 +43,8 @@ def make(
       decay: of the teacher, see ``with_teacher``.
       rotation, shear, scale, flip: of T, see ``sample_affine``.
     """
-    if passes < 1:
-        raise ValueError(f"passes is at least 1, not {passes}")
-    if noise < 0:
-        raise ValueError(f"noise is at least 0, not {noise}")
+    check_least(1, passes=passes)
+    check_least(0, noise=noise)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
 

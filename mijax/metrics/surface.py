@@ -19,9 +19,14 @@ def surface_distances(prediction, label, *, spacing):
 
     Returns:
       (hd95, assd); (0, 0) where both masks are empty, (NaN, NaN) where one is.
+
+    Raises:
+      ValueError: for masks of different shapes.
     """
     from medpy.metric.binary import assd, hd95  # a quarter of a second to import
 
+    if prediction.shape != label.shape:
+        raise ValueError(f"masks of one shape, not {prediction.shape} and {label.shape}")
     if not prediction.any() or not label.any():
         undefined = math.nan if prediction.any() or label.any() else 0.0
         return undefined, undefined

@@ -25,7 +25,7 @@ def affine_matrix(*, rotation=0.0, shear=0.0, scale=1.0, flip=1.0, translation=0
     scale, flip, translation = (_column(x, 2) for x in (scale, flip, translation))
     size = max(x.shape[0] for x in (rotation, shear, scale, flip, translation))
     cos, sin, lean = jnp.cos(rotation), jnp.sin(rotation), jnp.tan(shear)
-    # (F S H R)⁻¹ of the forward cascade: unit pulls, no matrix is inverted.
+    # (R H S F)⁻¹ of the forward cascade: unit pulls, no matrix is inverted.
     turn = jnp.stack([jnp.stack([cos, sin], -1), jnp.stack([-sin, cos], -1)], -2)
     one, zero = jnp.ones_like(lean), jnp.zeros_like(lean)
     unlean = jnp.stack([jnp.stack([one, -lean], -1), jnp.stack([zero, one], -1)], -2)
@@ -36,7 +36,7 @@ def affine_matrix(*, rotation=0.0, shear=0.0, scale=1.0, flip=1.0, translation=0
 
 
 def inverse_affine(matrix):
-    """Exact inverse of (b, 3, 3) affine matrices, in closed form."""
+    """Exact inverses (b, 3, 3) of affine matrices (b, 3, 3), in closed form."""
     a, b, c, d = (matrix[:, i, j] for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)))
     adjugate = jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2)
     linear = adjugate / (a * d - b * c)[:, None, None]

@@ -25,12 +25,16 @@ def augment(
       key: PRNG key.
       images: (b, h, w, c).
       labels: (b, h, w) integers or None; background (0) enters from outside the frame.
-      crop: (height, width), at a random place of the frame; None keeps the frame.
+      crop: (height, width), at a random place of the frame; None keeps the frame. What exceeds
+        it is 0, below and to the right.
       rotation, shear, scale, flip: see ``sample_affine``.
       **intensity: see ``jitter_intensity``.
 
     Returns:
       Images (b, height, width, c) and labels (b, height, width) or None.
+
+    Raises:
+      ValueError: for a range that is not one.
     """
     affine_key, crop_key, intensity_key = jax.random.split(key, 3)
     count, *size = images.shape[:3]

@@ -71,8 +71,11 @@ def sample_view(
       translation: uniform in ± this part of the frame's height and width.
       shape: (h, w) of that frame, needed with a translation.
 
+    Returns:
+      ``View``.
+
     Raises:
-      ValueError: for a range that is not one.
+      ValueError: for a range that is not one, or a translation without ``shape``.
     """
     if translation and shape is None:
         raise ValueError("a translation needs the shape of the frame")

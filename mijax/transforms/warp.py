@@ -26,11 +26,15 @@ def warp(images, matrix, *, inverse=None, shape=None):
       shape: (height, width) of the output; that of ``images`` by default.
 
     Returns:
-      (b, height, width, c).
+      (b, height, width, c), summed in float32 or wider.
 
     Raises:
-      ValueError: where a concrete ``inverse`` exceeds the limit; traced ones are on trust.
+      ValueError: for images of integers, and where a concrete ``inverse`` exceeds the limit;
+        traced ones are on trust.
     """
+    images = jnp.asarray(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images are floats, not {images.dtype}; see warp_labels for labels")
     shape = tuple(shape or images.shape[1:3])
     if inverse is None:
         return _bilinear(images, jax.lax.stop_gradient(matrix), shape)
@@ -42,7 +46,16 @@ def warp(images, matrix, *, inverse=None, shape=None):
 
 
 def warp_labels(labels, matrix, *, shape=None, fill=0):
-    """Nearest-neighbour resampling of (b, h, w) label maps; ``fill`` outside the frame."""
+    """Nearest-neighbour resampling of label maps.
+
+    Args:
+      labels: (b, h, w) integers.
+      matrix, shape: see ``warp``.
+      fill: the label outside the frame.
+
+    Returns:
+      (b, height, width).
+    """
     shape = tuple(shape or labels.shape[1:3])
     rows, columns = _sources(matrix, shape, labels.shape[1:3])
     rows, columns = (jnp.round(x).astype(jnp.int32) for x in (rows, columns))
@@ -69,7 +82,7 @@ def _bilinear(images, matrix, shape):
         for column in (left, left + 1):
             weight = (1 - jnp.abs(rows - row)) * (1 - jnp.abs(columns - column))
             out = out + _weighted_take(images, row, column, weight)
-    return out
+    return out.astype(images.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -96,7 +109,7 @@ def _warp_backward(shape, residuals, cotangent):
                 1 - jnp.abs(source_columns - own_columns)
             )
             total = total + _weighted_take(cotangent, row, column, weight)
-    return total, jnp.zeros_like(matrix), jnp.zeros_like(inverse)
+    return total.astype(cotangent.dtype), jnp.zeros_like(matrix), jnp.zeros_like(inverse)
 
 
 _warp_gathered.defvjp(_warp_forward, _warp_backward)
@@ -122,7 +135,7 @@ def _apply(matrix, rows, columns, shape, size):
 def _weighted_take(images, rows, columns, weight):
     inside = _inside(rows, columns, images.shape[1:3])
     values = _take(images, rows.astype(jnp.int32), columns.astype(jnp.int32))
-    return jnp.where(inside, weight, 0.0)[..., None].astype(images.dtype) * values
+    return jnp.where(inside, weight, 0.0)[..., None] * values
 
 
 def _inside(rows, columns, size):

@@ -176,6 +176,12 @@ def test_maps_of_other_shapes_are_refused(joint_of, shapes):
         joint_of(*(jnp.zeros(s) for s in shapes), radius=1)
 
 
+@both_forms
+def test_a_negative_radius_is_refused(joint_of):
+    with pytest.raises(ValueError, match="radius is at least 0, not -1"):
+        joint_of(jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 4, 4, 2)), radius=-1)
+
+
 # Mutual information --------------------------------------------------------------------
 
 

@@ -132,6 +132,25 @@ def test_half_precision_inputs_are_reduced_in_float32(term, dtype, maps):
 
 
 @each_term
+def test_a_mask_for_all_images_of_a_batch_is_the_mask_of_each(term, maps):
+    mask = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1], [1, 1, 1, 0, 0]], np.float32)
+    of_all, of_each = (OURS[term](*maps, m) for m in (mask[None], np.stack([mask, mask])))
+    assert of_all == of_each
+
+
+@pytest.mark.parametrize("label", [-1, -2, K, 255])
+def test_a_label_that_is_no_class_is_never_taken_for_one(label, maps):
+    logits, _, labels = maps
+    labels = labels.astype(np.int32)
+    spoiled = labels.copy()
+    spoiled[0, 0, 0] = label
+    assert np.isnan(losses.cross_entropy(logits, spoiled))
+    kept = spoiled == labels
+    expected = losses.cross_entropy(logits, labels, mask=kept)
+    assert losses.cross_entropy(logits, spoiled, mask=kept) == expected
+
+
+@each_term
 def test_an_empty_mask_gives_zero_and_no_gradient(term, maps):
     logits, probs, labels = (jnp.asarray(x) for x in maps)
     value, gradients = GRADIENTS[term](logits, probs, labels, jnp.zeros(SHAPE))

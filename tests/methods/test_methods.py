@@ -76,6 +76,21 @@ def test_defaults_are_those_of_the_signature_and_build(name):
         ("local_mi", {"rotation": 200.0}, "local_mi: rotation"),
         ("mean_teacher", {"scale": (2.0, 1.0)}, "mean_teacher: scale"),
         ("mean_teacher", {"decay": 1.5}, "mean_teacher: decay is between 0 and 1, not 1.5"),
+        ("mean_teacher", {"weight": -1.0}, "mean_teacher: weight is at least 0, not -1.0"),
+        ("mean_teacher", {"noise": -1.0}, "mean_teacher: noise is at least 0, not -1.0"),
+        ("entropy", {"weight": -1.0}, "entropy: weight is at least 0, not -1.0"),
+        ("local_mi", {"weight": -1.0}, "local_mi: weight is at least 0, not -1.0"),
+        ("local_mi", {"mi_weight": float("nan")}, "local_mi: mi_weight is at least 0, not nan"),
+        ("local_mi", {"radius": -1}, "local_mi: radius is at least 0, not -1"),
+        ("local_mi", {"contrast": -0.1}, "local_mi: contrast is at least 0, not -0.1"),
+        ("global_local_mi", {"radius": (0, -1, 3)}, "radius is at least 0, not -1"),
+        ("global_local_mi", {"temperature": 0.0}, "temperature is above 0, not 0.0"),
+        ("global_local_mi", {"features": ("Up_conv2",) * 3}, "features are there once each"),
+        ("boundary_iic", {"temperature": -1.0}, "boundary_iic: temperature is above 0, not -1.0"),
+        ("boundary_iic", {"clusters": 0}, "boundary_iic: clusters is above 0, not 0"),
+        ("local_contrast", {"temperature": 0.0}, "temperature is above 0, not 0.0"),
+        ("local_contrast", {"anchors": 0}, "local_contrast: anchors is at least 1, not 0"),
+        ("position_contrast", {"width": 0}, "position_contrast: width is above 0, not 0"),
     ],
 )
 def test_what_cannot_be_built_is_told_to_the_user(name, hyperparameters, message):
@@ -125,8 +140,6 @@ def local_mi64(
     )
     p, q = softmax(plain), zoom(softmax(transformed), 1 / factor)
     mask = zoom(zoom(np.ones((UNLABELLED, SIZE, SIZE, 1)), factor), 1 / factor)[..., 0] > 0.999
-    if not masked:
-        mask = np.ones_like(mask)
     target = softmax(plain / temperature)
     if consistency == "kl":
         distance = (target * (np.log(target) - np.log(np.maximum(q, 1.17549435e-38)))).sum(-1)
@@ -134,7 +147,7 @@ def local_mi64(
         distance = squared_error(target, q)
     return (
         cross_entropy(logits, batch.label),
-        local_mutual_information(p, q, mask),
+        local_mutual_information(p, q, mask if masked else np.ones_like(mask)),
         masked_mean(distance, mask),
     )
 

@@ -121,6 +121,12 @@ def test_a_feature_the_network_lacks_is_told_to_the_user(featured):
         methods.build("boundary_iic", feature="Conv9").init(KEY, start_with_features(featured))
 
 
+def test_boundaries_are_those_of_a_feature_as_large_as_the_image(featured):
+    method, start = methods.build("boundary_iic"), start_with_features(featured)
+    with pytest.raises(UserError, match="feature: Up_conv2 has .* pixels of the 99×98 of an image"):
+        method.init(KEY, start._replace(slices=(1, 99, 98)))
+
+
 # Pre-training --------------------------------------------------------------------------
 
 

@@ -94,3 +94,5 @@ def test_empty_masks():
     assert surface_distances(empty, empty, spacing=SPACING) == (0, 0)
     assert np.isnan(surface_distances(full, empty, spacing=SPACING)).all()
     assert np.isnan(surface_distances(empty, full, spacing=SPACING)).all()
+    with pytest.raises(ValueError, match="one shape"):
+        surface_distances(full, full[:2], spacing=SPACING)

@@ -196,6 +196,18 @@ def test_gathered_gradient_at_its_limit():
     warp(images, matrix, inverse=inverse)  # and is not refused
 
 
+def test_in_half_precision_the_four_weights_still_sum_to_1():
+    matrix = affine_matrix(rotation=np.linspace(0, 40, 5))
+    ones = warp(jnp.ones((5, 16, 16, 1), jnp.bfloat16), matrix)[:, 5:11, 5:11]
+    assert ones.dtype == jnp.bfloat16
+    assert_array_equal(ones.astype(jnp.float32), 1)
+
+
+def test_images_of_integers_are_refused():
+    with pytest.raises(ValueError, match="images are floats, not uint8"):
+        warp(np.ones((1, 4, 4, 1), np.uint8), affine_matrix())
+
+
 def test_an_inverse_beyond_the_limit_is_refused():
     matrix = affine_matrix(rotation=45.0, scale=1.5)
     with pytest.raises(ValueError, match="leave inverse out"):
