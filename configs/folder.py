@@ -12,7 +12,7 @@ from configs import common
 
 def get_config(method="local_mi"):
     config = common.get_config(method)
-    config.name = "folder"
+    config.name = ""  # that of the folder
     config.steps = 6000
     data = config.data
     data.patient_pattern = ""  # regular expression: its first group on a case name is the patient

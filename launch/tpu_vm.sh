@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on all hosts of a Cloud TPU slice:
-#   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --workdir gs-or-shared-folder --config configs/acdc.py …
+#   TPU=NAME ZONE=ZONE launch/tpu_vm.sh --workdir SHARED_FOLDER --config configs/acdc.py …
 # Needs gcloud here, this repository at ~/mijax on each host, with its environment at ~/mijax/.venv
 # (pip install -e '.[tpu]'), and a work folder that all hosts see.
 set -euo pipefail

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -15,8 +16,6 @@ from mijax.errors import Preempted, UserError
 
 PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
-
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 
 
 def run(main, *, arguments=False):
@@ -96,6 +95,11 @@ def _main(main, argv):
 
 
 def _parse(argv, *, arguments):
+    # Twice would append to a tuple.
+    names = Counter(a.partition("=")[0].lstrip("-") for a in argv if a.startswith("--config."))
+    for name, times in names.items():
+        if times > 1:
+            fail(f"--{name} is given {times} times")
     try:
         rest = flags.FLAGS(argv)
     except SystemExit:  # absl's --help, which it counts as a failure

@@ -17,19 +17,17 @@ from mijax.metrics import dice, surface_distances
 METRICS = ("dsc", "hd95", "assd")
 _BATCHES = 4  # of slices that a method without labels is measured on
 
-flags.adopt_module_key_flags(commands)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
-
 
 def main(argv):
     """Scores the run."""
     from mijax.run import open_run
 
-    if not commands.WORKDIR.value:
+    values = flags.FLAGS
+    if not values.workdir:
         commands.fail("needs --workdir FOLDER, the folder of a run")
-    run = open_run(commands.WORKDIR.value)
-    if _DATA_DIR.value is not None:
-        run.config.data.dir = _DATA_DIR.value
+    run = open_run(values.workdir)
+    if values.data_dir is not None:
+        run.config.data.dir = values.data_dir
     commands.prepare_jax(run.config)
     print(table(evaluate(run, tell=commands.tell)))
 
@@ -201,5 +199,12 @@ def _show(summary, factor):
     return f"{factor * summary['mean']:.2f}{spread}{missing}"
 
 
+def _define_flags():
+    # Not at import, which is free to programs with flags of these names.
+    flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
+
+
 if __name__ == "__main__":
+    _define_flags()
     commands.run(main)

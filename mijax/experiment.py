@@ -149,12 +149,16 @@ def build(config, *, classes, channels, devices=None):
 def check(config, *, devices=None):
     """Refuses values that do not go together; before the data are read, which may take minutes.
 
+    Returns:
+      ``Experiment``, of classes and channels that are not yet known.
+
     Raises:
       UserError: as ``build`` and ``data.to_slices``.
     """
-    build(config, classes=("background", "object"), channels=1, devices=devices)
+    experiment = build(config, classes=("background", "object"), channels=1, devices=devices)
     voxel = Volume("", np.zeros((1, 1, 1, 1), np.float32), None, np.diag([1e-9] * 3 + [1]))
     slice_volume(voxel, config.data)
+    return experiment
 
 
 def _method(config, weights=None):
@@ -208,20 +212,26 @@ def _examination(examination, features, jit):
     }
 
 
-def open_data(config):
-    """The ``Source`` of a run, prepared in the cache where it was not yet."""
+def open_data(config, *, check=None):
+    """The ``Source`` of a run, prepared in the cache where it was not yet; see ``open_source``."""
     data, cache = config.data, Path(config.cache).expanduser() / "data"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a cache that can only be read needs no lock
             stack.enter_context(locked(cache / ".lock", wait=True))
-        return open_source(data.source, directory=data.dir, cache=str(cache), **_options(data))
+        return open_source(
+            data.source, directory=data.dir, cache=str(cache), check=check, **_options(data)
+        )
 
 
 def same_volumes(data, other):
-    """Whether two ``config.data`` are of the same volumes, however they use them."""
+    """Whether two ``config.data`` are of one folder, or drawn alike, however they use it."""
 
-    def volumes(d):  # as JSON, which a run was read from, and which knows no tuples
-        return json.dumps([d.source, os.path.realpath(d.dir), _options(d)], sort_keys=True)
+    def volumes(d):
+        if d.dir:
+            return os.path.realpath(os.path.expanduser(d.dir))
+        # As JSON, which a run was read from, and which knows no tuples.
+        drawn = {k: d[k] for k in ("seed", "patients", "shape") if k in d}
+        return json.dumps([d.source, drawn], sort_keys=True)
 
     return volumes(data) == volumes(other)
 

@@ -71,8 +71,8 @@ def export(run, *, checkpoint, tell):
 
 
 def _define_flags():
-    # Not at import: other commands, which are free to import this one, have an --output too.
-    flags.adopt_module_key_flags(commands)
+    # Not at import, which is free to programs with flags of these names.
+    flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("output", None, "file to write, created with its folder")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
     flags.DEFINE_bool("overwrite", False, "replace the file where it exists")

@@ -13,7 +13,7 @@ from mijax import commands
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
 )
-flags.adopt_module_key_flags(commands)
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 _REPORT = flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 
 
@@ -24,11 +24,11 @@ def main(argv):
 
     if _CONFIG.value is not None:
         config = _CONFIG.value
-    elif commands.WORKDIR.value:
-        config = open_run(commands.WORKDIR.value).config
+    elif _WORKDIR.value:
+        config = open_run(_WORKDIR.value).config
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
-    folder = commands.WORKDIR.value or default_folder(config)
+    folder = _WORKDIR.value or default_folder(config)
     parallel.join()
     commands.prepare_jax(config)
     first = parallel.is_first()

@@ -213,8 +213,8 @@ def _progress(total, tell):
 
 
 def _define_flags():
-    # Not at import: other commands, which are free to import this one, have an --output too.
-    flags.adopt_module_key_flags(commands)
+    # Not at import, which is free to programs with flags of these names.
+    flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("input", None, "scan, or folder of scans")
     flags.DEFINE_string("output", None, "folder of the label maps, created where missing")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")

@@ -1,6 +1,7 @@
 """The folder of a run: what it was asked for, on what, and with which versions."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
+import numpy as np
 
 from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
@@ -44,13 +46,19 @@ class Run(NamedTuple):
 def default_folder(config):
     """``runs/NAME/METHOD-Nlabelled-seedS``, or ``-full`` where all labels are used.
 
+    NAME is that of ``data_name``.
     A run that begins with the weights of another ends in ``-from-`` and the name of its folder.
     """
     labels = f"{config.data.labelled_cases}labelled" if config.data.labelled_cases else "full"
     name = f"{config.method.name}-{labels}-seed{config.seed}"
     if config.get("init_from"):
         name += f"-from-{Path(config.init_from).absolute().name}"
-    return Path("runs") / config.name / name
+    return Path("runs") / data_name(config) / name
+
+
+def data_name(config):
+    """``config.name`` or, where that is empty, the name of the folder of the data."""
+    return config.name or Path(config.data.dir).absolute().name
 
 
 def start_run(folder, config):
@@ -60,19 +68,25 @@ def start_run(folder, config):
     had to be corrected is no reason to choose another folder.
 
     Raises:
-      UserError: if the folder holds a run of another configuration or cannot be written, or a
-        number of the configuration is infinite or NaN.
+      UserError: if the folder holds a run of another configuration, cannot be written or is an
+        address, or a number of the configuration is infinite or NaN.
     """
+    for name, place in (("--workdir", folder), ("config.cache", config.cache)):
+        if "://" in str(place):
+            raise UserError(f"{name} {place}: must be a folder; mount the bucket and name that")
     folder = Path(folder)
     wanted = json.loads(config.to_json_best_effort())
+    if wanted["data"]["dir"]:  # for --workdir alone, from wherever
+        wanted["data"]["dir"] = os.path.abspath(os.path.expanduser(wanted["data"]["dir"]))
     for key, value in flat(wanted):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
     try:
         if path.exists():
-            differences = _differences(_read_json(path), wanted)
-            if differences and any((folder / "checkpoints").glob("[0-9]*")):
+            begun = any((folder / "checkpoints").glob("[0-9]*"))
+            differences = _differences(_read_json(path), wanted, _MAY_DIFFER if begun else ())
+            if differences and begun:
                 raise UserError(
                     f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
                     "choose another --workdir"
@@ -123,10 +137,35 @@ def settle_splits(run, cases):
     return Splits(*splits)
 
 
-def write_info(run, *, classes, channels, unlabelled_slices, init_from):
+def fingerprint(volumes):
+    """A text that changes with the names, grids and labels of volumes, not with their place."""
+    digest = hashlib.sha256()
+    for volume in volumes:
+        grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
+        digest.update(json.dumps(grid).encode())
+        if volume.label is not None:
+            digest.update(np.ascontiguousarray(volume.label))
+    return digest.hexdigest()[:16]
+
+
+def check_data(run, volumes):
+    """Refuses to go on with a run on other data than it began with.
+
+    Raises:
+      UserError: if the validation volumes are not those that it began with.
+    """
+    if run.info().get("data", fingerprint(volumes)) != fingerprint(volumes):
+        raise UserError(
+            f"{run.folder} was trained on other data: its validation cases have other labels or "
+            f"voxel grids in {run.config.data.dir or 'this data set'} now; choose another --workdir"
+        )
+
+
+def write_info(run, *, classes, channels, validation, unlabelled_slices, init_from):
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
-    ``init_from`` is the ``Run`` that its weights came from, or None.
+    ``validation`` are its validation volumes, and ``init_from`` is the ``Run`` that its weights
+    came from, or None.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -134,6 +173,7 @@ def write_info(run, *, classes, channels, unlabelled_slices, init_from):
         {
             "classes": list(classes),
             "channels": channels,
+            "data": fingerprint(validation),
             "unlabelled_slices": unlabelled_slices,
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
@@ -190,12 +230,12 @@ def _read_json(path):
         raise UserError(f"cannot read {path}: {error}") from error
 
 
-def _differences(found, wanted):
+def _differences(found, wanted, may_differ):
     found, wanted = dict(flat(found)), dict(flat(wanted))
     return [
         f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted(found.keys() | wanted.keys())
-        if key not in _MAY_DIFFER and found.get(key) != wanted.get(key)
+        if key not in may_differ and found.get(key) != wanted.get(key)
     ]
 
 
@@ -216,7 +256,8 @@ def _version(package):
 
 
 def _git_revision():
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(Path(__file__).parent)]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -6,10 +6,13 @@ weights of another, as in --rows full,partial,global_local_mi,supervised:boundar
 The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
 hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
 
-sbatch --array=0-23 --wrap 'python -m mijax.table1 --config configs/acdc.py --output FOLDER \
-    --index $SLURM_ARRAY_TASK_ID'
+sbatch --array=0-23 --gpus=1 --requeue --wrap 'python -m mijax.table1 \
+    --config configs/acdc.py --output FOLDER --index $SLURM_ARRAY_TASK_ID'
 
-whose last job to finish writes the report.
+whose last job to finish writes the report. A pre-training has to be done before the array of the
+rows that begin with it: METHOD alone in --rows makes one. On several GPUs of one machine give each
+such command one of them (CUDA_VISIBLE_DEVICES): the images of a forward pass must divide over all
+that it sees, which those of small batches do not.
 """
 
 import shlex

@@ -14,9 +14,9 @@ from mijax.evaluate import mean_dsc, measures, segment
 from mijax.experiment import build, check, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
-from mijax.run import open_run, settle_splits, sole, write_info
+from mijax.run import check_data, open_run, settle_splits, sole, write_info
 from mijax.sampling import counts_of
-from mijax.training_set import feed, load_training_set
+from mijax.training_set import divide, feed, load_training_set
 from mijax.writer import Writer
 
 
@@ -42,8 +42,12 @@ def train(run, *, tell, devices=None):
 
 def _train(run, *, tell, devices):
     config = run.config
-    check(config, devices=devices)
-    source = open_data(config)
+    method = check(config, devices=devices).method
+
+    def settle(cases):
+        return divide(settle_splits(run, cases), method, config.method.name)
+
+    source = open_data(config, check=settle)
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)
@@ -54,6 +58,7 @@ def _train(run, *, tell, devices):
         like = experiment.like(slices)
         start = checkpoints.last_step() or 0
         if start:
+            check_data(run, validation)
             tell(f"going on from step {start} of {config.steps}")
             state = checkpoints.restore(start, like)
         else:
@@ -65,6 +70,7 @@ def _train(run, *, tell, devices):
                     run,
                     classes=source.classes,
                     channels=source.channels,
+                    validation=validation,
                     unlabelled_slices=slices,
                     init_from=origin,
                 )
@@ -167,14 +173,19 @@ def pretrained(origin, run, splits, like, *, tell):
       UserError: if it has no sound checkpoint, its network has other shapes, or it was trained
         on validation or test cases of ``run``.
     """
-    if same_volumes(origin.config.data, run.config.data):
-        seen = read_splits(origin.folder / "splits.json")
-        seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
-        if seen:
-            raise UserError(
-                f"config.init_from: {origin.folder} was trained on {len(seen)} of the validation "
-                f"and test cases of this run ({sorted(seen)[0]}, …); give both the same splits"
-            )
+    seen = read_splits(origin.folder / "splits.json")
+    seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
+    if seen and same_volumes(origin.config.data, run.config.data):
+        raise UserError(
+            f"config.init_from: {origin.folder} was trained on {len(seen)} of the validation "
+            f"and test cases of this run ({sorted(seen)[0]}, …); give both the same splits"
+        )
+    if seen:
+        tell(
+            f"config.init_from: {origin.folder} was trained on cases with the names of {len(seen)} "
+            f"validation and test cases of this run ({sorted(seen)[0]}, …), in another folder; if "
+            "they are the same scans, the scores are worth nothing"
+        )
     experiment, state = restore(origin, checkpoint="best", tell=tell)
     network, batch_stats = experiment.method.predictor(
         state.params, state.batch_stats, state.memory

@@ -13,6 +13,23 @@ from mijax.sampling import TrainingSet, counts_of
 from mijax.stream import fits, stream
 
 
+def divide(splits, method, name):
+    """Labelled and unlabelled cases for a method, by name.
+
+    Raises:
+      UserError: if the method needs unlabelled cases and there are none.
+    """
+    labelled, unlabelled = splits.labelled, splits.unlabelled
+    if method.examination:  # learns from images alone
+        labelled, unlabelled = (), (*labelled, *unlabelled)
+    if method.unlabelled and not unlabelled:
+        raise UserError(
+            f"method {name} learns from unlabelled cases and there are none; "
+            "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
+        )
+    return labelled, unlabelled
+
+
 def load_training_set(source, splits, config, experiment):
     """Training slices on the host, labels only of the labelled cases.
 
@@ -22,14 +39,7 @@ def load_training_set(source, splits, config, experiment):
     Raises:
       UserError: if the method needs unlabelled cases and there are none.
     """
-    labelled, unlabelled = splits.labelled, splits.unlabelled
-    if experiment.method.examination:  # learns from images alone
-        labelled, unlabelled = (), (*labelled, *unlabelled)
-    if experiment.method.unlabelled and not unlabelled:
-        raise UserError(
-            f"method {config.method.name} learns from unlabelled cases and there are none; "
-            "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
-        )
+    labelled, unlabelled = divide(splits, experiment.method, config.method.name)
 
     def slices_of(cases):
         cuts = [slice_volume(source.volume(name), config.data) for name in cases]

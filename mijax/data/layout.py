@@ -85,7 +85,9 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
 
 def _read_description(root: Path) -> dict:
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; pass the data set by --config.data.dir=FOLDER")
+        raise UserError(
+            f"{root}: no such folder; say where the data are (--config.data.dir, or --data_dir for a run there is)"
+        )
     path = root / "dataset.json"
     if not path.is_file():
         raise UserError(f"{path}: missing; a data set in MSD or nnU-Net v2 layout has one")

@@ -21,10 +21,9 @@ class Scan(NamedTuple):
 def find_scans(path: Path, *, channels: int) -> list[Scan]:
     """The scans of a file, or of a folder, sorted by name. No file is opened.
 
-    A file is a case and named for it. Where scans have several channels, files CASE_0000,
-    CASE_0001, … that are as many as the channels are one case, as in nnU-Net; any other file
-    has to hold all channels. Hidden files, files of other formats and subfolders are passed
-    over.
+    A file is a case and named for it. Files CASE_0000, CASE_0001, … that are as many as the
+    channels are one case, CASE, as in nnU-Net; any other file has to hold all channels. Hidden
+    files, files of other formats and subfolders are passed over.
 
     Raises:
       UserError: no such file or folder, or no scan there.
@@ -32,7 +31,8 @@ def find_scans(path: Path, *, channels: int) -> list[Scan]:
     if path.is_file():
         if not path.name.endswith(ENDINGS):
             raise UserError(f"{path}: not one of {', '.join(ENDINGS)}")
-        return [Scan(_stem(path), (path,))]
+        ((name, images),) = _by_case({_stem(path): [path]}, channels)
+        return [Scan(name, images)]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
     files: dict[str, list[Path]] = {}
@@ -66,10 +66,9 @@ def _stem(path: Path) -> str:
 def _by_case(files: dict[str, list[Path]], channels: int):
     """Yields (case, its files); several where a channel or a case is there twice."""
     groups: dict[str, dict[int, list[Path]]] = {}
-    if channels > 1:
-        for stem, paths in files.items():
-            if match := re.fullmatch(r"(.+)_(\d{4})", stem):
-                groups.setdefault(match[1], {})[int(match[2])] = paths
+    for stem, paths in files.items():
+        if match := re.fullmatch(r"(.+)_(\d{4})", stem):
+            groups.setdefault(match[1], {})[int(match[2])] = paths
     for name, group in groups.items():
         if sorted(group) == list(range(channels)):
             yield name, tuple(path for channel in sorted(group) for path in group[channel])

@@ -1,6 +1,7 @@
 """Sources: a data set by name, prepared once, then read case by case."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mijax.data.acdc import acdc_recipe
@@ -44,7 +45,13 @@ class Source:
 
 
 def open_source(
-    name: str, *, directory: str, cache: str, bias_correction: bool = False, **options
+    name: str,
+    *,
+    directory: str,
+    cache: str,
+    bias_correction: bool = False,
+    check: Callable[[Sequence[Case]], object] | None = None,
+    **options,
 ) -> Source:
     """Opens a data set, preparing it under the cache first where that was not done yet.
 
@@ -58,6 +65,7 @@ def open_source(
       cache: where prepared data sets (and downloads) go.
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
+      check: called with the cases before any file is read, which may take long, to refuse them.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
         "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
         ``patients``, ``shape``.
@@ -74,6 +82,8 @@ def open_source(
     recipe = _RECIPES[name](directory, root, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
+    if check:
+        check(recipe.cases)
 
     from mijax.data.builders import prepare  # TFDS takes a second to import
 

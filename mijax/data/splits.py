@@ -40,7 +40,8 @@ def draw_splits(
       seed: of the draw.
 
     Raises:
-      UserError: a negative number, an empty split, or more patients asked for than there are.
+      UserError: a negative number, an empty split, more patients asked for than there are, or no
+        label at all.
     """
     for name, number in (("labelled", labelled), ("validation", validation), ("test", test)):
         if number < 0:
@@ -49,6 +50,8 @@ def draw_splits(
         raise UserError("data.validation_cases=0 is an empty split; ask for at least 1")
     incomplete = {case.patient for case in cases if not case.labelled}
     patients = sorted({case.patient for case in cases} - incomplete)
+    if not patients:
+        raise UserError("no case has a label; is labelsTr where it should be, and named so?")
     asked = test + validation + max(labelled, 1)
     if asked > len(patients):
         raise UserError(

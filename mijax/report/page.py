@@ -17,6 +17,7 @@ from mijax.report.pictures import cluster_maps, contours, joint_distributions, m
 from mijax.report.runs import differences
 from mijax.report.statistics import MEAN, SIGNIFICANT
 from mijax.report.table import NONE, caption, grids, p_values, percent
+from mijax.run import data_name
 
 _STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
 _JOINED = (
@@ -183,7 +184,7 @@ def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
     runs = [(row, one) for row in rows for one in row.runs]
     infos = [_info(one.run) for _, one in runs]
     return environment.get_template("page.html.j2").render(
-        name=rows[0].config.name,
+        name=data_name(rows[0].config),
         label=rows[0].label if len(rows) == 1 else None,
         rows=rows,
         runs=runs,

@@ -29,13 +29,14 @@ def test_files_of_one_channel(tmp_path):
     touch(tmp_path, ".hidden.nii.gz", "._f.nrrd", "notes.txt", "g.png")
     (tmp_path / "folder.nii").mkdir()
     assert found(tmp_path, 1) == {
-        "a_0000": ["a_0000.nii.gz"],
+        "a": ["a_0000.nii.gz"],
         "b": ["b.nii"],
         "c.d": ["c.d.mha"],
         "e": ["e.mhd"],
         "f": ["f.nrrd"],
     }
     assert found(tmp_path / "c.d.mha", 1) == {"c.d": ["c.d.mha"]}
+    assert found(tmp_path / "a_0000.nii.gz", 1) == {"a": ["a_0000.nii.gz"]}
 
 
 def test_files_of_several_channels(tmp_path):

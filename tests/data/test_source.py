@@ -52,6 +52,15 @@ def test_msd_layout(tmp_path):
         source.volume("nobody")
 
 
+def test_cases_may_be_refused_before_any_file_is_read(tmp_path):
+    def refuse(cases):
+        raise UserError(f"{len(cases)} cases")
+
+    with pytest.raises(UserError, match="4 cases"):
+        open_at(tmp_path, write_msd(tmp_path / "set"), check=refuse)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_test_images_can_be_left_out(tmp_path):
     source = open_at(tmp_path, write_msd(tmp_path / "set"), test_images=False)
     assert [case.name for case in source.cases] == ["case_00", "case_01", "case_02"]

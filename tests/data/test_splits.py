@@ -89,6 +89,11 @@ def test_what_cannot_be_drawn(asked, expected):
     assert "\n" not in str(caught.value)
 
 
+def test_no_label_at_all():
+    with pytest.raises(UserError, match="no case has a label; is labelsTr where"):
+        draw_splits(cases_of(0, unlabelled=4), labelled=1, validation=1, test=0, seed=0)
+
+
 CASES = (*cases_of(3, scans=2), Case("bare_0", "bare", False))
 GOOD = Splits(
     labelled=("p000_0", "p000_1"), unlabelled=("bare_0",), validation=("p001_0",), test=("p002_0",)

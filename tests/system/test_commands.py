@@ -137,6 +137,7 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
         ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
+        ([PHANTOM, *["--config.data.size=(32,32)"] * 2], "--config.data.size is given 2 times"),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         (
             [f"{PHANTOM}:magic"],
@@ -160,7 +161,7 @@ def command(monkeypatch, capsys):
     def run(config, workdir):
         monkeypatch.setattr(sys, "argv", ["mijax"])
         monkeypatch.setattr(main, "_CONFIG", SimpleNamespace(value=config))
-        monkeypatch.setattr(commands, "WORKDIR", SimpleNamespace(value=str(workdir)))
+        monkeypatch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(workdir)))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             commands.run(main.main)

@@ -8,7 +8,7 @@ import pytest
 
 from mijax.errors import UserError
 from mijax.evaluate import evaluate, table
-from mijax.experiment import open_data
+from mijax.experiment import open_data, same_volumes
 from mijax.inference import even_slices, restore
 from mijax.models import CLASSIFIER
 from mijax.run import default_folder, open_run, start_run
@@ -73,7 +73,7 @@ def test_no_label_is_looked_at(run, tiny, tmp_path, monkeypatch):
         def volume(self, name):
             return self._source.volume(name)._replace(label=None)
 
-    monkeypatch.setattr(loop, "open_data", lambda config: Blind(open_data(config)))
+    monkeypatch.setattr(loop, "open_data", lambda config, check: Blind(open_data(config)))
     blind = train(start_run(tmp_path, tiny("boundary_iic")), tell=print)
     _, state = restore(run, checkpoint="last", tell=pytest.fail)
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, blind.params))
@@ -107,6 +107,22 @@ def test_running_statistics_come_along(run, finetuned):
     _, origin = restore(run, checkpoint="best", tell=pytest.fail)
     assert jax.tree.all(jax.tree.map(np.array_equal, batch_stats, origin.batch_stats))
     assert any(np.any(x != 0) for x in jax.tree.leaves(batch_stats))
+
+
+@pytest.mark.parametrize("option", [{"bias_correction": True}, {"test_images": False}])
+def test_the_same_scans_are_known_however_they_are_read(tiny, tmp_path, option):
+    data, other = (tiny("supervised", data__dir=str(tmp_path)).data for _ in range(2))
+    other.update(option)
+    assert same_volumes(data, other)
+    other.dir = str(tmp_path / "copy")
+    assert not same_volumes(data, other)
+
+
+def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch):
+    told = []
+    monkeypatch.setattr("mijax.train.same_volumes", lambda *_: False)
+    train(finetuned("supervised", data__split_seed=3, steps=1, evaluate_every=2), tell=told.append)
+    assert any("the names of" in line and "worth nothing" in line for line in told)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from mijax.data import Volume
 from mijax.errors import UserError
-from mijax.run import default_folder, open_run, start_run
+from mijax.run import default_folder, fingerprint, open_run, start_run, write_json
+from mijax.train import train
 
 
 @pytest.fixture
@@ -66,6 +69,50 @@ def test_where_the_data_lies_is_no_difference(saved, tiny):
     assert start_run(saved, config).config.data.dir == "moved"
 
 
+def test_the_folder_of_the_data_is_known_from_anywhere(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = start_run("run", tiny("local_mi", data__dir="set"))
+    assert open_run(run.folder).config.data.dir == str(tmp_path / "set")
+
+
+def test_names_of_data_without_a_name(tiny):
+    config = tiny("local_mi", name="", data__dir="some/where/")
+    assert str(default_folder(config)) == "runs/where/local_mi-2labelled-seed0"
+
+
+@pytest.mark.parametrize("where", ["folder", "cache"])
+def test_addresses_are_refused(tiny, tmp_path, where):
+    config, folder = tiny("local_mi"), tmp_path
+    if where == "cache":
+        config.cache = "gs://bucket/cache"
+    else:
+        folder = "gs://bucket/run"
+    with pytest.raises(UserError, match="gs://bucket/.*: must be a folder"):
+        start_run(folder, config)
+
+
+def test_the_fingerprint_is_of_names_grids_and_labels():
+    labels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    volume = Volume("a", np.zeros((2, 3, 4, 1), np.float32), labels, np.eye(4))
+    others = [
+        volume._replace(name="b"),
+        volume._replace(label=labels[::-1]),
+        volume._replace(affine=2 * np.eye(4)),
+        volume._replace(label=None),
+    ]
+    found = {fingerprint([x]) for x in (volume, *others)} | {fingerprint([volume, volume])}
+    assert len(found) == 6
+    assert fingerprint([volume._replace(image=volume.image + 1)]) == fingerprint([volume])
+
+
+def test_a_run_does_not_go_on_with_other_data(copied):
+    run = copied("local_mi")
+    train(run, tell=print)
+    write_json(run.folder / "info.json", run.info() | {"data": "other"})
+    with pytest.raises(UserError, match="trained on other data.* choose another --workdir"):
+        train(run, tell=print)
+
+
 def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     run = start_run(tmp_path, tiny("local_mi"))
     (tmp_path / "splits.json").write_text("{}")
@@ -73,6 +120,9 @@ def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     assert (tmp_path / "splits.json").exists()  # the same one goes on
     run = start_run(tmp_path, tiny("local_mi", seed=5))
     assert open_run(run.folder).config.seed == 5
+    assert not (tmp_path / "splits.json").exists()
+    (tmp_path / "splits.json").write_text("{}")
+    start_run(tmp_path, tiny("local_mi", seed=5, data__dir="other"))
     assert not (tmp_path / "splits.json").exists()
 
 

@@ -83,7 +83,9 @@ def test_labels_of_unlabelled_cases_do_not_matter(uninterrupted, tiny, tmp_path,
     assert len(splits["unlabelled"]) == 2
 
     def end(poisoned):
-        monkeypatch.setattr(loop, "open_data", lambda c: Poisoned(open_data(c), poisoned))
+        monkeypatch.setattr(
+            loop, "open_data", lambda c, **options: Poisoned(open_data(c, **options), poisoned)
+        )
         folder = tmp_path / "-".join(["run", *poisoned])
         return bytes_of(train(start_run(folder, config), tell=print))
 
@@ -297,7 +299,7 @@ def test_refusals(tiny, tmp_path, changes, message):
     "key", ["label_loss", "method.consistency", "data.fit", "augmentation.scale"]
 )
 def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkeypatch):
-    monkeypatch.setattr(loop, "open_data", lambda config: pytest.fail("the data were read"))
+    monkeypatch.setattr(loop, "open_data", lambda *_, **__: pytest.fail("the data were read"))
     config = tiny("local_mi")
     config.update_from_flattened_dict({key: (0.0, 0.0) if key.endswith("scale") else "none"})
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
