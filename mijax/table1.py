@@ -44,6 +44,7 @@ COMMAND = (sys.executable, "-m", training.__name__)
 
 flags.declare_key_flag("config")
 _CONFIG = flags.FLAGS["config"]  # of mijax.main
+_CONFIG.help = "configuration file, without a method"
 # The report has a flag of this name, and one process may import both.
 _OUTPUT = flags.DEFINE_string("output", None, "folder of the runs", allow_override=True)
 _ROWS = flags.DEFINE_list("rows", list(ROWS), "rows of the table")

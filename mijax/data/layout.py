@@ -86,7 +86,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
 def _read_description(root: Path) -> dict:
     if not root.is_dir():
         raise UserError(
-            f"{root}: no such folder; say where the data are (--config.data.dir, or --data_dir for a run there is)"
+            f"{root}: no such folder; say where the data are, by --config.data.dir to train or by "
+            "--data_dir for a run that is trained"
         )
     path = root / "dataset.json"
     if not path.is_file():
