@@ -201,7 +201,8 @@ def test_bad_volume(command, tiny, tmp_path):
     for part in ("imagesTr", "labelsTr"):
         (tmp_path / part).mkdir()
         values = np.full((8, 8, 2), np.nan if part == "imagesTr" else 0, np.float32)
-        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / part / "a.nii.gz")
+        for name in "abcdef":  # as many as the splits ask for
+            nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / part / f"{name}.nii.gz")
     (tmp_path / "dataset.json").write_text(
         json.dumps({"modality": {"0": "CT"}, "labels": {"0": "background", "1": "x"}})
     )
