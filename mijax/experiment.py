@@ -16,24 +16,17 @@ from mijax import methods, parallel
 from mijax.data import Volume, correct_bias, open_source, to_slices
 from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
-from mijax.methods.parts import check_least
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
 from mijax.outer import Outer, make_outer
 from mijax.run import locked
 from mijax.sampling import Picks
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
-from mijax.transforms import check_ranges
+from mijax.values import check_numbers, check_sizes
 
 _OWN_KEYS = {  # of config.data; any other is an option of its source
     "source", "dir", "splits", "split_seed", "labelled_cases", "validation_cases", "test_cases",
     "size", "fit", "spacing", "plane", "intensity", "window", "percentiles",
-}  # fmt: skip
-
-_LEAST = {
-    "seed": 0, "steps": 1, "labelled_batch": 1, "unlabelled_batch": 1, "learning_rate": 0,
-    "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
-    "evaluate_every": 1, "predict_batch": 1,
 }  # fmt: skip
 
 
@@ -86,7 +79,7 @@ def build(config, *, classes, channels, devices=None):
     Raises:
       UserError: for values that do not go together.
     """
-    _check_numbers(config)
+    check_numbers(config)
     mesh = parallel.make_mesh(devices)
     method = _method(config)
     outer = _outer(config, method)
@@ -110,7 +103,7 @@ def build(config, *, classes, channels, devices=None):
         peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
     )
     optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
-    augmentation = _check_sizes(config, model.stride)
+    augmentation = check_sizes(config, model.stride)
     replicated = parallel.replicated(mesh)
     jit = functools.partial(jax.jit, out_shardings=replicated)
 
@@ -263,41 +256,3 @@ def slice_volume(volume, data, *, stored=True, multiple=None):
         percentiles=data.percentiles,
         multiple=multiple,
     )
-
-
-def _check_sizes(config, stride):
-    augmentation = config.augmentation.to_dict()
-    size, crop = tuple(config.data.size), tuple(augmentation["crop"])
-    for name, shape, lengths in (("data.size", size, [2]), ("augmentation.crop", crop, [0, 2])):
-        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
-        if len(shape) not in lengths or not whole:
-            raise UserError(
-                f"config.{name} {shape}: height and width must be positive multiples of {stride}"
-            )
-    if any(c > n for c, n in zip(crop, size, strict=False)):
-        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
-    try:
-        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
-        check_least(0, **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise")})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"config.augmentation: {error}") from error
-    return augmentation
-
-
-def _check_numbers(config):
-    for name, least in _LEAST.items():
-        if config[name] < least:
-            raise UserError(f"config.{name} is at least {least}, not {config[name]}")
-    if config.seed >= 2**31:
-        raise UserError(f"config.seed is below 2**31, not {config.seed}")
-    widths, dropout = tuple(config.model.widths), config.model.dropout
-    if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
-        raise UserError(f"config.model.widths {widths}: must be whole numbers above 0")
-    if not 0 <= dropout < 1:
-        raise UserError(f"config.model.dropout is at least 0 and below 1, not {dropout}")
-    # So that the means in the log are over the same steps after a restart.
-    if config.evaluate_every % config.log_every:
-        raise UserError(
-            f"config.evaluate_every ({config.evaluate_every}) must be a multiple of "
-            f"config.log_every ({config.log_every})"
-        )

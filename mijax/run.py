@@ -154,7 +154,8 @@ def check_data(run, volumes):
     Raises:
       UserError: if the validation volumes are not those that it began with.
     """
-    if run.info().get("data", fingerprint(volumes)) != fingerprint(volumes):
+    found = fingerprint(volumes)
+    if run.info().get("data", found) != found:
         raise UserError(
             f"{run.folder} was trained on other data: its validation cases have other labels or "
             f"voxel grids in {run.config.data.dir or 'this data set'} now; choose another --workdir"

@@ -20,7 +20,7 @@ LEVELS = [
     {"parallel"},
     {"checkpoint", "commands", "optimizer", "outer", "writer"},
     {"methods", "run"},
-    {"sampling"},
+    {"sampling", "values"},
     {"step"},
     {"experiment", "stream"},
     {"inference", "training_set"},

@@ -1,0 +1,59 @@
+"""Values that a configuration may have, as far as they concern no other part."""
+
+from mijax.errors import UserError
+from mijax.methods.parts import check_least
+from mijax.transforms import check_ranges
+
+_LEAST = {
+    "seed": 0, "steps": 1, "labelled_batch": 1, "unlabelled_batch": 1, "learning_rate": 0,
+    "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
+    "evaluate_every": 1, "predict_batch": 1,
+}  # fmt: skip
+
+
+def check_numbers(config):
+    """Refuses numbers of steps, of slices and of the network that cannot be.
+
+    Raises:
+      UserError: for the first of them.
+    """
+    for name, least in _LEAST.items():
+        if config[name] < least:
+            raise UserError(f"config.{name} is at least {least}, not {config[name]}")
+    if config.seed >= 2**31:
+        raise UserError(f"config.seed is below 2**31, not {config.seed}")
+    widths, dropout = tuple(config.model.widths), config.model.dropout
+    if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
+        raise UserError(f"config.model.widths {widths}: must be whole numbers above 0")
+    if not 0 <= dropout < 1:
+        raise UserError(f"config.model.dropout is at least 0 and below 1, not {dropout}")
+    # So that the means in the log are over the same steps after a restart.
+    if config.evaluate_every % config.log_every:
+        raise UserError(
+            f"config.evaluate_every ({config.evaluate_every}) must be a multiple of "
+            f"config.log_every ({config.log_every})"
+        )
+
+
+def check_sizes(config, stride):
+    """The augmentation as keywords of ``transforms.augment``.
+
+    Raises:
+      UserError: for sizes that are no multiples of ``stride``, or ranges that are none.
+    """
+    augmentation = config.augmentation.to_dict()
+    size, crop = tuple(config.data.size), tuple(augmentation["crop"])
+    for name, shape, lengths in (("data.size", size, [2]), ("augmentation.crop", crop, [0, 2])):
+        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
+        if len(shape) not in lengths or not whole:
+            raise UserError(
+                f"config.{name} {shape}: height and width must be positive multiples of {stride}"
+            )
+    if any(c > n for c, n in zip(crop, size, strict=False)):
+        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
+    try:
+        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+        check_least(0, **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise")})
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.augmentation: {error}") from error
+    return augmentation
