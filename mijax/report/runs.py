@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.evaluate import METRICS
 from mijax.report.names import kind_of, name_of, place_of
@@ -109,8 +110,7 @@ def read_rows(folders, *, checkpoint, tell):
 
     Raises:
       UserError: no scored run; a damaged one; two of one configuration and seed; or runs, of
-        those that segment or of those that do not, of different data sets, classes or scored
-        cases.
+        those that segment or of those that do not, of different data, classes or scored cases.
     """
     scored, left_out = [], []
     for folder in find_runs(folders):
@@ -224,6 +224,18 @@ def _check_comparable(first, other):
                 f"{first.run.folder} and {other.run.folder} are not comparable: they were scored "
                 f"on different {what}"
             )
+    (names, data), (others, other_data) = map(_validation, (first, other))
+    if names == others and data and other_data and data != other_data:
+        raise UserError(
+            f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
+            "data, whose cases have the same names"
+        )
+
+
+def _validation(one):
+    """Names of the validation cases, and ``run.fingerprint`` of them, None in older runs."""
+    path = one.run.folder / "splits.json"
+    return sorted(read_splits(path).validation), one.run.info().get("data")
 
 
 def _group(scored):

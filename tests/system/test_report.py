@@ -36,12 +36,15 @@ def write(tmp_path):
     ``dsc`` is (cases, classes); distances are (1 − dsc) · 10 mm, undefined where dsc is 0.
     """
 
-    def make(folder, method="supervised", dsc=None, *, classes=CLASSES, split="test", **changes):
+    def make(
+        folder, method="supervised", dsc=None, *, classes=CLASSES, split="test", data="0", **changes
+    ):
         folder = tmp_path / folder
         folder.mkdir()
         config = phantom.get_config(method)
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         (folder / "config.json").write_text(config.to_json_best_effort())
+        (folder / "info.json").write_text(json.dumps({"data": data}))
         splits = {"labelled": ["a"], "unlabelled": ["b"], "validation": ["c"], "test": CASES}
         (folder / "splits.json").write_text(json.dumps(splits))
         if dsc is None:
@@ -270,6 +273,7 @@ def test_checkpoint(study):
         ({"classes": ["body", "brain"]}, "different classes"),
         ({"dsc": drawn(0, 0.5)[:-1]}, "different cases"),
         ({"split": "validation"}, "different splits"),
+        ({"data": "1", "seed": 1}, "different data, whose cases have the same names"),
         ({"name": "twin"}, "same configuration with the same seed 0"),
     ],
 )
