@@ -12,8 +12,8 @@ _RAMP = {"ramp_steps": 600}  # of 800: the first predictions are background
 
 OF_METHOD = {  # chosen on validation cases, see the README
     "mean_teacher": {**_VIEW, **_RAMP, "decay": 0.99, "weight": 2.0},
-    "uamt": {**_VIEW, **_RAMP, "decay": 0.99},
-    "ict": {**_RAMP, "decay": 0.99},
+    "uamt": {**_VIEW, **_RAMP, "decay": 0.99, "weight": 3.0},
+    "ict": {**_RAMP, "decay": 0.99, "weight": 3.0},
     "cross_pseudo": _RAMP,
     "fixmatch": {**_VIEW, **_RAMP, "gamma": 0.0},
     "local_mi": {
