@@ -224,8 +224,8 @@ def _check_comparable(first, other):
                 f"{first.run.folder} and {other.run.folder} are not comparable: they were scored "
                 f"on different {what}"
             )
-    (names, data), (others, other_data) = map(_validation, (first, other))
-    if names == others and data and other_data and data != other_data:
+    data, other_data = (one.run.info().get("data") for one in (first, other))
+    if data and other_data and data != other_data and _validation(first) == _validation(other):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
             "data, whose cases have the same names"
@@ -233,9 +233,7 @@ def _check_comparable(first, other):
 
 
 def _validation(one):
-    """Names of the validation cases, and ``run.fingerprint`` of them, None in older runs."""
-    path = one.run.folder / "splits.json"
-    return sorted(read_splits(path).validation), one.run.info().get("data")
+    return sorted(read_splits(one.run.folder / "splits.json").validation)
 
 
 def _group(scored):

@@ -26,6 +26,7 @@ from pathlib import Path
 (folder,) = (Path(a.partition("=")[2]) for a in sys.argv if a.startswith("--workdir="))
 folder.mkdir(parents=True)
 (folder / "config.json").write_text(CONFIGS[folder.name])
+(folder / "info.json").write_text("{}")
 row, _, seed = folder.name.partition("-seed")
 if row in STOPPED:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
