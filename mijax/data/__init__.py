@@ -3,6 +3,7 @@
 Knows nothing of JAX. TFDS is imported only when a source is opened.
 """
 
+from mijax.data.arrays import write_arrays
 from mijax.data.bias import correct_bias
 from mijax.data.slices import Grid, Slices, to_native, to_slices
 from mijax.data.source import Source, open_source
@@ -23,5 +24,6 @@ __all__ = [
     "read_splits",
     "to_native",
     "to_slices",
+    "write_arrays",
     "write_splits",
 ]

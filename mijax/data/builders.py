@@ -164,6 +164,13 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
     return builder
 
 
+def prepared(recipe: Recipe, cache: Path) -> Recipe:
+    """The same recipe, reading from the prepared data set, see ``prepare``."""
+    builder = prepare(recipe, cache)
+    index = {case.name: i for i, case in enumerate(recipe.cases)}
+    return recipe._replace(read=lambda name: read_volume(builder, index[name]))
+
+
 def read_volume(builder: tfds.core.DatasetBuilder, index: int) -> Volume:
     """The volume of the case of this index, back from its record.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mijax.data.acdc import acdc_recipe
+from mijax.data.arrays import arrays_recipe
 from mijax.data.bias import correct_bias
 from mijax.data.folder import folder_recipe
 from mijax.data.phantom import phantom_recipe
@@ -23,13 +24,12 @@ class Source:
       cases: all cases, sorted by name.
     """
 
-    def __init__(self, builder):
-        self._builder = builder
-        index = builder.info.metadata
-        self.classes: tuple[str, ...] = tuple(index["classes"])
-        self.channels: int = index["channels"]
-        self.cases: tuple[Case, ...] = tuple(Case(**case) for case in index["cases"])
-        self._index = {case.name: i for i, case in enumerate(self.cases)}
+    def __init__(self, recipe: Recipe):
+        self.classes = recipe.classes
+        self.channels = recipe.channels
+        self.cases = recipe.cases
+        self._names = {case.name for case in self.cases}
+        self._read = recipe.read
 
     def volume(self, name: str) -> Volume:
         """One volume, read from the prepared data set.
@@ -37,11 +37,9 @@ class Source:
         Raises:
           UserError: there is no case of this name.
         """
-        from mijax.data.builders import read_volume
-
-        if name not in self._index:
+        if name not in self._names:
             raise UserError(f"no case {name} among the {len(self.cases)} cases of this data set")
-        return read_volume(self._builder, self._index[name])
+        return self._read(name)
 
 
 def open_source(
@@ -58,10 +56,10 @@ def open_source(
     A folder whose files changed since is prepared anew.
 
     Args:
-      name: "msd", "nnunet", "folder" (tells which of the two), "acdc", "promise12", "spleen" or
-        "phantom".
+      name: "msd", "nnunet", "folder" (tells which of the two), "acdc", "promise12", "spleen",
+        "phantom" or "arrays", which is read as it is.
       directory: the folder of the data set. For "spleen" it may be empty: then MSD task 9 is
-        downloaded. "phantom" has none and ignores it.
+        downloaded. "phantom" has none and ignores it. For "arrays" it is the .npz file.
       cache: where prepared data sets (and downloads) go.
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
@@ -75,8 +73,10 @@ def open_source(
     """
     if name not in _RECIPES:
         raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
-    known = set(inspect.signature(_RECIPES[name]).parameters) - {"directory", "cache"}
-    for option in sorted(options.keys() - known):
+    parameters = inspect.signature(_RECIPES[name]).parameters
+    known = set(parameters) - {"directory", "cache"}
+    takes_any = inspect.Parameter.VAR_KEYWORD in {p.kind for p in parameters.values()}
+    for option in sorted(() if takes_any else options.keys() - known):
         raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
     root = Path(cache).expanduser()
     recipe = _RECIPES[name](directory, root, **options)
@@ -85,9 +85,12 @@ def open_source(
     if check:
         check(recipe.cases)
 
-    from mijax.data.builders import prepare  # TFDS takes a second to import
+    if recipe.builder is None:
+        return Source(recipe)
 
-    return Source(prepare(recipe, root))
+    from mijax.data.builders import prepared  # TFDS takes a second to import
+
+    return Source(prepared(recipe, root))
 
 
 def _without_bias(recipe: Recipe) -> Recipe:
@@ -107,6 +110,11 @@ def _folder(kind: str):
 
 def _acdc(directory, cache, *, testing: bool = False) -> Recipe:
     return acdc_recipe(directory, testing=testing)
+
+
+def _arrays(directory, cache, **settled) -> Recipe:
+    # What such a file holds was settled when it was written, by the options of its first source.
+    return arrays_recipe(directory)
 
 
 def _promise12(directory, cache, *, testing: bool = False) -> Recipe:
@@ -129,6 +137,7 @@ def _phantom(directory, cache, *, seed: int = 0, patients: int = 24, shape=(64, 
 
 _RECIPES = {
     "acdc": _acdc,
+    "arrays": _arrays,
     "folder": _folder("folder"),
     "msd": _folder("msd"),
     "nnunet": _folder("nnunet"),

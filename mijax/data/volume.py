@@ -39,7 +39,8 @@ class Recipe(NamedTuple):
     """All that a builder needs to write a data set once.
 
     Attributes:
-      builder: the name of the builder class that writes it.
+      builder: the name of the builder class that writes it; None where there is nothing to
+        prepare.
       key: changes whenever the content would; names the folder in the cache.
       classes: names, index is the label value, the first is the background.
       channels: of every image.
@@ -47,7 +48,7 @@ class Recipe(NamedTuple):
       read: (case name) -> Volume; raises UserError for a bad file.
     """
 
-    builder: str
+    builder: str | None
     key: str
     classes: tuple[str, ...]
     channels: int

@@ -1,0 +1,96 @@
+"""A data set in one .npz file."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mijax.data import Case, Volume, open_source, write_arrays
+from mijax.errors import UserError
+
+CLASSES = ("background", "organ")
+AFFINE = np.diag([1.5, 1.5, 5.0, 1.0])
+
+
+def volumes(channels=1):
+    draw = np.random.default_rng(0)
+    for name, labelled in (("b", True), ("a", False)):
+        image = draw.integers(0, 255, (5, 4, 3, channels), dtype=np.uint8)
+        label = (image[..., 0] > 100).astype(np.uint8) if labelled else None
+        yield Case(name, f"patient of {name}", labelled), Volume(name, image, label, AFFINE)
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_arrays(tmp_path / "set.npz", volumes(), classes=CLASSES)
+    return tmp_path / "set.npz"
+
+
+def opened(file):
+    return open_source("arrays", directory=str(file), cache="unused")
+
+
+def test_volumes_come_back_as_they_were(file):
+    source = opened(file)
+    assert source.classes == CLASSES and source.channels == 1
+    assert source.cases == (Case("a", "patient of a", False), Case("b", "patient of b", True))
+    for case, given in volumes():
+        found = source.volume(case.name)
+        assert found.image.dtype == np.float32 and (found.image == given.image).all()
+        assert (found.affine == AFFINE).all()
+        assert (found.label is None) == (given.label is None)
+        assert given.label is None or (found.label == given.label).all()
+
+
+def test_numpy_alone_can_write_one_and_leave_the_channel_axis_out(tmp_path):
+    image = np.arange(24.0).reshape(4, 3, 2)
+    parts = {"classes": CLASSES, "cases": ["x"], "patients": ["x"]}
+    np.savez(tmp_path / "set.npz", **parts, **{"image/x": image, "affine/x": np.eye(4)})
+    assert (opened(tmp_path / "set.npz").volume("x").image == image[..., None]).all()
+
+
+def test_options_of_the_source_it_was_packed_from_say_nothing(file):
+    open_source("arrays", directory=str(file), cache="unused", testing=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": None}, "not a data set of arrays"),
+        ({"patients": ["x", "y"]}, "not a data set of arrays"),
+        ({"image/x": np.zeros((2, 2))}, "not a data set of arrays"),
+        ({"affine/x": None}, "case x cannot be read"),
+        ({"affine/x": np.zeros((4, 4))}, "no invertible"),
+        ({"image/x": np.full((2, 2, 2), np.nan)}, "not finite"),
+        ({"label/x": np.full((2, 2, 2), 2)}, "none of the 2 classes"),
+        ({"label/x": np.zeros((2, 2, 3), int)}, "another shape"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(tmp_path, change, says):
+    parts = {
+        "classes": CLASSES, "cases": ["x"], "patients": ["x"],
+        "image/x": np.zeros((2, 2, 2)), "label/x": np.zeros((2, 2, 2), int), "affine/x": np.eye(4),
+    }  # fmt: skip
+    parts = {k: v for k, v in (parts | change).items() if v is not None}
+    np.savez(tmp_path / "set.npz", **parts)
+    with pytest.raises(UserError, match=says):
+        opened(tmp_path / "set.npz").volume("x")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x80\x04pickle"])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "set.npz").write_bytes(content)
+    with pytest.raises(UserError, match="not a data set of arrays"):
+        opened(tmp_path / "set.npz")
+    with pytest.raises(UserError, match="no such file"):
+        opened(tmp_path / "other.npz")
+
+
+def test_it_is_read_without_tfds(file):
+    program = (
+        "import sys; from mijax.data import open_source;"
+        f"open_source('arrays', directory={str(file)!r}, cache='').volume('a');"
+        "assert not {'tensorflow_datasets', 'SimpleITK', 'jax'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
