@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -34,11 +35,12 @@ CASES = (
 ASKED = ("step, three seeds",)  # takes minutes on a CPU
 # glibc gives large blocks back to the system and takes them again at every step, which makes
 # either framework slower, and the times depend on the moment.
-_MALLOC = {
+_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
     "MALLOC_TOP_PAD_": "268435456",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.2",  # of a GPU that several processes share
 }
 _RATES = {"GFLOP/s": "flops", "GB/s": "bytes"}
 _ROOT = Path(__file__).parent.parent
@@ -77,53 +79,70 @@ def main():
     options = parser.parse_args()
     settings = Settings(size=options.size, labelled=options.labelled, unlabelled=options.unlabelled)
     cases = options.case or CASES
-    figures = {
-        "machine": _machine(),
-        "settings": settings._asdict(),
-        "cases": compare(sides(options), settings, (*PEAKS, *cases), runs=options.runs),
-    }
-    print(table(figures["cases"], settings))
+    figures = {"machine": _machine(), "settings": settings._asdict(), "cases": {}}
+
+    def write():
+        if options.output:
+            options.output.write_text(json.dumps(figures, indent=1) + "\n")
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+    try:
+        for case, found in compare(sides(options), settings, (*PEAKS, *cases), runs=options.runs):
+            figures["cases"][case] = found
+            write()
+            print(f"{case}: done", file=sys.stderr)
+    finally:  # what is measured is kept, whatever becomes of the rest
+        if figures["cases"].keys() >= set(PEAKS):
+            print(table(figures["cases"], settings))
     if options.start:
         figures["start"] = start_up(settings)
         print(
             "start to first step: {cold:.1f} s cold, {warm:.1f} s warm".format(**figures["start"])
         )
-    if options.output:
-        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+    write()
 
 
 def sides(options):
     """The processes to compare; the first is the one that the others are divided by."""
     ours, torch = "benchmarks.ours", "benchmarks.pytorch"
     scan = ("--steps-per-dispatch", "50") if options.gpu else ()
-    found = [Side("mijax", sys.executable, ours, scan)]
-    if options.gpu:
-        found.append(Side("mijax bfloat16", sys.executable, ours, (*scan, "--precision=bfloat16")))
+    half, last = "--precision=bfloat16", "--channels-last"
+    if options.gpu:  # float32 is TF32 on both sides, in products and convolutions
+        found = [
+            ("mijax bfloat16", ours, (*scan, half)),
+            ("mijax float32", ours, scan),
+            ("mijax bfloat16, a step a dispatch", ours, (half,)),
+            ("PyTorch compile, channels last, AMP", torch, (*scan, last, "--compile", "--amp")),
+            ("PyTorch channels last, AMP", torch, (*scan, last, "--amp")),
+            ("PyTorch float32", torch, scan),
+        ]
     else:
-        found.append(Side("mijax, one device", sys.executable, ours, ("--one-device",)))
-    if options.torch:
-        last = "--channels-last"
-        found.append(Side("PyTorch", options.torch, torch, scan))
-        found.append(Side("PyTorch channels last", options.torch, torch, (*scan, last)))
-        if options.gpu or options.compile:
-            name, fast = "PyTorch compile, channels last", (*scan, last, "--compile")
-            found.append(Side(name, options.torch, torch, fast))
-        if options.gpu:
-            found.append(Side(f"{name}, AMP", options.torch, torch, (*fast, "--amp")))
-    return found
+        found = [
+            ("mijax", ours, ()),
+            ("mijax, one device", ours, ("--one-device",)),
+            ("PyTorch", torch, ()),
+            ("PyTorch channels last", torch, (last,)),
+        ]
+        if options.compile:
+            found.append(("PyTorch compile, channels last", torch, (last, "--compile")))
+    interpreter = {ours: sys.executable, torch: options.torch}
+    return [
+        Side(name, interpreter[module], module, flags)
+        for name, module, flags in found
+        if interpreter[module]
+    ]
 
 
 def compare(sides, settings, cases, *, runs):
     """Times every case on every side, in turn.
 
-    Returns:
-      {case: {side: {"value", "first_seconds", "units", "flops", "bytes", "seconds",
-      "peak_bytes"} or {"error"}}}; ``seconds`` is a list, of one unit each.
+    Yields:
+      Each case with {side: {"value", "first_seconds", "units", "flops", "bytes", "seconds",
+      "peak_bytes"} or {"error"}}; ``seconds`` is a list, of one unit each.
 
     Raises:
       SystemExit: if two sides do not compute the same value.
     """
-    results = {}
     with contextlib.ExitStack() as stack:
         workers = {side.name: stack.enter_context(_worker(side, settings)) for side in sides}
         for case in cases:
@@ -133,12 +152,13 @@ def compare(sides, settings, cases, *, runs):
                 for name, worker in workers.items():
                     if "error" not in found[name]:
                         answer = _ask(worker, {"runs": 1})
+                        if "error" in answer:
+                            found[name] = answer
+                            continue
                         seconds = answer["seconds"][0] / found[name]["units"]
                         found[name].setdefault("seconds", []).append(seconds)
                         found[name]["peak_bytes"] = answer["peak_bytes"]
-            results[case] = found
-            print(f"{case}: done", file=sys.stderr)
-    return results
+            yield case, found
 
 
 def start_up(settings):
@@ -208,7 +228,7 @@ def _worker(side, settings, **environment):
     process = subprocess.Popen(
         command,
         cwd=_ROOT,
-        env=os.environ | _MALLOC | environment,
+        env=os.environ | _ENVIRONMENT | environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -216,16 +236,21 @@ def _worker(side, settings, **environment):
     try:
         yield process
     finally:
-        process.stdin.close()
-        process.wait()
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
 
 
 def _ask(worker, order):
-    worker.stdin.write(json.dumps(order) + "\n")
-    worker.stdin.flush()
-    answer = worker.stdout.readline()
-    if not answer:
-        raise SystemExit(f"{' '.join(worker.args[1:3])} ended; what it said stands above")
+    answer = ""
+    with contextlib.suppress(BrokenPipeError):
+        worker.stdin.write(json.dumps(order) + "\n")
+        worker.stdin.flush()
+        answer = worker.stdout.readline()
+    if not answer:  # the others go on without it
+        return {"error": f"ended: {' '.join(worker.args[2:])}; what it said stands above"}
     return json.loads(answer)
 
 

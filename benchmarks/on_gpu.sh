@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# All that is measured on a GPU, the most telling first, each stage within its own time:
+#
+#     benchmarks/on_gpu.sh OUTPUT [FILE.npz SPLITS.json]
+#
+# 1. three steps of each method against the CPU's values
+# 2. step times beside PyTorch's
+# 3. with a data set that benchmarks/pack.py made: rows trained side by side on the one device,
+#    as long as the time lasts; their validation scores
+#
+# Needs Python with JAX for the GPU, Flax, Optax, Orbax, PyTorch, and of the rest of mijax's
+# packages ml_collections, nibabel, tensorboardX and MedPy; neither TFDS nor SimpleITK.
+# By environment, with what it is by default:
+#   STAGES="agree speed train"  SECONDS_AGREE=120  SECONDS_SPEED=300  SECONDS_TRAIN=420
+#   ROWS="…"  one a word, METHOD or METHOD,--flag,--flag  FLAGS="…"  for all rows
+set -uo pipefail
+output=$(realpath -m "$1") data=${2:+$(realpath "$2")} splits=${3:+$(realpath "$3")}
+cd "$(dirname "$0")/.."
+mkdir -p "$output"
+export PYTHONPATH=$PWD:${PYTHONPATH:-} PYTHONUNBUFFERED=1 PYTHON=${PYTHON:-python3}
+: "${STAGES=agree speed train}"
+: "${ROWS=supervised local_mi mean_teacher fixmatch}"
+: "${FLAGS=--config.precision=bfloat16 --config.label_loss=cross_entropy+dice}"
+
+agree() {
+    nvidia-smi -L
+    timeout "${SECONDS_AGREE:-120}" "$PYTHON" -m benchmarks.agree
+}
+
+speed() {
+    timeout "${SECONDS_SPEED:-300}" "$PYTHON" -m benchmarks.speed --torch "$PYTHON" \
+        --gpu --runs 5 --output "$output/speed.json" --case step --case "step, supervised" \
+        --case "mutual information" --case "KL consistency" --case "warp of probabilities"
+}
+
+train() {
+    [ -n "$data" ] || { echo "no data set to train on"; return; }
+    export XLA_PYTHON_CLIENT_MEM_FRACTION=0.12
+    local row
+    for row in $ROWS; do
+        # A row is METHOD,--flag,--flag; the folder is named for it.
+        IFS=, read -ra parts <<< "$row"
+        local folder=$output/runs/${row//[^a-z0-9_.=]/-}
+        timeout --signal=TERM "${SECONDS_TRAIN:-420}" "$PYTHON" -m mijax.main \
+            --config "configs/acdc.py:${parts[0]}" --workdir "$folder" --noreport \
+            --config.cache="$output/cache" --config.data.source=arrays \
+            --config.data.dir="$data" --config.data.splits="$splits" \
+            $FLAGS "${parts[@]:1}" > "$output/${folder##*/}.log" 2>&1 &
+    done
+    wait
+    for folder in "$output"/runs/*/; do
+        echo "== ${folder%/}"
+        tail -n 14 "$output/$(basename "$folder").log"
+        grep -h validation_dsc "$folder/metrics.jsonl" | tail -n 12
+    done
+    tar -czf "$output/runs.tar.gz" --exclude checkpoints -C "$output" runs
+}
+
+for stage in $STAGES; do
+    echo "### $stage, after $SECONDS s"
+    "$stage" 2>&1 | tee "$output/$stage.txt"
+done
+echo "### done after $SECONDS s"
