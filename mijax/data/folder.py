@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.imagefile import check_same_geometry, read_image
+from mijax.data.geometry import check_same_geometry
+from mijax.data.imagefile import files_of, read_image
 from mijax.data.layout import Entry, read_layout
-from mijax.data.metaimage import files_of
 from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
+
+_WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and rounded
 
 
 def folder_recipe(
@@ -125,15 +127,18 @@ def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, n
 
 
 def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """(x, y, z) uint8; whole numbers stored as floats are fine."""
+    """(x, y, z) uint8; whole numbers stored as floats, or scaled and rounded, are fine."""
     found = np.unique(values)
-    wrong = found[~np.isin(found, np.arange(len(classes)))]
-    if wrong.size:
+    whole = np.rint(found)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        fits = (abs(found - whole) <= _WHOLE) & np.isin(whole, np.arange(len(classes)))
+    if not fits.all():
+        wrong = str(found[~fits][0]).removesuffix(".0")
         raise UserError(
-            f"{path}: label value {wrong[0]:g} is none of the {len(classes)} classes "
+            f"{path}: label value {wrong} is none of the {len(classes)} classes "
             f"(0 to {len(classes) - 1})"
         )
-    return values.astype(np.uint8)
+    return (np.rint(values) if values.dtype.kind == "f" else values).astype(np.uint8)
 
 
 def _fingerprint(root: Path, entries: Sequence[Entry], description: str) -> str:
