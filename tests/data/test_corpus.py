@@ -452,6 +452,17 @@ def test_metaimage_bomb(tmp_path, refused, behind):
     refused(lambda: read_image(path), "a.zraw: more than the 240 bytes of voxels")
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nrrd"])
+def test_voxels_whose_name_has_another_unicode_form(tmp_path, refused, ending):
+    path = tmp_path / f"a{ending}"
+    if ending == ".mhd":
+        metaimage(path, ElementDataFile="Sch\u00e4del.raw")
+    else:
+        nrrd(path, **{"data file": "Sch\u00e4del.raw"})
+    (tmp_path / "a.raw").rename(tmp_path / "Scha\u0308del.raw")
+    refused(lambda: read_image(path), f"a{ending}: ", "in another Unicode form; rename it")
+
+
 def test_compressed_metaimage_larger_than_a_chunk(tmp_path):
     values = np.random.default_rng(0).integers(0, 4, (256, 256, 20)).astype(np.int16)
     write_metaimage(tmp_path / "a.mhd", values, compressed=True)
