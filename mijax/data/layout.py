@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.imagefile import NIFTI
-from mijax.data.text import climbs, is_plain, read_json
+from mijax.data.text import climbs, composed, distinct, is_plain, read_json
 from mijax.data.volume import Case
 from mijax.errors import UserError
 
@@ -210,9 +210,10 @@ def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
             raise UserError(f"{folder}: the file name {path.name!a} is not plain UTF-8; rename it")
         if not path.is_file():
             raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
-        stem = path.name.removesuffix(ending)
+        stem = composed(path.name.removesuffix(ending))
         if stem in stems:
-            raise UserError(f"{path}: case {stem} is there twice, also as {stems[stem].name}")
+            other = distinct(stems[stem].name)
+            raise UserError(f"{path}: case {stem} is there twice, also as {other}")
         stems[stem] = path
     return stems
 
@@ -233,7 +234,7 @@ def _channel_files(stems: Mapping[str, Path], channels: int, folder: Path):
 
 def _patients(pattern: str):
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(composed(pattern))
     except re.error as error:
         raise UserError(f"data.patient_pattern={pattern!r}: {error}") from error
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mijax.data.folder import read_channels
 from mijax.data.imagefile import ENDINGS
+from mijax.data.text import composed, distinct
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
@@ -60,7 +61,7 @@ def read_scan(scan: Scan, *, channels: int) -> Volume:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(next(e for e in ENDINGS if path.name.endswith(e)))
+    return composed(path.name.removesuffix(next(e for e in ENDINGS if path.name.endswith(e))))
 
 
 def _by_case(files: dict[str, list[Path]], channels: int):
@@ -83,6 +84,6 @@ def _scan(name: str, found: list[tuple[Path, ...]]) -> Scan:
     images = tuple(path for images in found for path in images)
     stems = [_stem(path) for path in images]
     if len(found) > 1 or len(set(stems)) < len(stems):
-        names = ", ".join(path.name for path in images)
+        names = ", ".join(distinct(path.name) for path in images)
         return Scan(name, images, f"{images[0].parent}: case {name} is there twice: {names}")
     return Scan(name, images)
