@@ -43,7 +43,7 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (output / name).write_text(text, encoding="utf-8")
+            _write(output / name, text)
         illustrator = Illustrator(output / "figures")
         if segmenting:
             illustrator.draw_logs(table)
@@ -54,7 +54,8 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
         if pretraining and predictions:
             illustrator.draw_clusters(pretraining, data_dir=data_dir, tell=tell)
         page = output / "index.html"
-        page.write_text(
+        _write(
+            page,
             to_html(
                 rows,
                 table,
@@ -63,11 +64,15 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
                 left_out=left_out,
                 files=files,
             ),
-            encoding="utf-8",
         )
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return page
+
+
+def _write(path, text):
+    # Names of folders may hold bytes that are no text.
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _files(table, pretraining, checkpoint):

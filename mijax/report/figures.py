@@ -25,6 +25,7 @@ CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00
 STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib
+    "text.parse_math": False,  # a class may be called "$x$"
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
