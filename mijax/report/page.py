@@ -11,12 +11,11 @@ import matplotlib
 
 from mijax.errors import UserError
 from mijax.report.figures import STYLE, case_strips, learning_curves
+from mijax.report.finding import finding
+from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
-from mijax.report.names import FULL
 from mijax.report.pictures import cluster_maps, contours, joint_distributions, marginals
-from mijax.report.runs import differences
-from mijax.report.statistics import MEAN, SIGNIFICANT
-from mijax.report.table import NONE, caption, grids, p_values, percent
+from mijax.report.table import NONE, caption, grids, p_values
 from mijax.run import data_name
 
 _STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
@@ -188,6 +187,7 @@ def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
         label=rows[0].label if len(rows) == 1 else None,
         rows=rows,
         runs=runs,
+        training_cases=list(dict.fromkeys(row.training_cases for row in rows)),
         commands=[info["command"] for info in infos if "command" in info],
         scores=table and _scores(table, checkpoint),
         pretraining=pretraining
@@ -215,7 +215,7 @@ def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
 def _scores(table, checkpoint):
     """What the page says of runs that segment."""
     return {
-        "finding": _finding(table),
+        "finding": finding(table),
         "grids": grids(table),
         "tests": p_values(table),
         "caption": caption(table, checkpoint=checkpoint),
@@ -223,27 +223,6 @@ def _scores(table, checkpoint):
         "cases": len(table.rows[0].runs[0].entry["cases"]),
         "classes": table.columns[:-1],
     }
-
-
-def _finding(table):
-    """The table in a sentence or two, or nothing for a single row."""
-    cells = table.cells["dsc"][MEAN]
-    best = [i for i, cell in enumerate(cells) if cell.best]
-    if not best:
-        return ""
-    (i,) = best
-    text = f"{table.rows[i].label} has the highest mean DSC, {100 * cells[i].mean:.2f} %"
-    if any(row.kind == FULL for row in table.rows):
-        text += ", full supervision aside"
-    if table.gaps[MEAN][i] is not None:
-        text += f"; it closes {percent(table.gaps[MEAN][i])} of the gap between partial and "
-        text += "full supervision"
-    others = [j for j, row in enumerate(table.rows) if j != i and row.kind != FULL]
-    ahead = [j for j in others if cells[j].significant]
-    if others:
-        text += f". It is significantly better (p < {SIGNIFICANT}) than "
-        text += f"{len(ahead)} of the {len(others)} other rows without every label"
-    return text + "."
 
 
 def _info(run):
