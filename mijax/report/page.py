@@ -10,11 +10,12 @@ import jinja2
 import matplotlib
 
 from mijax.errors import UserError
+from mijax.report.contours import contours
 from mijax.report.figures import STYLE, case_strips, learning_curves
 from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
-from mijax.report.pictures import cluster_maps, contours, joint_distributions, marginals
+from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 from mijax.report.table import NONE, caption, grids, p_values
 from mijax.run import data_name
 
@@ -40,9 +41,11 @@ _CLUSTERS = (
     "to red; those of many pixels are further apart."
 )
 _CONTOURS = (
-    "{title} by mean DSC over all rows: {case}, the slice with the largest annotated area, cropped "
-    "around the foreground. Solid: the label map of the row (its first seed); dotted white: the "
-    "annotation. The DSC is of the whole volume, over all classes and seeds."
+    "{title} by mean DSC over all rows: {case}. Slices at a quarter, half and three quarters of "
+    "the annotated ones, numbered from 1 in the order of the file, cropped around the foreground, "
+    "with the sides of the patient (right, left, anterior, posterior, superior, inferior). In "
+    "colour: the label map of the row (its first seed); white dashes: the annotation. The DSC is "
+    "of the whole volume, over all classes and seeds."
 )
 _JOINTS = (
     "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
@@ -54,6 +57,11 @@ _JOINTS = (
 _MARGINALS = (
     "Marginals of P without displacement, in %: how much of each class the network finds in an "
     "image, and in its transformed copy. A class that fades out here has died."
+)
+
+_NAMING = (
+    "Where rows have the same method, those values are in a row's name that at most half of them "
+    "have."
 )
 
 
@@ -130,7 +138,7 @@ class Illustrator:
         self.notes += found.notes
         with matplotlib.rc_context(STYLE):
             heading = "Contours"
-            for chosen in found.slices:
+            for chosen in found.excerpts:
                 text = _CONTOURS.format(title=chosen.title, case=chosen.case)
                 name = f"contours_{chosen.title.split()[0].lower()}"
                 self._add(name, heading, text, contours(chosen, rows, found.classes))
@@ -201,7 +209,8 @@ def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
         pretraining_figures=illustrator.pretraining,
         notes=illustrator.notes,
         left_out=[folder.name for folder in left_out],
-        differences={key: [_show(v) for v in found] for key, found in differences(rows).items()},
+        differences=_differences(rows),
+        naming=_NAMING if any(row.label.startswith(f"{row.base}, ") for row in rows) else "",
         settings=[
             (row.label, {key: _show(value) for key, value in row.settings.items()})
             for row in rows
@@ -223,6 +232,24 @@ def _scores(table, checkpoint):
         "cases": len(table.rows[0].runs[0].entry["cases"]),
         "classes": table.columns[:-1],
     }
+
+
+def _differences(rows):
+    """Label of each row, of the first row of its kind, and the settings that it has otherwise.
+
+    A first row, whose second label is None, has all settings in which the rows differ.
+    """
+    found, first = differences(rows), {}
+    lines = []
+    for i, row in enumerate(rows):
+        j = first.setdefault(row.kind, i)
+        own = {
+            key: _show(values[i])
+            for key, values in found.items()
+            if (values[i] is not None if j == i else values[i] != values[j])
+        }
+        lines.append((row.label, None if j == i else rows[j].label, own))
+    return lines
 
 
 def _info(run):

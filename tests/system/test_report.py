@@ -21,7 +21,13 @@ from mijax.report.figures import styles
 from mijax.report.finding import finding
 from mijax.report.names import ORDER
 from mijax.report.page import Illustrator, to_html
-from mijax.report.predictions import choose_cases, one_slice, predict
+from mijax.report.predictions import (
+    choose_cases,
+    choose_slices,
+    native_slices,
+    predict,
+    thinned,
+)
 from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import make_table, paired_p
 from mijax.report.table import latex, to_latex, to_markdown
@@ -524,17 +530,28 @@ def test_cases_chosen(study):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_one_slice_of_a_label_map(plane, tiny):
-    """It is that of the whole volume, whichever way that faces."""
+def test_some_slices_of_a_label_map(plane, tiny):
+    """They are those of the whole volume, whichever way that faces."""
     rng = np.random.default_rng(0)
     data = tiny("local_mi", data__plane=plane).data
     affine = np.array([[0, 0, -2, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
     image = rng.normal(size=(6, 7, 8, 1)).astype(np.float32)
     volume = Volume("a", image, rng.integers(0, 3, (6, 7, 8)).astype(np.uint8), affine)
     cut = slice_volume(volume, data)
-    for place, label in enumerate(cut.label):
-        thin = one_slice(volume, volume.label, cut.grid, place)
-        np.testing.assert_array_equal(slice_volume(thin, data).label, label[None])
+    for places in ([0], [1, 3, 4]):
+        thin = thinned(volume, volume.label, cut.grid, places)
+        np.testing.assert_array_equal(slice_volume(thin, data).label, cut.label[places])
+    # As files are numbered: y goes with the first axis, x down the third, z down the second.
+    expected = {"axial": [6, 4], "coronal": [0, 2], "sagittal": [7, 5]}[plane]
+    assert native_slices(cut.grid, [0, 2]) == expected
+
+
+def test_slices_chosen():
+    label = np.zeros((12, 4, 4))
+    label[3:9] = 1
+    assert choose_slices(label) == [4, 6, 7]
+    assert choose_slices(label[:4]) == [3]
+    assert choose_slices(0 * label) == [3, 6, 9]
 
 
 def test_report_of_a_run(copied):
@@ -550,7 +567,9 @@ def test_report_of_a_run(copied):
 
     found = predict(rows_of([run.folder]), data_dir=None)
     assert found.notes == []
-    assert [s.labels[0].shape for s in found.slices] == [s.truth.shape for s in found.slices]
+    for excerpt in found.excerpts:
+        assert excerpt.labels[0].shape == excerpt.truth.shape == excerpt.image.shape
+        assert len(excerpt.numbers) == len(excerpt.truth) and excerpt.axis == 2
     true, ours = found.joints
     k = len(found.classes)
     assert ours.joint.shape == (3, 3, k, k)
