@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -495,6 +498,23 @@ def test_page_refers_to_nothing_outside_and_says_what_is_missing(study, tmp_path
     assert {f.name for f in page.parent.iterdir()} == {
         "index.html", "table.md", "table.tex", "table.csv", "cases.csv", "figures",
     }  # fmt: skip
+
+
+def test_a_report_where_nothing_but_ascii_can_be_shown(write, tmp_path):
+    run = write("Großhirn", dsc=drawn(0, 0.5), classes=["Großhirn", "$x$"], name="Schädel")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "mijax.report", run, "--output", run / "report"]
+    done = subprocess.run(
+        [*command, "--nopredictions"],
+        env={**os.environ, **locale},
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(rb"Gro\?+hirn.report.index.html\n$", done.stdout)
+    text = assert_self_contained(run / "report" / "index.html")
+    assert "Großhirn, $x$" in text and "<b>Schädel</b>" in text
+    assert "Großhirn" in (run / "report" / "table.tex").read_text(encoding="utf-8")
 
 
 def test_page_escapes_what_it_is_given(write, tmp_path):
