@@ -35,7 +35,8 @@ def make_report(
 
     rows, left_out = read_rows(folders, checkpoint=checkpoint, names=names, tell=tell)
 
-    from mijax.report.page import Illustrator, to_html
+    from mijax.report.illustrator import Illustrator
+    from mijax.report.page import to_html
     from mijax.report.statistics import make_table
 
     segmenting = [row for row in rows if not row.pretraining]

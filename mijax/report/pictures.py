@@ -51,13 +51,12 @@ def marginals(joints, classes):
     )
     axes = figure.subplots(1, 2, sharey=True)
     for ax, part, title in zip(axes, range(2), ("f(x)", "T⁻¹ f(T x)"), strict=True):
-        shown = _heat(ax, values[:, part])
+        _heat(ax, values[:, part])
         _numbers(ax, values[:, part], fontsize=7)
         ax.set_title(title)
         ax.set_xticks(range(k), classes, rotation=30 if max(map(len, classes)) > 8 else 0)
         ax.tick_params(length=0)
     axes[0].set_yticks(range(len(joints)), labels)
-    _bar(figure, shown, axes)
     return figure
 
 

@@ -22,8 +22,9 @@ from mijax.experiment import slice_volume
 from mijax.report import make_report
 from mijax.report.figures import styles
 from mijax.report.finding import finding
+from mijax.report.illustrator import Illustrator
 from mijax.report.names import ORDER
-from mijax.report.page import Illustrator, to_html
+from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
     choose_cases,
     choose_slices,
@@ -515,6 +516,20 @@ def test_a_report_where_nothing_but_ascii_can_be_shown(write, tmp_path):
     text = assert_self_contained(run / "report" / "index.html")
     assert "Großhirn, $x$" in text and "<b>Schädel</b>" in text
     assert "Großhirn" in (run / "report" / "table.tex").read_text(encoding="utf-8")
+
+
+def test_a_table_of_many_columns_is_divided():
+    header = ["Method", *map(str, range(14))]
+    rows = [[f"{row}{column}" for column in header] for row in "ab"]
+    parts = narrow_grids("DSC", header, rows)
+    assert [title for title, *_ in parts] == ["DSC", "DSC, continued", "DSC, continued"]
+    assert [len(head) for _, head, _ in parts] == [6, 6, 5]
+    assert [column for _, head, _ in parts for column in head[1:]] == header[1:]
+    for _, head, lines in parts:
+        assert lines == [[f"{row}{column}" for column in head] for row in "ab"]
+    assert narrow_grids("DSC", header[:9], [row[:9] for row in rows]) == [
+        ("DSC", header[:9], [row[:9] for row in rows])
+    ]
 
 
 def test_page_escapes_what_it_is_given(write, tmp_path):
