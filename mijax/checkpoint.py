@@ -86,7 +86,8 @@ class Checkpoints:
         if parallel.is_first():
             folder = self._folder(step)
             part = folder / f"{_CHECKSUMS}.part"
-            part.write_text("".join(f"{h}  {n}\n" for n, h in sorted(_digests(folder).items())))
+            lines = [f"{h}  {n}\n" for n, h in sorted(_digests(folder).items())]
+            part.write_text("".join(lines), encoding="utf-8")
             os.replace(part, folder / _CHECKSUMS)
         parallel.meet("checkpoint is saved")
         self._sound = {*self._sound, step} & set(self._manager.all_steps())
@@ -118,7 +119,8 @@ class Checkpoints:
             raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
 
     def _score(self, step):
-        return json.loads((self._folder(step) / "metrics" / "metrics").read_text())["score"]
+        path = self._folder(step) / "metrics" / "metrics"
+        return json.loads(path.read_text(encoding="utf-8"))["score"]
 
     def _folder(self, step):
         return self._directory / str(step)
@@ -156,7 +158,7 @@ def _digests(folder):
 def _damage(folder):
     """What is wrong with the files of a checkpoint, or an empty string."""
     try:
-        lines = (folder / _CHECKSUMS).read_text().splitlines()
+        lines = (folder / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return "its save did not finish"
     except (OSError, ValueError):

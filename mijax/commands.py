@@ -24,7 +24,10 @@ def run(main, *, arguments=False):
 
     A mistake in the flags or in the input ends in one line on stderr and exit code 2 or 1.
     With ``arguments`` the command takes some besides its flags, in any order with them.
+    Characters that the standard output cannot show, in names of classes or files, are replaced.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # not of a notebook; of stderr it is Python's default
+        sys.stdout.reconfigure(errors="replace")
     flags.FLAGS.set_gnu_getopt(arguments)
     parse = functools.partial(_parse, arguments=arguments)
     app.run(lambda argv: _main(main, argv), flags_parser=parse)

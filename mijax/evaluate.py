@@ -150,13 +150,15 @@ def _score_case(prediction, volume, classes):
 
 
 def table(scores):
-    """The scores of a run as text for people, one row a checkpoint and class."""
+    """The scores of a run as text for people, one row a checkpoint and class.
+
+    Checkpoints of one step are one and the same, and there once.
+    """
     if any("measures" in entry for entry in scores.values()):
         return _measures_table(scores)
     header = ("checkpoint", "class", "DSC %", "HD95 mm", "ASSD mm")
     rows = [header]
-    for name, entry in scores.items():
-        label = f"{name} (step {entry['step']})"
+    for label, entry in _by_step(scores):
         for class_name, metrics in entry["classes"].items():
             values = [metrics[m] for m in METRICS]
             shown = [
@@ -170,10 +172,20 @@ def table(scores):
 
 def _measures_table(scores):
     rows = [("checkpoint", "measure", "value")]
-    for name, entry in scores.items():
+    for label, entry in _by_step(scores):
         for measure, value in entry["measures"].items():
-            rows.append((f"{name} (step {entry['step']})", measure, f"{value:.4f}"))
+            rows.append((label, measure, f"{value:.4f}"))
     return f"slices of the {entry['split']} cases, no labels\n{_aligned(rows)}"
+
+
+def _by_step(scores):
+    """Name and entry of each checkpoint; "last and best" where they are of one step."""
+    names = {}
+    for name, entry in scores.items():
+        names.setdefault(entry["step"], []).append(name)
+    return [
+        (f"{' and '.join(found)} (step {step})", scores[found[0]]) for step, found in names.items()
+    ]
 
 
 def _aligned(rows):

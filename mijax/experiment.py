@@ -69,7 +69,7 @@ class Experiment(NamedTuple):
         sharding = parallel.replicated(self.mesh)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(lambda: self.init(0, slices)),
+            self.init.eval_shape(0, slices),
         )
 
 

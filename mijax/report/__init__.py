@@ -5,7 +5,9 @@ from pathlib import Path
 from mijax.errors import UserError
 
 
-def make_report(folders, output, *, checkpoint="best", predictions=True, data_dir=None, tell):
+def make_report(
+    folders, output, *, checkpoint="best", names=(), predictions=True, data_dir=None, tell
+):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
 
     Of pre-training alone it is index.html, table.md and .csv, and figures; beside runs that
@@ -16,6 +18,7 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
       output: folder; files of an earlier report in it are written anew.
       checkpoint: which is scored, "best" (by validation DSC, or by a measure of pre-training) or
         "last".
+      names: of the rows, see ``runs.read_rows``.
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
@@ -30,9 +33,10 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
     """
     from mijax.report.runs import read_rows  # these import scipy and matplotlib
 
-    rows, left_out = read_rows(folders, checkpoint=checkpoint, tell=tell)
+    rows, left_out = read_rows(folders, checkpoint=checkpoint, names=names, tell=tell)
 
-    from mijax.report.page import Illustrator, to_html
+    from mijax.report.illustrator import Illustrator
+    from mijax.report.page import to_html
     from mijax.report.statistics import make_table
 
     segmenting = [row for row in rows if not row.pretraining]
@@ -43,7 +47,7 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (output / name).write_text(text, encoding="utf-8")
+            _write(output / name, text)
         illustrator = Illustrator(output / "figures")
         if segmenting:
             illustrator.draw_logs(table)
@@ -54,7 +58,8 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
         if pretraining and predictions:
             illustrator.draw_clusters(pretraining, data_dir=data_dir, tell=tell)
         page = output / "index.html"
-        page.write_text(
+        _write(
+            page,
             to_html(
                 rows,
                 table,
@@ -63,11 +68,15 @@ def make_report(folders, output, *, checkpoint="best", predictions=True, data_di
                 left_out=left_out,
                 files=files,
             ),
-            encoding="utf-8",
         )
     except OSError as error:
         raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return page
+
+
+def _write(path, text):
+    # Names of folders may hold bytes that are no text.
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _files(table, pretraining, checkpoint):

@@ -15,6 +15,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "folder of the report", allow_over
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "last"], "which scores", allow_override=True
 )
+_NAMES = flags.DEFINE_list(
+    "names", [], "names of the rows, in the order in which their runs are given"
+)
 _PREDICTIONS = flags.DEFINE_bool(
     "predictions", True, "also the figures that need the data and the networks"
 )
@@ -28,6 +31,7 @@ def main(argv):
     folders, output = argv[1:], _OUTPUT.value
     options = {
         "checkpoint": _CHECKPOINT.value,
+        "names": _NAMES.value,
         "predictions": _PREDICTIONS.value,
         "data_dir": _DATA_DIR.value,
     }

@@ -8,7 +8,7 @@ from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.experiment import slice_volume
 from mijax.inference import predict_stacks
-from mijax.report.predictions import pixel_aspect, restore_scored, source_of
+from mijax.report.predictions import pixel_size, restore_scored, source_of
 
 _SLICES = 4
 
@@ -71,7 +71,8 @@ def _slices(volumes, data):
     for i, volume in enumerate(volumes, start=1):
         cut = slice_volume(volume._replace(label=None), data)
         images.append(cut.image[len(cut.image) * i // (len(volumes) + 1)])
-        aspects.append(pixel_aspect(volume, cut.grid))
+        h, w = pixel_size(volume, cut.grid)
+        aspects.append(h / w)
     return np.stack(images), aspects
 
 

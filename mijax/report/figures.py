@@ -1,6 +1,7 @@
 """Figures of what the runs wrote: learning curves, and the DSC of every case."""
 
 import json
+import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,10 +22,13 @@ _COLOURS = {
 }  # fmt: skip
 _SPARE = list(_COLOURS.values())[7:1:-1] + list(_COLOURS.values())[8:]  # of rows without, in turn
 _DASHES = ("-", "--", ":", "-.")
-CLASS_COLOURS = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00")
+# Of classes, on grey pictures: none is that of a row.
+CLASS_COLOURS = ("#FFE600", "#00F0FF", "#FF5CF4", "#7CFF2B", "#FF6A5E", "#A79BFF")
+LINE = 0.14  # inches of a line of text
 STYLE = {
     "font.size": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib
+    "text.parse_math": False,  # a class may be called "$x$"
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": 9,
@@ -78,12 +82,16 @@ def learning_curves(rows):
         return None
     columns = min(3, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.4 * lines + 0.5), layout="constrained")
+    width, labels = 3.4 * columns, [wrapped(row.label, 60) for row in rows]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    beside = min(4, len(rows), max(1, int(width / (0.6 + 0.065 * longest))))  # in the legend
+    legend = LINE * sum(1.2 + label.count("\n") for label in labels) / beside
+    figure = Figure(figsize=(width, 2.4 * lines + 0.3 + legend), layout="constrained")
     figure.get_layout_engine().set(hspace=0.06)  # between a title and the axis above it
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     handles = {}
     for ax, name in zip(axes, names, strict=False):
-        for row, row_logs, style in zip(rows, logs, styles(rows), strict=True):
+        for label, row_logs, style in zip(labels, logs, styles(rows), strict=True):
             curves = [log[name] for log in row_logs if name in log]
             if not curves:
                 continue
@@ -92,22 +100,20 @@ def learning_curves(rows):
             values *= 100 if name == "validation_dsc" else 1
             marker = "o" if len(steps) < 12 else None
             (line,) = ax.plot(
-                steps, values.mean(0), **style, lw=1.4, marker=marker, ms=2.5, label=row.label
+                steps, values.mean(0), **style, lw=1.4, marker=marker, ms=2.5, label=label
             )
             if len(curves) > 1:
                 ax.fill_between(
                     steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, lw=0
                 )
-            handles.setdefault(row.label, line)
+            handles.setdefault(label, line)
         ax.set_title(_QUANTITIES.get(name, (name[0].upper() + name[1:]).replace("_", " ")))
         ax.set_xlabel("step")
     for ax in axes[len(names) :]:
         ax.remove()
     if len(rows) > 1:
-        longest = max(map(len, handles))
-        columns = 4 if longest < 30 else 2 if longest < 65 else 1
         figure.legend(
-            handles=list(handles.values()), loc="outside lower center", ncols=columns, frameon=False
+            handles=list(handles.values()), loc="outside lower center", ncols=beside, frameon=False
         )
     return figure
 
@@ -119,8 +125,10 @@ def case_strips(table):
         columns = (MEAN,)
     scores = [100 * case_scores(row) for row in rows]
     picks = [table.columns.index(column) for column in columns]
+    labels = [wrapped(row.label, 34) for row in rows]
+    each = max(0.42, 0.12 + LINE * (1 + max(label.count("\n") for label in labels)))
     figure = Figure(
-        figsize=(1.6 + max(2.6 * len(columns), 5), 0.8 + 0.42 * len(rows)), layout="constrained"
+        figsize=(1.6 + max(2.6 * len(columns), 5), 0.8 + each * len(rows)), layout="constrained"
     )
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False).ravel()
     cases = len(scores[0])
@@ -138,21 +146,14 @@ def case_strips(table):
         ax.set_title("Mean over classes" if column == MEAN else column)
         ax.set_xlabel("DSC (%)")
         ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(rows)), [_wrapped(row.label) for row in rows])
+    axes[0].set_yticks(range(len(rows)), labels)
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     return figure
 
 
-def _wrapped(label, width=34):
-    """A long label over several lines, broken behind commas."""
-    lines = [""]
-    for part in label.split(", "):
-        joined = f"{lines[-1]}, {part}" if lines[-1] else part
-        if len(joined) <= width or not lines[-1]:
-            lines[-1] = joined
-        else:
-            lines.append(part)
-    return "\n".join(lines)
+def wrapped(text, width):
+    """A text over several lines of so many characters, broken at blanks."""
+    return "\n".join(textwrap.wrap(text, max(width, 8), break_on_hyphens=False))
 
 
 def _read_log(path):

@@ -2,8 +2,6 @@
 
 import ml_collections
 
-from mijax.data import read_splits
-
 FULL, PARTIAL = "Full supervision", "Partial supervision"
 ORDER = (  # of Table 1 of the paper; its neighbours go before Ours, the systems behind
     FULL, PARTIAL, "Entropy min.", "Mean Teacher", "Mutual information", "Consistency reg.",
@@ -25,22 +23,27 @@ _METHODS = {
 }
 
 
-def kind_of(run):
-    """The name of what a run trained with: a row of Table 1, or its method."""
-    if run.config.method.name == "supervised":
-        return FULL if _all_labelled(run) else PARTIAL
-    return _of_method(run.config)
+def kind_of(config, splits):
+    """The name of what a run trained with: a row of Table 1, or its method.
+
+    Full supervision is where no case is unlabelled, whatever the configuration asks for: 0
+    labelled cases are all labels that there are, which may be few.
+    """
+    if config.method.name == "supervised":
+        return PARTIAL if splits.unlabelled else FULL
+    return _of_method(config)
 
 
-def name_of(run, origin):
+def name_of(config, splits, origin):
     """The kind of a run and what comes on top: `` + MT``, and what it was pre-trained by.
 
     Args:
-      run: ``run.Run``.
+      config: of the run.
+      splits: ``data.Splits`` of the run.
       origin: configuration, a dict, of the run that its weights came from, or None.
     """
-    name = kind_of(run)
-    if has_teacher(run.config):
+    name = kind_of(config, splits)
+    if has_teacher(config):
         name += " + MT"
     if origin:
         config = ml_collections.ConfigDict(origin)
@@ -67,9 +70,3 @@ def _of_method(config):
     if not method.mi_weight:
         return "Consistency reg."
     return f"Ours ({method.consistency.upper()})"
-
-
-def _all_labelled(run):
-    if run.config.data.splits:  # given, whatever labelled_cases says
-        return not read_splits(run.folder / "splits.json").unlabelled
-    return run.config.data.labelled_cases == 0

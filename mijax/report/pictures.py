@@ -1,50 +1,13 @@
-"""Figures of what the networks see: contours beside the truth, joint distributions."""
+"""Figures of what the networks see: joint distributions, marginals, clusters."""
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from mijax.report.figures import CLASS_COLOURS
+from mijax.report.figures import LINE, wrapped
 
-_COLUMNS = 5
 _LEAST = 1e-4  # probabilities below share a colour
-
-
-def contours(chosen, rows, classes):
-    """One slice of a case: the truth, then each row with the truth dotted (Fig. 2)."""
-    box = _around(chosen.truth, chosen.labels)
-    panels = [("Ground truth", chosen.truth)]
-    for row, labels, dsc in zip(rows, chosen.labels, chosen.dsc, strict=True):
-        if labels is not None:
-            panels.append((f"{row.label}\nDSC {100 * dsc:.1f} %", labels))
-    lines = -(-len(panels) // _COLUMNS)
-    columns = -(-len(panels) // lines)
-    image = _turned(chosen.image[box])
-    height = 2.1 * image.shape[0] / image.shape[1] / chosen.aspect
-    figure = Figure(figsize=(2.1 * columns, (height + 0.5) * lines + 0.6), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    low, high = np.percentile(image, [0.5, 99.5])
-    for ax, (title, labels) in zip(axes, panels, strict=False):
-        ax.imshow(
-            image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=1 / chosen.aspect
-        )
-        for value in range(1, len(classes)):
-            colour = CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)]
-            if labels is not chosen.truth:
-                _outline(ax, _turned(chosen.truth[box]) == value, "white", ":", 1.0)
-            _outline(ax, _turned(labels[box]) == value, colour, "-", 1.5)
-        ax.set_title(_short(title), fontsize=8, fontweight="normal", loc="center")
-        ax.set_axis_off()
-    for ax in axes[len(panels) :]:
-        ax.remove()
-    handles = [
-        Line2D([], [], color=CLASS_COLOURS[(value - 1) % len(CLASS_COLOURS)], label=name)
-        for value, name in enumerate(classes[1:], start=1)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    return figure
 
 
 def joint_distributions(joints, classes):
@@ -65,7 +28,7 @@ def joint_distributions(joints, classes):
         shown = _heat(ax, tiles)
         if k <= 4:
             _numbers(ax, tiles, fontsize={2: 8, 3: 6.5}.get(k, 5))
-        ax.set_title(f"{_short(label)}\nI = {information:.3f} nats", fontsize=8)
+        ax.set_title(f"{wrapped(label, 42)}\nI = {information:.3f} nats", fontsize=8)
         middles = [i * (k + 1) + (k - 1) / 2 for i in range(3)]
         ax.set_xticks(middles, ["dx −1", "0", "+1"])
         ax.set_yticks(middles, ["dy −1", "0", "+1"])
@@ -81,18 +44,19 @@ def marginals(joints, classes):
     middle = [joint.joint[1, 1] for joint in joints]
     values = np.array([[joint.sum(1), joint.sum(0)] for joint in middle])  # (rows, 2, k)
     k = len(classes)
+    labels = [wrapped(joint.label, 42) for joint in joints]
+    each = max(0.3, 0.12 + LINE * (1 + max(label.count("\n") for label in labels)))
     figure = Figure(
-        figsize=(2.4 + 2 * max(0.75 * k, 1.6), 0.9 + 0.3 * len(joints)), layout="constrained"
+        figsize=(2.4 + 2 * max(0.75 * k, 1.6), 0.9 + each * len(joints)), layout="constrained"
     )
     axes = figure.subplots(1, 2, sharey=True)
     for ax, part, title in zip(axes, range(2), ("f(x)", "T⁻¹ f(T x)"), strict=True):
-        shown = _heat(ax, values[:, part])
+        _heat(ax, values[:, part])
         _numbers(ax, values[:, part], fontsize=7)
         ax.set_title(title)
-        ax.set_xticks(range(k), classes, rotation=30 if max(map(len, classes)) > 11 else 0)
+        ax.set_xticks(range(k), classes, rotation=30 if max(map(len, classes)) > 8 else 0)
         ax.tick_params(length=0)
-    axes[0].set_yticks(range(len(joints)), [_short(joint.label) for joint in joints])
-    _bar(figure, shown, axes)
+    axes[0].set_yticks(range(len(joints)), labels)
     return figure
 
 
@@ -105,7 +69,7 @@ def cluster_maps(found):
             grey = np.clip((row.images - low) / max(high - low, 1e-6), 0, 1)
             lines.append((row, "Image", colormaps["gray"](grey)))
         before = row.images
-        text = f"{_short(row.label)}\n{len(np.unique(row.maps))} of {row.count} clusters"
+        text = f"{row.label}: {len(np.unique(row.maps))} of {row.count} clusters"
         lines.append((row, text, _coloured(row.maps, row.images)))
     columns = len(found[0].images)
     heights = [
@@ -115,13 +79,13 @@ def cluster_maps(found):
     width = 2.5
     figure = Figure(figsize=(width * columns + 0.4, width * sum(heights)), layout="constrained")
     axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
-    for (row, text, pictures), line in zip(lines, axes, strict=True):
+    for (row, text, pictures), line, height in zip(lines, axes, heights, strict=True):
         for ax, picture, aspect in zip(line, pictures, row.aspect, strict=True):
-            ax.imshow(_turned(picture), aspect=1 / aspect, interpolation="nearest")
+            ax.imshow(turned(picture), aspect=1 / aspect, interpolation="nearest")
             ax.grid(False)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
-        line[0].set_ylabel(text)
+        line[0].set_ylabel(wrapped(text, int(13 * width * height)))
     return figure
 
 
@@ -137,30 +101,9 @@ def _coloured(maps, images):
     return colormaps["turbo"](0.03 + 0.94 * places)[index]
 
 
-def _turned(image):
+def turned(image):
     """(h, w, …) in RAS+ order as radiologists look at it: anterior or superior up, right left."""
     return image.swapaxes(0, 1)[::-1, ::-1]
-
-
-def _around(truth, labels, margin=0.35):
-    """The box around all foreground of a slice, with a margin; the whole slice without any."""
-    found = np.any([truth > 0, *(found > 0 for found in labels if found is not None)], axis=0)
-    if not found.any():
-        return slice(None), slice(None)
-    box = []
-    for axis in (0, 1):
-        places = np.flatnonzero(found.any(1 - axis))
-        room = max(4, round(margin * (places[-1] - places[0] + 1)))
-        box.append(slice(max(0, places[0] - room), places[-1] + 1 + room))
-    return tuple(box)
-
-
-def _outline(ax, mask, colour, dash, width):
-    # A frame of zeros closes contours at the edge of the picture.
-    mask = np.pad(mask.astype(float), 1)
-    if mask.any():
-        places = (np.arange(-1, n - 1) for n in mask.shape[::-1])
-        ax.contour(*places, mask, [0.5], colors=colour, linestyles=dash, linewidths=width)
 
 
 def _heat(ax, values):
@@ -185,7 +128,3 @@ def _bar(figure, shown, axes):
     bar.set_ticks([1e-4, 1e-3, 1e-2, 1e-1, 1], labels=["≤ 0.01", "0.1", "1", "10", "100"])
     bar.set_label("probability (%)")
     bar.outline.set_visible(False)
-
-
-def _short(label):
-    return label.replace(", ", "\n")

@@ -20,26 +20,32 @@ _SLICES = 16  # of the joint distribution, from a few validation cases
 _CASES = 4
 
 
-class Slice(NamedTuple):
-    """One slice of a case, as the network sees it; label maps are (h, w).
+class Excerpt(NamedTuple):
+    """A few slices of a case, as the network sees them; images and label maps are (n, h, w).
 
     Attributes:
-      title: why it was chosen.
+      title: why the case was chosen.
       case: its name.
-      image: (h, w).
-      truth: label map of the annotator.
-      labels: label map of each row, or None for a row without a network.
+      axis: of RAS+ that the slices lie across.
+      numbers: of the slices in the file, from 1.
+      count: of all slices of the case.
+      image: (n, h, w).
+      truth: label maps of the annotator.
+      labels: label maps of each row, or None for a row without a network.
       dsc: of the whole case, of each row.
-      aspect: mm along h over mm along w, of a pixel.
+      pixel: millimetres of a pixel along h and along w.
     """
 
     title: str
     case: str
+    axis: int
+    numbers: list
+    count: int
     image: np.ndarray
     truth: np.ndarray
     labels: list
     dsc: list
-    aspect: float
+    pixel: tuple[float, float]
 
 
 class Joint(NamedTuple):
@@ -51,13 +57,13 @@ class Joint(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """Slices and joint distributions, and notes about rows that could not be had.
+    """Excerpts of cases and joint distributions, and notes about rows that could not be had.
 
     The first joint distribution is that of the true labels.
     """
 
     classes: tuple[str, ...]
-    slices: list
+    excerpts: list
     joints: list
     notes: list
 
@@ -77,7 +83,7 @@ def predict(rows, *, data_dir):
     chosen = choose_cases(rows)
     volumes = [source.volume(name) for name in chosen.values()]
     cuts = [slice_volume(volume, config.data) for volume in volumes]
-    places = [int((cut.label > 0).sum((1, 2)).argmax()) for cut in cuts]
+    places = [choose_slices(cut.label) for cut in cuts]
     images, truth = _validation_slices(source, rows[0].runs[0].run)
     labels, notes = [], []
     joints = [Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))]
@@ -91,27 +97,30 @@ def predict(rows, *, data_dir):
         maps = segment(experiment, state, volumes, config.data)
         labels.append(
             [
-                slice_volume(one_slice(volume, found, cut.grid, place), config.data).label[0]
-                for found, volume, cut, place in zip(maps, volumes, cuts, places, strict=True)
+                slice_volume(thinned(volume, found, cut.grid, some), config.data).label
+                for found, volume, cut, some in zip(maps, volumes, cuts, places, strict=True)
             ]
         )
         joints.append(_row_joint(row.label, experiment, state, images))
     means = [case_means(row) for row in rows]
-    slices = [
-        Slice(
+    excerpts = [
+        Excerpt(
             title=title,
             case=name,
-            image=cut.image[place, ..., 0],
-            truth=cut.label[place],
+            axis=cut.grid.axis,
+            numbers=[1 + index for index in native_slices(cut.grid, some)],
+            count=len(cut.image),
+            image=cut.image[some, ..., 0],
+            truth=cut.label[some],
             labels=[row_labels[i] for row_labels in labels],
             dsc=[mean[name] for mean in means],
-            aspect=pixel_aspect(volumes[i], cut.grid),
+            pixel=pixel_size(volumes[i], cut.grid),
         )
-        for i, ((title, name), cut, place) in enumerate(
+        for i, ((title, name), cut, some) in enumerate(
             zip(chosen.items(), cuts, places, strict=True)
         )
     ]
-    return Predictions(source.classes, slices, joints, notes)
+    return Predictions(source.classes, excerpts, joints, notes)
 
 
 def choose_cases(rows):
@@ -126,11 +135,25 @@ def choose_cases(rows):
     return chosen
 
 
-def one_slice(volume, label, grid, place):
-    """The volume that is slice ``place`` alone of a volume, with another label map."""
+def choose_slices(label):
+    """Three slices at a quarter, half and three quarters of the annotated ones; fewer of few."""
+    found = np.flatnonzero((label > 0).any((1, 2)))
+    found = found if len(found) else np.arange(len(label))
+    return list(dict.fromkeys(int(found[len(found) * i // 4]) for i in (1, 2, 3)))
+
+
+def native_slices(grid, places):
+    """Where slices lie along their axis of the volume as it came."""
     axis = [ras for ras, _ in grid.orientation].index(grid.axis)
-    index = place if grid.orientation[axis][1] > 0 else grid.shape[axis] - 1 - place
-    image, label = (values.take([index], axis) for values in (volume.image, label))
+    forward = grid.orientation[axis][1] > 0
+    return [place if forward else grid.shape[axis] - 1 - place for place in places]
+
+
+def thinned(volume, label, grid, places):
+    """The volume that is some slices alone of a volume, in order, with another label map."""
+    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
+    indices = sorted(native_slices(grid, places))
+    image, label = (values.take(indices, axis) for values in (volume.image, label))
     return volume._replace(image=image, label=label)
 
 
@@ -203,9 +226,9 @@ def _joint(p, q, mask=None):
     return joint, mutual_information(joint).mean()
 
 
-def pixel_aspect(volume, grid):
-    """mm along h over mm along w, of a pixel of its slices."""
+def pixel_size(volume, grid):
+    """Millimetres of a pixel of its slices along h and along w."""
     millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
     in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]
     h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.plane, grid.window[2:], strict=True))
-    return float(h / w)
+    return float(h), float(w)

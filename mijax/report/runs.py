@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data import read_splits
+from mijax.data import Splits, read_splits
 from mijax.errors import UserError
 from mijax.evaluate import METRICS
+from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import kind_of, name_of, place_of
 from mijax.run import Run, flat, open_run
 
@@ -15,7 +16,6 @@ from mijax.run import Run, flat, open_run
 _OF_A_RUN = {
     "seed", "name", "cache", "data.dir", "data.follow_links", "log_every", "predict_batch",
 }  # fmt: skip
-_ORIGIN = "init_from.method.name"
 # Of config.data: how its volumes are used. Anything else says which volumes they are.
 _USE = {
     "dir", "follow_links", "splits", "split_seed", "labelled_cases", "validation_cases",
@@ -31,12 +31,14 @@ class Scored(NamedTuple):
       run: ``run.Run``.
       seed: of the run.
       entry: one checkpoint's part of its scores.json.
+      splits: ``data.Splits``.
       origin: configuration, a dict, of the run that its weights came from, or None.
     """
 
     run: Run
     seed: int
     entry: dict
+    splits: Splits
     origin: dict | None = None
 
 
@@ -76,6 +78,15 @@ class Row(NamedTuple):
         }
 
     @property
+    def splits(self):
+        return self.runs[0].splits
+
+    @property
+    def training_cases(self):
+        """Numbers of its labelled and its unlabelled cases, "4 + 32"."""
+        return f"{len(self.splits.labelled)} + {len(self.splits.unlabelled)}"
+
+    @property
     def pretraining(self):
         """Whether its runs learned without labels: they have measures instead of scores."""
         return "measures" in self.runs[0].entry
@@ -97,7 +108,7 @@ def find_runs(folders):
     return list({path.resolve(): path for path in found}.values())
 
 
-def read_rows(folders, *, checkpoint, tell):
+def read_rows(folders, *, checkpoint, tell, names=()):
     """Reads runs and groups them into rows, in the order of the paper.
 
     A run without scores is named and left out, for it may be under way. One whose files are
@@ -107,20 +118,24 @@ def read_rows(folders, *, checkpoint, tell):
       folders: of runs, or of folders of runs.
       checkpoint: "best" or "last".
       tell: called with a line about each run that is left out.
+      names: labels, one a row, in the order in which their first runs are given; by default
+        what tells rows apart.
 
     Returns:
       The rows, and the folders that were left out.
 
     Raises:
       UserError: no scored run; a damaged one; two of one configuration and seed; or runs, of
-        those that segment or of those that do not, of different data, classes or scored cases.
+        those that segment or of those that do not, of different data, classes or scored cases;
+        names that do not fit the rows.
     """
-    scored, left_out = [], []
-    for folder in find_runs(folders):
+    folders, scored, left_out = find_runs(folders), [], []
+    for folder in folders:
         run = open_run(folder)
         if (folder / "scores.json").exists():
             entry = _read_scores(folder, checkpoint)
-            scored.append(Scored(run, run.config.seed, entry, _origin(run)))
+            splits = read_splits(folder / "splits.json")
+            scored.append(Scored(run, run.config.seed, entry, splits, _origin(run)))
         else:
             left_out.append(folder)
             tell(f"{folder} is left out: it has no scores.json yet")
@@ -133,24 +148,8 @@ def read_rows(folders, *, checkpoint, tell):
         alike = [one for one in scored if ("measures" in one.entry) == pretraining]
         for other in alike[1:]:
             _check_comparable(alike[0], other)
-    return _group(scored), left_out
-
-
-def differences(rows):
-    """Settings in which rows differ: ``{key: [value of each row, None where it has none]}``.
-
-    What one row was pre-trained with is no difference from rows that were not, but for the
-    method.
-    """
-    settings = [row.settings for row in rows]
-    keys = dict.fromkeys(key for each in settings for key in each)
-    found = {}
-    for key in keys:
-        within = key.startswith("init_from.") and key != _ORIGIN
-        values = {json.dumps(each.get(key)) for each in settings if _ORIGIN in each or not within}
-        if len(values) > 1:
-            found[key] = [each.get(key) for each in settings]
-    return found
+    rows = _group(scored)
+    return (given_labels(rows, names, folders) if names else rows), left_out
 
 
 def settings(config):
@@ -228,15 +227,12 @@ def _check_comparable(first, other):
                 f"on different {what}"
             )
     data, other_data = (one.run.info().get("data") for one in (first, other))
-    if data and other_data and data != other_data and _validation(first) == _validation(other):
+    validation, other_validation = (sorted(one.splits.validation) for one in (first, other))
+    if data and other_data and data != other_data and validation == other_validation:
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
             "data, whose cases have the same names"
         )
-
-
-def _validation(one):
-    return sorted(read_splits(one.run.folder / "splits.json").validation)
 
 
 def _group(scored):
@@ -255,7 +251,8 @@ def _group(scored):
                 )
         rows.append(_row(runs))
     rows.sort(key=lambda row: (place_of(row.kind), row.base))
-    return [_distinguish(row, [other for other in rows if other.base == row.base]) for row in rows]
+    labels = short_labels(rows)
+    return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
 
 
 def _seeds(one):
@@ -264,11 +261,6 @@ def _seeds(one):
 
 
 def _row(runs):
-    base = name_of(runs[0].run, runs[0].origin)
-    return Row(base, base, kind_of(runs[0].run), tuple(runs))
-
-
-def _distinguish(row, namesakes):
-    """The row with its label lengthened by the values in which it differs from its namesakes."""
-    values = [f"{key}={row.settings.get(key, 'absent')}" for key in differences(namesakes)]
-    return row._replace(label=", ".join([row.base, *values]))
+    config, splits = runs[0].run.config, runs[0].splits
+    base = name_of(config, splits, runs[0].origin)
+    return Row(base, base, kind_of(config, splits), tuple(runs))

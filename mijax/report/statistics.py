@@ -9,6 +9,7 @@ from mijax.report.names import FULL, PARTIAL
 
 MEAN = "mean"  # the column of the mean over classes
 SIGNIFICANT = 0.05
+LEAST_CASES = 6  # of a test: of fewer, the assumption of a normal distribution decides
 _TINY = 1e-12
 
 
@@ -75,13 +76,13 @@ def paired_p(better, worse, *, higher):
       higher: whether higher is better.
 
     Returns:
-      p, or None where fewer than two cases are left or all differences are the same.
+      p, or None where fewer than ``LEAST_CASES`` are left or all differences are the same.
     """
     from scipy.stats import ttest_rel
 
     both = ~(np.isnan(better) | np.isnan(worse))
     better, worse = better[both], worse[both]
-    if len(better) < 2 or np.ptp(better - worse) < _TINY:
+    if len(better) < LEAST_CASES or np.ptp(better - worse) < _TINY:
         return None
     return float(ttest_rel(better, worse, alternative="greater" if higher else "less").pvalue)
 
@@ -147,7 +148,7 @@ def _gaps(rows, cells):
     """(method − partial) / (full − partial) of each row, against the fitting baselines."""
     gaps = []
     for row, cell in zip(rows, cells, strict=True):
-        full, partial = (_baseline(row, rows, base) for base in (FULL, PARTIAL))
+        full, partial = (baseline(row, rows, base) for base in (FULL, PARTIAL))
         gap = None
         if row.kind != FULL and row.base != PARTIAL and None not in (full, partial):
             width = cells[full].mean - cells[partial].mean
@@ -156,18 +157,21 @@ def _gaps(rows, cells):
     return gaps
 
 
-def _baseline(row, rows, base):
-    """Index of the baseline trained like the row: the only one, or the one of equal settings."""
+def baseline(row, rows, base):
+    """Index of the baseline trained like the row: the only one, or the one of equal settings.
+
+    With ``base`` PARTIAL it had the very same labels.
+    """
 
     def shared(other):
-        ours = ["method.", "teacher.", "init_from."] + ["data.labelled_cases"] * (base == FULL)
-        return {k: v for k, v in other.settings.items() if not k.startswith(tuple(ours))}
+        ours = ("method.", "teacher.", "init_from.", "data.labelled_cases", "data.splits")
+        return {k: v for k, v in other.settings.items() if not k.startswith(ours)}
 
     found = [
         i
         for i, other in enumerate(rows)
         if other.base == base
-        and (base == FULL or other.config.data.labelled_cases == row.config.data.labelled_cases)
+        and (base == FULL or set(other.splits.labelled) == set(row.splits.labelled))
     ]
     equal = [i for i in found if shared(rows[i]) == shared(row)]
     chosen = equal or found

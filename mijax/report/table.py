@@ -4,7 +4,7 @@ import csv
 import io
 
 from mijax.evaluate import METRICS
-from mijax.report.statistics import MEAN
+from mijax.report.statistics import LEAST_CASES, MEAN, SIGNIFICANT
 
 UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
 NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}
@@ -24,11 +24,12 @@ def grids(table):
     """
     gaps = table.gaps[MEAN]
     shown = any(gap is not None for gap in gaps)
-    header = ["Method", *map(_heading, table.columns), *["Gap closed"] * shown, "Seeds"]
+    header = ["Method", *map(_heading, table.columns)]
+    header += [*["Gap closed"] * shown, "Training cases", "Seeds"]
     rows = []
     for i, row in enumerate(table.rows):
         cells = [_marked("dsc", table.cells["dsc"][column][i]) for column in table.columns]
-        others = [*[percent(gaps[i])] * shown, str(len(row.runs))]
+        others = [*[percent(gaps[i])] * shown, row.training_cases, str(len(row.runs))]
         rows.append([plain(row.label), *cells, *map(plain, others)])
     parts = [("DSC (%)", header, rows)]
     for metric in METRICS[1:]:
@@ -60,19 +61,16 @@ def caption(table, *, checkpoint):
         f"Mean over {len(entry['cases'])} {entry['split']} cases of the {checkpoint} checkpoint"
         + (", and over seeds, with the standard deviation over seeds in parentheses"
            if seeds > 1 else "")
-        + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid."
+        + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid. "
+        "Training cases: labelled + unlabelled."
     ]  # fmt: skip
     if checkpoint == "best" and entry["split"] == "validation":
         sentences.append(
             "The checkpoint was chosen by the DSC of the very same cases, which flatters all rows."
         )
     if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
-        sentences.append(
-            "Bold: the best of a column, full supervision aside. * p < 0.05 in a one-sided paired "
-            "t-test against it, over cases whose scores were averaged over seeds first: the row is "
-            "worse than the best (full supervision: better). p values are not corrected for the "
-            "number of tests, and say nothing about other draws of the labelled cases."
-        )
+        sentences.append("Bold: the best of a column, full supervision aside.")
+        sentences.append(_about_tests(len(entry["cases"])))
     if any(gap is not None for gap in table.gaps[MEAN]):
         sentences.append(
             "Gap closed: (method − partial) / (full − partial) of the mean DSC, where partial and "
@@ -84,6 +82,17 @@ def caption(table, *, checkpoint):
             "is none; their distance is undefined and left out."
         )
     return " ".join(sentences)
+
+
+def _about_tests(cases):
+    if cases < LEAST_CASES:
+        return f"No t-test: it takes {LEAST_CASES} cases, and there are {cases}."
+    return (
+        f"* p < {SIGNIFICANT} in a one-sided paired t-test against it, over cases whose scores "
+        "were averaged over seeds first: the row is worse than the best (full supervision: "
+        "better). p values are not corrected for the number of tests, and say nothing about other "
+        "draws of the labelled cases."
+    )
 
 
 def to_markdown(table, *, checkpoint):
@@ -121,9 +130,10 @@ def to_latex(table, *, checkpoint):
 
 def to_csv(table):
     """One line a row, class and metric, in the units of the table, at full precision."""
-    lines = [("method", "seeds", "class", "metric", "unit", "mean", "std", "undefined", "best",
-              "p", "gap_closed")]  # fmt: skip
+    lines = [("method", "seeds", "labelled", "unlabelled", "class", "metric", "unit", "mean", "std",
+              "undefined", "best", "p", "gap_closed")]  # fmt: skip
     for i, row in enumerate(table.rows):
+        about = (row.label, len(row.runs), len(row.splits.labelled), len(row.splits.unlabelled))
         for metric in METRICS:
             for column in table.columns:
                 cell = table.cells[metric][column][i]
@@ -131,8 +141,8 @@ def to_csv(table):
                 factor = 100 if metric == "dsc" else 1
                 values = [None if v is None else factor * v for v in (cell.mean, cell.std)]
                 lines.append(
-                    (row.label, len(row.runs), column, metric, UNITS[metric], *values,
-                     cell.undefined, int(cell.best), cell.p, gap)
+                    (*about, column, metric, UNITS[metric], *values, cell.undefined, int(cell.best),
+                     cell.p, gap)
                 )  # fmt: skip
     return csv_text(lines)
 

@@ -1,7 +1,9 @@
 """What a user meets at the command line: help, results, and one line about each mistake."""
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +105,8 @@ def test_evaluate_a_run_again(uninterrupted, copied):
         "--workdir", run.folder, "--data_dir=moved", module="mijax.evaluate"
     )
     assert code == 0, err
-    assert out.startswith("2 test cases") and "last (step 12)" in out and "best (step" in out
+    assert out.startswith("2 test cases")
+    assert re.search(r"^last (and best )?\(step 12\)", out, re.MULTILINE)
     scores = json.loads((run.folder / "scores.json").read_text())
     assert scores["last"]["step"] == 12
     # Where the data lies now is said each time, not remembered.
@@ -289,6 +292,15 @@ def test_errors_become_lines(monkeypatch, capsys, error, code, message):
         commands.run(fail)
     assert caught.value.code == code
     assert complaint((code, *capsys.readouterr())).startswith(message)
+
+
+def test_what_the_standard_output_cannot_show_is_replaced(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "argv", ["mijax"])
+    with pytest.raises(SystemExit) as caught:
+        commands.run(lambda argv: print("Großhirn", flush=True))
+    assert not caught.value.code and written.getvalue() == b"Gro?hirn\n"
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch):

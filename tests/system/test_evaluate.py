@@ -153,6 +153,17 @@ def test_table(by_hand):
     ]
 
 
+def test_checkpoints_of_one_step_are_in_the_table_once(by_hand):
+    both = {**by_hand, "best": by_hand["last"]}
+    assert table(both) == table(by_hand).replace("last (step 4)", "last and best (step 4)").replace(
+        "checkpoint     ", "checkpoint              "
+    )
+    earlier = {**by_hand, "best": {**by_hand["last"], "step": 2}}
+    assert table(earlier).count("last (step 4)") == table(earlier).count("best (step 2)") == 3
+    measured = {"step": 4, "split": "test", "measures": {"agreement": 0.5}}
+    assert table({"last": measured, "best": measured}).count("agreement") == 1
+
+
 def test_never_defined(by_hand):
     truth = [volume_of("b", cube(1, 2) + cube(2, 5))]
     entry = {"step": 1, "split": "validation", **score([0 * cube(1, 2)], truth, CLASSES)}

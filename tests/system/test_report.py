@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,9 +21,17 @@ from mijax.evaluate import evaluate
 from mijax.experiment import slice_volume
 from mijax.report import make_report
 from mijax.report.figures import styles
+from mijax.report.finding import finding
+from mijax.report.illustrator import Illustrator
 from mijax.report.names import ORDER
-from mijax.report.page import Illustrator, to_html
-from mijax.report.predictions import choose_cases, one_slice, predict
+from mijax.report.page import narrow_grids, to_html
+from mijax.report.predictions import (
+    choose_cases,
+    choose_slices,
+    native_slices,
+    predict,
+    thinned,
+)
 from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import make_table, paired_p
 from mijax.report.table import latex, to_latex, to_markdown
@@ -34,10 +46,21 @@ def write(tmp_path):
     """``write(folder, method, dsc, **changes)``: a scored run folder, made by hand.
 
     ``dsc`` is (cases, classes); distances are (1 − dsc) · 10 mm, undefined where dsc is 0.
+    Where the configuration asks for no number of labelled cases, ``labelled`` are all there are
+    and ``unlabelled`` the others.
     """
 
     def make(
-        folder, method="supervised", dsc=None, *, classes=CLASSES, split="test", data="0", **changes
+        folder,
+        method="supervised",
+        dsc=None,
+        *,
+        classes=CLASSES,
+        split="test",
+        data="0",
+        labelled=10,
+        unlabelled=0,
+        **changes,
     ):
         folder = tmp_path / folder
         folder.mkdir()
@@ -45,8 +68,10 @@ def write(tmp_path):
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         (folder / "config.json").write_text(config.to_json_best_effort())
         (folder / "info.json").write_text(json.dumps({"data": data}))
-        splits = {"labelled": ["a"], "unlabelled": ["b"], "validation": ["c"], "test": CASES}
-        (folder / "splits.json").write_text(json.dumps(splits))
+        learn = [f"learn_{i}" for i in range(labelled + unlabelled)]
+        first = config.data.labelled_cases or labelled
+        splits = {"labelled": learn[:first], "unlabelled": learn[first:], "validation": ["c"]}
+        (folder / "splits.json").write_text(json.dumps({**splits, "test": CASES}))
         if dsc is None:
             return folder
         cases = {
@@ -134,10 +159,13 @@ def test_t_test_by_its_formula(study):
 
 
 def test_t_test_without_an_answer():
-    x = np.array([0.1, 0.5, 0.3])
-    assert paired_p(x, x, higher=True) is None
-    assert paired_p(x[:1], x[:1] - 0.1, higher=True) is None
-    assert paired_p(x, np.array([0.0, np.nan, np.nan]), higher=True) is None
+    worse = np.random.default_rng(0).random(7)
+    better = worse + np.linspace(0.1, 0.2, 7)
+    assert paired_p(better, better, higher=True) is None
+    assert paired_p(better[:6], worse[:6], higher=True) < 0.01
+    assert paired_p(better[:5], worse[:5], higher=True) is None  # of fewer than 6 cases
+    worse[2:4] = np.nan
+    assert paired_p(better, worse, higher=True) is None
 
 
 def test_gap_closed(study):
@@ -162,8 +190,8 @@ def test_gap_is_against_the_baseline_of_the_same_labelled_cases(write):
     gaps = dict(zip([row.label for row in table.rows], table.gaps["mean"], strict=True))
     full, partial, ours = (drawn(i, m).mean() for i, m in ((0, 0.9), (2, 0.7), (3, 0.8)))
     expected = (ours - partial) / (full - partial)
-    np.testing.assert_allclose(gaps["Ours (KL), data.labelled_cases=4"], expected)
-    assert gaps["Ours (KL), data.labelled_cases=8"] is None
+    np.testing.assert_allclose(gaps["Ours (KL), labelled_cases=4"], expected)
+    assert gaps["Ours (KL), labelled_cases=8"] is None
 
 
 def test_undefined_distances_are_left_out_and_counted(write):
@@ -180,6 +208,58 @@ def test_undefined_distances_are_left_out_and_counted(write):
     assert table.cells["hd95"]["core"][0].mean is None
     assert table.cells["hd95"]["mean"][0].mean is None
     assert "–" in to_markdown(table, checkpoint="best")
+
+
+# The headline ------------------------------------------------------------------------------
+
+
+def finding_of(folders):
+    return finding(make_table(rows_of(folders)))
+
+
+def test_finding(study):
+    folders, values = study
+    full, partial, _, ours = (100 * v.mean() for v in values.values())
+    gap = round(100 * (ours - partial) / (full - partial))
+    assert finding_of(folders) == (
+        f"Ours (KL) has the highest mean DSC, {ours:.2f} %, full supervision aside; that is "
+        f"{ours - partial:.2f} points above Partial supervision, which has the same labels, and "
+        f"closes {gap} % of the gap to full supervision. It is significantly better than "
+        "every other row (p < 0.05)."
+    )
+    assert finding_of(folders[:2]) == ""
+
+
+def test_finding_where_all_labels_are_few(write):
+    """The baseline of 4 labelled and 32 unlabelled cases is a row like others, not set aside."""
+    of_the_set = {"data__labelled_cases": 0, "labelled": 4, "unlabelled": 32}
+    folders = [
+        write("supervised", dsc=drawn(0, 0.72), **of_the_set),
+        write("ours", "local_mi", drawn(1, 0.63), **of_the_set),
+    ]
+    text = finding_of(folders)
+    assert text.startswith("Partial supervision has the highest mean DSC")
+    assert "it is the baseline that learns from the labels alone." in text
+    assert "full supervision" not in text and "4 + 32" in to_markdown(
+        make_table(rows_of(folders)), checkpoint="best"
+    )
+
+
+def test_finding_of_few_cases_or_little_difference(write):
+    few = [write(f"few{i}", "entropy", drawn(i, 0.6)[:2], seed=i, method__weight=i) for i in (1, 2)]
+    assert finding_of(few).endswith("Whether that is more than chance, 2 cases cannot tell.")
+    table = to_markdown(make_table(rows_of(few)), checkpoint="best")
+    assert "No t-test: it takes 6 cases, and there are 2." in table and "p < 0.05" not in table
+    same = drawn(0, 0.6)
+    folders = [
+        write("a", "entropy", same),
+        write("b", dsc=same[::-1]),
+        write("c", "uamt", same - 0.1, data__labelled_cases=4),
+    ]
+    assert re.search(
+        r"It is not significantly better than .* \(p < 0.05\)\.$", finding_of(folders[:2])
+    )
+    assert finding_of(folders).endswith("only those of the same are like with like.")
 
 
 # Groups ------------------------------------------------------------------------------------
@@ -207,12 +287,15 @@ def test_labels(write):
     assert [row.label for row in rows_of(folders[::-1])] == list(runs)
 
 
-def test_full_supervision_of_given_splits_is_where_nothing_is_unlabelled(write):
-    folder = write("full", dsc=drawn(0, 0.9), data__splits="mine.json")
-    assert rows_of([folder])[0].label == "Partial supervision"
-    splits = json.loads((folder / "splits.json").read_text())
-    (folder / "splits.json").write_text(json.dumps({**splits, "unlabelled": []}))
-    assert rows_of([folder])[0].label == "Full supervision"
+@pytest.mark.parametrize("changes", [{"labelled_cases": 0}, {"splits": "mine.json"}])
+def test_full_supervision_is_where_nothing_is_unlabelled(write, changes):
+    """Not where the configuration takes every label there is, which may be few."""
+    changes = {f"data__{key}": value for key, value in changes.items()}
+    few = write("few", dsc=drawn(0, 0.9), labelled=4, unlabelled=32, **changes)
+    assert rows_of([few])[0].label == "Partial supervision"
+    splits = json.loads((few / "splits.json").read_text())
+    (few / "splits.json").write_text(json.dumps({**splits, "unlabelled": []}))
+    assert rows_of([few])[0].label == "Full supervision"
 
 
 def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
@@ -223,11 +306,37 @@ def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
         write("b0", "local_mi", drawn(2, 0.6), seed=0, method__weight=0.5),
     ]
     rows = rows_of(folders)
-    assert [row.label for row in rows] == [
-        "Ours (KL), method.weight=0.1",
-        "Ours (KL), method.weight=0.5",
-    ]
+    assert [row.label for row in rows] == ["Ours (KL), weight=0.1", "Ours (KL), weight=0.5"]
     assert [[one.seed for one in row.runs] for row in rows] == [[0, 1], [0]]
+
+
+def test_short_names_have_what_few_rows_have(write):
+    changes = [
+        {},
+        {"method__weight": 0.5},
+        {"method__scale": (0.9, 1.1)},
+        {"data__labelled_cases": 4, "method__rotation": 5.0, "augmentation__rotation": 5.0},
+    ]
+    folders = [write(f"run{i}", "local_mi", drawn(i, 0.6), **c) for i, c in enumerate(changes)]
+    assert [row.label for row in rows_of(folders)] == [
+        "Ours (KL)",
+        "Ours (KL), weight=0.5",
+        "Ours (KL), scale=(0.9,1.1)",
+        "Ours (KL), method.rotation=5.0, labelled_cases=4, augmentation.rotation=5.0",
+    ]
+
+
+def test_given_names_are_in_the_order_of_the_runs(study):
+    folders, _ = study
+    rows = rows_of(folders[::-1], names=["λ, slow", "teacher", "baseline", "bound"])
+    assert [row.label for row in rows] == ["bound", "baseline", "teacher", "λ, slow"]
+    assert [row.kind for row in rows][::3] == ["Full supervision", "Ours (KL)"]
+    order = "Full supervision; Partial supervision; Mean Teacher; Ours"
+    with pytest.raises(UserError, match=f"one name for each row, not 1; .*: {order}"):
+        rows_of(folders, names=["one"])
+    for name in ("", "b", "a\nb"):
+        with pytest.raises(UserError, match="is empty, there twice or not printable"):
+            rows_of(folders, names=["b", "c", "d", name])
 
 
 def test_a_run_of_before_there_were_teachers_is_in_its_row(write):
@@ -326,7 +435,7 @@ def test_latex_table(study):
     ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
     by_seed = 100 * values["Ours (KL)"].mean((1, 2))
     mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
-    assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 5 and ours.endswith(r"\\")
+    assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 6 and ours.endswith(r"\\")
 
 
 def test_cases_csv(study, tmp_path):
@@ -393,6 +502,37 @@ def test_page_refers_to_nothing_outside_and_says_what_is_missing(study, tmp_path
     }  # fmt: skip
 
 
+def test_a_report_where_nothing_but_ascii_can_be_shown(write, tmp_path):
+    run = write("Großhirn", dsc=drawn(0, 0.5), classes=["Großhirn", "$x$"], name="Schädel")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "mijax.report", run, "--output", run / "report"]
+    done = subprocess.run(
+        [*command, "--nopredictions"],
+        env={**os.environ, **locale},
+        capture_output=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(rb"Gro\?+hirn.report.index.html\n$", done.stdout)
+    text = assert_self_contained(run / "report" / "index.html")
+    assert "Großhirn, $x$" in text and "<b>Schädel</b>" in text
+    assert "Großhirn" in (run / "report" / "table.tex").read_text(encoding="utf-8")
+
+
+def test_a_table_of_many_columns_is_divided():
+    header = ["Method", *map(str, range(14))]
+    rows = [[f"{row}{column}" for column in header] for row in "ab"]
+    parts = narrow_grids("DSC", header, rows)
+    assert [title for title, *_ in parts] == ["DSC", "DSC, continued", "DSC, continued"]
+    assert [len(head) for _, head, _ in parts] == [6, 6, 5]
+    assert [column for _, head, _ in parts for column in head[1:]] == header[1:]
+    for _, head, lines in parts:
+        assert lines == [[f"{row}{column}" for column in head] for row in "ab"]
+    assert narrow_grids("DSC", header[:9], [row[:9] for row in rows]) == [
+        ("DSC", header[:9], [row[:9] for row in rows])
+    ]
+
+
 def test_page_escapes_what_it_is_given(write, tmp_path):
     rows = rows_of([write("a<b>", dsc=drawn(0, 0.5), name="<script>alert(1)</script>")])
     nothing = Illustrator(tmp_path)
@@ -426,17 +566,28 @@ def test_cases_chosen(study):
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-def test_one_slice_of_a_label_map(plane, tiny):
-    """It is that of the whole volume, whichever way that faces."""
+def test_some_slices_of_a_label_map(plane, tiny):
+    """They are those of the whole volume, whichever way that faces."""
     rng = np.random.default_rng(0)
     data = tiny("local_mi", data__plane=plane).data
     affine = np.array([[0, 0, -2, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
     image = rng.normal(size=(6, 7, 8, 1)).astype(np.float32)
     volume = Volume("a", image, rng.integers(0, 3, (6, 7, 8)).astype(np.uint8), affine)
     cut = slice_volume(volume, data)
-    for place, label in enumerate(cut.label):
-        thin = one_slice(volume, volume.label, cut.grid, place)
-        np.testing.assert_array_equal(slice_volume(thin, data).label, label[None])
+    for places in ([0], [1, 3, 4]):
+        thin = thinned(volume, volume.label, cut.grid, places)
+        np.testing.assert_array_equal(slice_volume(thin, data).label, cut.label[places])
+    # As files are numbered: y goes with the first axis, x down the third, z down the second.
+    expected = {"axial": [6, 4], "coronal": [0, 2], "sagittal": [7, 5]}[plane]
+    assert native_slices(cut.grid, [0, 2]) == expected
+
+
+def test_slices_chosen():
+    label = np.zeros((12, 4, 4))
+    label[3:9] = 1
+    assert choose_slices(label) == [4, 6, 7]
+    assert choose_slices(label[:4]) == [3]
+    assert choose_slices(0 * label) == [3, 6, 9]
 
 
 def test_report_of_a_run(copied):
@@ -452,7 +603,9 @@ def test_report_of_a_run(copied):
 
     found = predict(rows_of([run.folder]), data_dir=None)
     assert found.notes == []
-    assert [s.labels[0].shape for s in found.slices] == [s.truth.shape for s in found.slices]
+    for excerpt in found.excerpts:
+        assert excerpt.labels[0].shape == excerpt.truth.shape == excerpt.image.shape
+        assert len(excerpt.numbers) == len(excerpt.truth) and excerpt.axis == 2
     true, ours = found.joints
     k = len(found.classes)
     assert ours.joint.shape == (3, 3, k, k)

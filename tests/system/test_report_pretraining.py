@@ -36,6 +36,9 @@ def write(tmp_path):
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         config.init_from = str(origin or "")
         (folder / "config.json").write_text(config.to_json_best_effort())
+        unlabelled = ["b"] if config.data.labelled_cases else []
+        splits = {"labelled": ["a"], "unlabelled": unlabelled, "validation": ["c"], "test": CASES}
+        (folder / "splits.json").write_text(json.dumps(splits))
         info = {"init_from": origin and json.loads((origin / "config.json").read_text())}
         (folder / "info.json").write_text(json.dumps(info))
         entry = {"step": 40, "split": "test", **entry}
@@ -140,8 +143,8 @@ def test_two_pretrainings_are_told_apart(write):
         ]
     )
     assert [row.label for row in rows] == [
-        "Partial supervision + MT, pre-trained (Boundary-aware IIC), init_from.method.clusters=20",
-        "Partial supervision + MT, pre-trained (Boundary-aware IIC), init_from.method.clusters=40",
+        "Partial supervision + MT, pre-trained (Boundary-aware IIC), clusters=20",
+        "Partial supervision + MT, pre-trained (Boundary-aware IIC), clusters=40",
     ]
 
 

@@ -125,7 +125,7 @@ def test_killed(scored, tiny, cache, tmp_path):
     done = subprocess.run(command, capture_output=True, **options)
     assert done.returncode == 0, done.stderr
     assert re.search("^mijax: going on from step (4|8) of 12$", done.stderr, re.MULTILINE)
-    assert "last (step 12)" in done.stdout
+    assert re.search(r"^last (and best )?\(step 12\)", done.stdout, re.MULTILINE)
     assert_same_end(run, scored("local_mi"))
 
 

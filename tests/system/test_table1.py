@@ -29,6 +29,8 @@ folder.mkdir(parents=True)
 (folder / "config.json").write_text(CONFIGS[folder.name])
 (folder / "info.json").write_text("{}")
 row, _, seed = folder.name.partition("-seed")
+splits = {"labelled": ["c"], "unlabelled": ["d"] * (row != "full"), "validation": ["e"], "test": []}
+(folder / "splits.json").write_text(json.dumps(splits))
 if row in STOPPED:
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.kill(os.getppid(), signal.SIGTERM)

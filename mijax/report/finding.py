@@ -1,0 +1,62 @@
+"""The headline of a report: what its table says, in a sentence or two."""
+
+from mijax.report.names import FULL, PARTIAL
+from mijax.report.statistics import LEAST_CASES, MEAN, SIGNIFICANT, baseline
+from mijax.report.table import percent
+
+
+def finding(table):
+    """The best row beside the baseline of the same labels, and what the tests say; "" of one row.
+
+    Args:
+      table: ``statistics.Table``.
+    """
+    cells = table.cells["dsc"][MEAN]
+    best = [i for i, cell in enumerate(cells) if cell.best]
+    if not best:
+        return ""
+    (i,) = best
+    return " ".join([_highest(table, i), *_chance(table, i), *_unlike(table)])
+
+
+def _highest(table, i):
+    cells, rows = table.cells["dsc"][MEAN], table.rows
+    text = f"{rows[i].label} has the highest mean DSC, {100 * cells[i].mean:.2f} %"
+    if any(row.kind == FULL for row in rows):
+        text += ", full supervision aside"
+    base = baseline(rows[i], rows, PARTIAL)
+    if base == i:
+        text += "; it is the baseline that learns from the labels alone"
+    elif base is not None and cells[base].mean is not None:
+        points = 100 * (cells[i].mean - cells[base].mean)
+        text += f"; that is {points:.2f} points above {rows[base].label}, which has the same labels"
+    if table.gaps[MEAN][i] is not None:
+        text += f", and closes {percent(table.gaps[MEAN][i])} of the gap to full supervision"
+    return text + "."
+
+
+def _chance(table, i):
+    """What the tests of the other rows against row i say, in a sentence or none."""
+    cells, rows = table.cells["dsc"][MEAN], table.rows
+    others = [j for j, row in enumerate(rows) if j != i and row.kind != FULL]
+    cases = len(rows[0].runs[0].entry["cases"])
+    if not others:
+        return []
+    if cases < LEAST_CASES:
+        return [f"Whether that is more than chance, {cases} case{'s' * (cases > 1)} cannot tell."]
+    ahead = [j for j in others if cells[j].significant]
+    if len(others) == 1:
+        than = rows[others[0]].label
+    elif ahead and len(ahead) < len(others):
+        than = f"{len(ahead)} of the {len(others)} other rows"
+    else:
+        than = "every other row" if ahead else "any other row"
+    return [f"It is {'' if ahead else 'not '}significantly better than {than} (p < {SIGNIFICANT})."]
+
+
+def _unlike(table):
+    """A warning where rows did not learn from the same labels."""
+    labelled = {frozenset(row.splits.labelled) for row in table.rows if row.kind != FULL}
+    if len(labelled) < 2:
+        return []
+    return ["Rows differ in their labelled cases: only those of the same are like with like."]

@@ -1,0 +1,157 @@
+"""The figures of a report: drawn, captioned, written to its folder."""
+
+import base64
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+from mijax.errors import UserError
+from mijax.report.contours import contours
+from mijax.report.figures import STYLE, case_strips, learning_curves
+from mijax.report.pictures import cluster_maps, joint_distributions, marginals
+
+_STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
+_JOINED = (
+    " A case is at the same height in every strip, and thin lines join it from row to row: lines "
+    "that lean one way are what the paired test looks at."
+)
+_CURVES = (
+    "What was logged during training{band}. Loss, its terms and the "
+    "mutual information are means over the steps since the last point, on augmented training "
+    "slices; the DSC is 3D and of the validation cases."
+)
+_PRETRAINING_CURVES = (
+    "What was logged during pre-training{band}. Loss, its terms and the mutual information are "
+    "means over the steps since the last point, on augmented training slices; the values of the "
+    "validation are of slices of the validation cases."
+)
+_CLUSTERS = (
+    "Most probable cluster of each pixel, of the first seed and of the first sub-head where there "
+    "are several, in {count} slices of validation cases, the further right the further along the "
+    "volume. Clusters of like intensity have like colours, from blue, the darkest in these slices, "
+    "to red; those of many pixels are further apart."
+)
+_CONTOURS = (
+    "{title} by mean DSC over all rows: {case}. Slices at a quarter, half and three quarters of "
+    "the annotated ones, numbered from 1 in the order of the file, cropped around the foreground, "
+    "with the sides of the patient (right, left, anterior, posterior, superior, inferior). In "
+    "colour: the label map of the row (its first seed); white dashes: the annotation. The DSC is "
+    "of the whole volume, over all classes and seeds."
+)
+_JOINTS = (
+    "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
+    "displacement (dy, dx) in T⁻¹ f(T x) (across), in %, over {count} classes in the order "
+    "{classes}; validation slices, one seeded T an image, the same in every row. I is the mean "
+    "mutual information over the displacements, which local_mi maximises: mass on the diagonal, "
+    "balanced over the classes, makes it large. The true labels are paired with themselves."
+)
+_MARGINALS = (
+    "Marginals of P without displacement, in %: how much of each class the network finds in an "
+    "image, and in its transformed copy. A class that fades out here has died."
+)
+
+
+class Illustration(NamedTuple):
+    """A figure of the page: its heading, its caption, the PNG and its width in inches."""
+
+    name: str
+    heading: str
+    caption: str
+    png: bytes
+    width: float
+
+    @property
+    def source(self):
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+class Illustrator:
+    """Draws the figures into a folder and keeps them for the page.
+
+    Attributes:
+      figures: list of ``Illustration``, of the runs that segment.
+      pretraining: the same of those that learned without labels.
+      notes: why some are not there.
+    """
+
+    def __init__(self, folder):
+        self._folder = Path(folder)
+        self._folder.mkdir(exist_ok=True)
+        for old in self._folder.glob("*.png"):  # else those of an earlier report stay
+            old.unlink(missing_ok=True)  # the last jobs of an array may end together
+        self.figures, self.pretraining, self.notes = [], [], []
+
+    def draw_logs(self, table):
+        """Figures of what the runs wrote."""
+        with matplotlib.rc_context(STYLE):
+            several = any(len(row.runs) > 1 for row in table.rows)
+            text = _STRIPS.format(seeds=", averaged over seeds" if several else "")
+            text += _JOINED if len(table.rows) > 1 else ""
+            self._add("cases", "DSC of every case", text, case_strips(table))
+        self._draw_curves("curves", _CURVES, table.rows)
+
+    def draw_pretraining_logs(self, rows):
+        """The same of runs that learned without labels."""
+        self._draw_curves("pretraining_curves", _PRETRAINING_CURVES, rows)
+
+    def draw_clusters(self, rows, *, data_dir, tell):
+        """Cluster maps of pre-training; a note where the data cannot be had."""
+        from mijax.report.clusters import find_clusters
+
+        try:
+            found, notes = find_clusters(rows, data_dir=data_dir)
+        except (UserError, OSError) as error:
+            self.notes.append(f"No cluster maps: {error}.")
+            tell(f"the report is without cluster maps: {error}")
+            return
+        self.notes += notes
+        if found:
+            text = _CLUSTERS.format(count=len(found[0].maps))
+            text += " Every row has colours of its own." if len(found) > 1 else ""
+            with matplotlib.rc_context(STYLE):
+                self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
+
+    def draw_predictions(self, rows, *, data_dir, tell):
+        """Figures that need the networks and the data; a note where these cannot be had."""
+        from mijax.report.predictions import predict
+
+        try:
+            found = predict(rows, data_dir=data_dir)
+        except (UserError, OSError) as error:
+            self.notes.append(f"No contours and joint distributions: {error}.")
+            tell(f"the report is without contours and joint distributions: {error}")
+            return
+        self.notes += found.notes
+        with matplotlib.rc_context(STYLE):
+            heading = "Contours"
+            for chosen in found.excerpts:
+                text = _CONTOURS.format(title=chosen.title, case=chosen.case)
+                name = f"contours_{chosen.title.split()[0].lower()}"
+                self._add(name, heading, text, contours(chosen, rows, found.classes))
+                heading = ""
+            text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
+            drawn = joint_distributions(found.joints, found.classes)
+            self._add("joint", "Joint distributions", text, drawn)
+            drawn = marginals(found.joints, found.classes)
+            self._add("marginals", "Marginals", _MARGINALS, drawn)
+
+    def _draw_curves(self, name, text, rows):
+        several = any(len(row.runs) > 1 for row in rows)
+        band = ": the mean over seeds, and their range as a band" if several else ""
+        figures = self.pretraining if rows[0].pretraining else self.figures
+        with matplotlib.rc_context(STYLE):
+            curves = learning_curves(rows)
+            if curves:
+                self._add(name, "Learning curves", text.format(band=band), curves, figures)
+            else:
+                self.notes.append("No learning curves: no run has a metrics.jsonl.")
+
+    def _add(self, name, heading, text, figure, figures=None):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        (self._folder / f"{name}.png").write_bytes(buffer.getvalue())
+        width = figure.get_figwidth()
+        figures = self.figures if figures is None else figures
+        figures.append(Illustration(name, heading, text, buffer.getvalue(), width))
