@@ -73,13 +73,8 @@ def open_source(
     Raises:
       UserError: an unknown name or option, a bad folder or file, no network.
     """
-    if name not in _RECIPES:
-        raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
-    known = set(inspect.signature(_RECIPES[name]).parameters) - {"directory", "cache"}
-    for option in sorted(options.keys() - known):
-        raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
     root = Path(cache).expanduser()
-    recipe = _RECIPES[name](directory, root, **options)
+    recipe = _recipe(name, directory, root, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
     if check:
@@ -88,6 +83,34 @@ def open_source(
     from mijax.data.builders import prepare  # TFDS takes a second to import
 
     return Source(prepare(recipe, root))
+
+
+def list_cases(name: str, *, directory: str, cache: str, **options) -> tuple[Case, ...] | None:
+    """The cases of a data set, sorted by name, without opening a file.
+
+    Args:
+      name, directory, cache, **options: see ``open_source``.
+
+    Returns:
+      The cases; None for "spleen" without a directory: they are not downloaded for this, and
+      all of them are labelled.
+
+    Raises:
+      UserError: an unknown name or option, or a bad folder.
+    """
+    if name == "spleen" and not directory:
+        return None
+    options.pop("bias_correction", None)
+    return _recipe(name, directory, Path(cache).expanduser(), **options).cases
+
+
+def _recipe(name: str, directory: str, cache: Path, **options) -> Recipe:
+    if name not in _RECIPES:
+        raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
+    known = set(inspect.signature(_RECIPES[name]).parameters) - {"directory", "cache"}
+    for option in sorted(options.keys() - known):
+        raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
+    return _RECIPES[name](directory, cache, **options)
 
 
 def _without_bias(recipe: Recipe) -> Recipe:
