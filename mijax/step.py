@@ -43,11 +43,12 @@ def make_init(model, method, optimizer, image_shape, *, outer=None) -> Callable:
 
         def draw(key):
             (_, features), variables = model.init_with_output(key, image, train=False)
-            return variables["params"], variables.get("batch_stats", {}), features
+            network, batch_stats = variables["params"], variables.get("batch_stats", {})
+            if given is not None:
+                network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
+            return network, batch_stats, features
 
         network, batch_stats, features = draw(network_key)
-        if given is not None:
-            network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
         heads, memory = method.init(
             method_key,
             Start(
