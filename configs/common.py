@@ -44,7 +44,7 @@ def get_config(method):
                 "splits": "",  # a splits.json to use instead of drawing one
                 "split_seed": 0,
                 # numbers of patients; the rest is unlabelled
-                "labelled_cases": 4,  # 0: all, full supervision
+                "labelled_cases": 4,  # 0: all that have labels
                 "validation_cases": 5,
                 "test_cases": 0,  # 0: scores are those of the validation cases
                 # volumes to slices

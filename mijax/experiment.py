@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax import methods, parallel
-from mijax.data import Volume, correct_bias, open_source, to_slices
+from mijax.data import Volume, correct_bias, list_cases, open_source, to_slices
 from mijax.errors import UserError
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
@@ -224,6 +224,12 @@ def open_data(config, *, check=None):
         return open_source(
             data.source, directory=data.dir, cache=str(cache), check=check, **_options(data)
         )
+
+
+def cases_of(config):
+    """The cases of the data of a run, without opening a file; see ``data.list_cases``."""
+    data, cache = config.data, Path(config.cache).expanduser() / "data"
+    return list_cases(data.source, directory=data.dir, cache=str(cache), **_options(data))
 
 
 def same_volumes(data, other):

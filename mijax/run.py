@@ -16,7 +16,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
+from mijax.data import check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 
 # Where things lie says nothing about the result.
@@ -45,12 +45,21 @@ class Run(NamedTuple):
 
 
 def default_folder(config):
-    """``runs/NAME/METHOD-Nlabelled-seedS``, or ``-full`` where all labels are used.
+    """``runs/NAME/METHOD-Nlabelled-seedS``, where NAME is that of ``data_name``.
 
-    NAME is that of ``data_name``.
-    A run that begins with the weights of another ends in ``-from-`` and the name of its folder.
+    With splits that are given it is ``-Nlabelled-Munlabelled``, of cases, and with 0 labelled
+    patients, which are all that have labels, ``-alllabelled``: how many that are, and whether
+    any are without, is not known before the data are. A run that begins with the weights of
+    another ends in ``-from-`` and the name of its folder.
+
+    Raises:
+      UserError: for splits that cannot be read.
     """
-    labels = f"{config.data.labelled_cases}labelled" if config.data.labelled_cases else "full"
+    if config.data.splits:
+        splits = read_splits(config.data.splits)
+        labels = f"{len(splits.labelled)}labelled-{len(splits.unlabelled)}unlabelled"
+    else:
+        labels = f"{config.data.labelled_cases or 'all'}labelled"
     name = f"{config.method.name}-{labels}-seed{config.seed}"
     if config.get("init_from"):
         name += f"-from-{Path(config.init_from).absolute().name}"
@@ -120,10 +129,21 @@ def settle_splits(run, cases):
     Raises:
       UserError: if they are not disjoint by patient, or do not fit the cases.
     """
-    path, data = run.folder / "splits.json", run.config.data
-    given = path if path.exists() else data.splits
-    if given:
-        splits = read_splits(given)
+    path = run.folder / "splits.json"
+    splits = choose_splits(run.config.data, cases, given=path if path.exists() else None)
+    if not path.exists():
+        write_splits(path, splits)
+    return splits
+
+
+def choose_splits(data, cases, *, given=None):
+    """The splits of a file, ``given`` or that of ``config.data``, or else drawn as that says.
+
+    Raises:
+      UserError: if they are not disjoint by patient, or do not fit the cases.
+    """
+    if given or data.splits:
+        splits = read_splits(given or data.splits)
     else:
         splits = draw_splits(
             cases,
@@ -133,9 +153,7 @@ def settle_splits(run, cases):
             seed=data.split_seed,
         )
     check_splits(splits, cases)
-    if not path.exists():
-        write_splits(path, splits)
-    return Splits(*splits)
+    return splits
 
 
 def fingerprint(volumes):

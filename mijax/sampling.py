@@ -37,6 +37,23 @@ class Picks(NamedTuple):
     held_out: jax.Array | None
 
 
+class StepKeys(NamedTuple):
+    """Keys of one step, each for one use.
+
+    Attributes:
+      labelled, unlabelled, held_out: of which slices are taken.
+      augment_labelled, augment_unlabelled: of their augmentation.
+      loss: of the method.
+    """
+
+    labelled: jax.Array
+    augment_labelled: jax.Array
+    unlabelled: jax.Array
+    augment_unlabelled: jax.Array
+    held_out: jax.Array
+    loss: jax.Array
+
+
 def pick(key, step, counts, batches):
     """The slices of a step, drawn with replacement.
 
@@ -49,10 +66,8 @@ def pick(key, step, counts, batches):
     Returns:
       ``Picks``, the same on any backend.
     """
-    batch_key = step_keys(key, step)[0]
-    keys = jax.random.split(batch_key, 4)
-    # Not fold_in by 0 to 3, which are the keys of the split once more.
-    keys = Picks(keys[0], keys[2], jax.random.fold_in(batch_key, 4))
+    keys = step_keys(key, step)
+    keys = Picks(keys.labelled, keys.unlabelled, keys.held_out)
     return Picks(
         *(
             None if count is None else jax.random.randint(key, (batch,), 0, count)
@@ -86,5 +101,6 @@ def take(training_set, picks):
 
 
 def step_keys(key, step):
-    """Keys of the batch and of the loss of a step."""
-    return jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))
+    """``StepKeys`` of a step, from the key of the state."""
+    batch, loss = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step))
+    return StepKeys(*jax.random.split(batch, 5), loss)

@@ -43,11 +43,12 @@ def make_init(model, method, optimizer, image_shape, *, outer=None) -> Callable:
 
         def draw(key):
             (_, features), variables = model.init_with_output(key, image, train=False)
-            return variables["params"], variables.get("batch_stats", {}), features
+            network, batch_stats = variables["params"], variables.get("batch_stats", {})
+            if given is not None:
+                network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
+            return network, batch_stats, features
 
         network, batch_stats, features = draw(network_key)
-        if given is not None:
-            network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
         heads, memory = method.init(
             method_key,
             Start(
@@ -113,16 +114,15 @@ def make_train_step(
     def picks_of(state, counts):
         return pick(state.key, state.step, counts, batches)
 
-    def augmented(rows, picks, memory, key):
-        keys = jax.random.split(key, 4)
+    def augmented(rows, picks, memory, keys):
         image = label = unlabelled = position = pseudo_label = None
         if rows.image is not None:
-            image, label = augment(keys[1], rows.image, rows.label, **augmentation)
+            image, label = augment(keys.augment_labelled, rows.image, rows.label, **augmentation)
         if rows.unlabelled is not None:
             position = rows.unlabelled.position
             pseudo_label = method.pseudo_labels(memory)
             unlabelled, pseudo_label = augment(
-                keys[3],
+                keys.augment_unlabelled,
                 rows.unlabelled.image,
                 None if pseudo_label is None else pseudo_label[picks.unlabelled],
                 **augmentation,
@@ -130,8 +130,8 @@ def make_train_step(
         return Batch(image, label, unlabelled, position, pseudo_label)
 
     def one_step(state, rows, picks):
-        batch_key, loss_key = step_keys(state.key, state.step)
-        batch = augmented(rows, picks, state.memory, batch_key)
+        keys = step_keys(state.key, state.step)
+        batch = augmented(rows, picks, state.memory, keys)
 
         def divided(images):
             if images.shape[0] % mesh.size:
@@ -161,7 +161,7 @@ def make_train_step(
                 forward=forward,
                 label_loss=label_loss,
                 step=state.step,
-                key=loss_key,
+                key=keys.loss,
             )
 
         def gradients(weights):

@@ -2,7 +2,8 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
-weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic.
+weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. There is no
+row full where it would have no more labels than partial.
 The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
 hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
 
@@ -120,20 +121,19 @@ def make_jobs(file, overrides, *, output, seeds, rows):
                 f"--config.{key} cannot hold for all rows; set it in {file}, whose get_config "
                 "is told the method"
             )
+    from mijax.experiment import cases_of  # takes seconds to import
+
     output, jobs = Path(output), []
     base = _load(file, ROWS["partial"][0], overrides)
-    if not base.data.labelled_cases and not base.data.splits:
-        raise UserError(
-            "config.data.labelled_cases is 0, so that every row would be fully supervised; say how "
-            "many patients are labelled"
-        )
+    cases = cases_of(base)
+    rows = _rows_there_are(rows, base, cases)
     for seed in range(base.seed, base.seed + seeds):
         for row, (method, values) in _resolve(rows).items():
             wanted = {**overrides, **values, "seed": seed}
             if "init_from" in values:
                 wanted["init_from"] = str(output / f"{values['init_from']}-seed{seed}")
-            if row == "full" and base.data.splits:
-                wanted["data.splits"] = str(_all_labelled(base.data.splits, output))
+            if "data.labelled_cases" in values and base.data.splits:
+                wanted["data.splits"] = str(_all_labelled(base.data.splits, cases, output))
             folder = output / f"{row}-seed{seed}"
             arguments = (
                 f"--config={file}:{method}",
@@ -240,14 +240,44 @@ def _as_flags(overrides):
     return [f"--config.{key}={value}" for key, value in overrides.items()]
 
 
-def _all_labelled(path, output):
-    """A copy of given splits for full supervision: no case is unlabelled."""
-    from mijax.data import read_splits, write_splits
+def _rows_there_are(rows, config, cases):
+    """The rows without ``full`` where all labels that there are make ``partial``.
 
-    splits = read_splits(path)
-    labelled = tuple(sorted(splits.labelled + splits.unlabelled))
+    Raises:
+      UserError: if no case is unlabelled, or no row is left.
+    """
+    from mijax.data import all_labelled
+    from mijax.run import choose_splits
+
+    if cases is None:  # not there yet, all of them labelled
+        splits, partial = None, config.data.labelled_cases or config.data.splits
+    else:
+        splits = choose_splits(config.data, cases)
+        partial = splits.unlabelled
+    if not partial:
+        raise UserError(
+            "no training case is unlabelled, so that every row would be fully supervised; set "
+            "config.data.labelled_cases to fewer patients than there are (0 takes all)"
+        )
+    if cases is None or all_labelled(splits, cases).labelled != splits.labelled:
+        return rows
+    left = [row for row in rows if row.partition(":")[0] != "full"]
+    if len(left) < len(rows):
+        commands.tell(
+            f"no row full: the {len(splits.unlabelled)} unlabelled training cases have no labels, "
+            "so that it would be the same as partial"
+        )
+    if not left:
+        raise UserError("--rows: no row is left")
+    return left
+
+
+def _all_labelled(path, cases, output):
+    """A copy of given splits for full supervision, with all labels that there are."""
+    from mijax.data import all_labelled, read_splits, write_splits
+
     output.mkdir(parents=True, exist_ok=True)
-    write_splits(output / "full_splits.json", splits._replace(labelled=labelled, unlabelled=()))
+    write_splits(output / "full_splits.json", all_labelled(read_splits(path), cases or ()))
     return output / "full_splits.json"
 
 

@@ -6,8 +6,15 @@ Knows nothing of JAX. TFDS is imported only when a source is opened.
 from mijax.data.arrays import write_arrays
 from mijax.data.bias import correct_bias
 from mijax.data.slices import Grid, Slices, to_native, to_slices
-from mijax.data.source import Source, open_source
-from mijax.data.splits import Splits, check_splits, draw_splits, read_splits, write_splits
+from mijax.data.source import Source, list_cases, open_source
+from mijax.data.splits import (
+    Splits,
+    all_labelled,
+    check_splits,
+    draw_splits,
+    read_splits,
+    write_splits,
+)
 from mijax.data.volume import Case, Volume
 
 __all__ = [
@@ -17,9 +24,11 @@ __all__ = [
     "Source",
     "Splits",
     "Volume",
+    "all_labelled",
     "check_splits",
     "correct_bias",
     "draw_splits",
+    "list_cases",
     "open_source",
     "read_splits",
     "to_native",

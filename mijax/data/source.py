@@ -75,15 +75,8 @@ def open_source(
     Raises:
       UserError: an unknown name or option, a bad folder or file, no network.
     """
-    if name not in _RECIPES:
-        raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
-    parameters = inspect.signature(_RECIPES[name]).parameters
-    known = set(parameters) - _OF_ALL
-    takes_any = inspect.Parameter.VAR_KEYWORD in {p.kind for p in parameters.values()}
-    for option in sorted(() if takes_any else options.keys() - known):
-        raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
     root = Path(cache).expanduser()
-    recipe = _RECIPES[name](directory, root, follow_links=follow_links, **options)
+    recipe = _recipe(name, directory, root, follow_links=follow_links, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
     if check:
@@ -95,6 +88,38 @@ def open_source(
     from mijax.data.builders import prepared  # TFDS takes a second to import
 
     return Source(prepared(recipe, root))
+
+
+def list_cases(name: str, *, directory: str, cache: str, **options) -> tuple[Case, ...] | None:
+    """The cases of a data set, sorted by name, without opening a file.
+
+    Args:
+      name, directory, cache, **options: see ``open_source``.
+
+    Returns:
+      The cases; None for "spleen" without a directory: they are not downloaded for this, and
+      all of them are labelled.
+
+    Raises:
+      UserError: an unknown name or option, or a bad folder.
+    """
+    if name == "spleen" and not directory:
+        return None
+    options.pop("bias_correction", None)
+    return _recipe(name, directory, Path(cache).expanduser(), **options).cases
+
+
+def _recipe(
+    name: str, directory: str, cache: Path, *, follow_links: bool = False, **options
+) -> Recipe:
+    if name not in _RECIPES:
+        raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
+    parameters = inspect.signature(_RECIPES[name]).parameters
+    known = set(parameters) - _OF_ALL
+    takes_any = inspect.Parameter.VAR_KEYWORD in {p.kind for p in parameters.values()}
+    for option in sorted(() if takes_any else options.keys() - known):
+        raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
+    return _RECIPES[name](directory, cache, follow_links=follow_links, **options)
 
 
 def _without_bias(recipe: Recipe) -> Recipe:

@@ -34,7 +34,7 @@ def draw_splits(
 
     Args:
       cases: all cases.
-      labelled: patients to learn from with labels; 0 for all that remain (full supervision).
+      labelled: patients to learn from with labels; 0 for all that remain.
       validation: patients, at least 1.
       test: patients, may be 0.
       seed: of the draw.
@@ -70,6 +70,19 @@ def draw_splits(
     for case in cases:
         names[role[case.patient]].append(case.name)
     return Splits(**{field: tuple(sorted(found)) for field, found in names.items()})
+
+
+def all_labelled(splits: Splits, cases: Sequence[Case]) -> Splits:
+    """The splits with all labels that there are: of an unlabelled case, if its patient's all have.
+
+    That is ``draw_splits`` with ``labelled=0`` for splits that were drawn.
+    """
+    incomplete = {case.patient for case in cases if not case.labelled}
+    without = {case.name for case in cases if case.patient in incomplete}
+    return splits._replace(
+        labelled=tuple(sorted({*splits.labelled, *splits.unlabelled} - without)),
+        unlabelled=tuple(name for name in splits.unlabelled if name in without),
+    )
 
 
 def check_splits(splits: Splits, cases: Sequence[Case]) -> None:

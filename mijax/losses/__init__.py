@@ -27,6 +27,7 @@ from mijax.losses.pointwise import (
     cross_entropy,
     entropy,
     kl_divergence,
+    kl_to_logits,
     soft_dice_loss,
     squared_error,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "joint_distribution",
     "joint_distribution_by_convolution",
     "kl_divergence",
+    "kl_to_logits",
     "label_loss",
     "local_contrastive_loss",
     "local_mutual_information",

@@ -67,6 +67,27 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
     return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
 
 
+def kl_to_logits(probs, logits, *, mask=None, axis_name=None):
+    """Mean KL divergence per pixel, in nats: Σ_k p_k (log p_k − log q_k), q = softmax(logits).
+
+    That of ``kl_divergence`` where it is q that has logits, and the probabilities p were warped.
+    However far q is from p, the gradient of its logits is q − p, for p that sums to 1.
+
+    Args:
+      probs: (..., k), p. It may sum to less than 1 where a warp left the frame: mask there.
+      logits: (..., k), of q.
+      mask: (...) or None; the validity of p.
+      axis_name: mapped axis whose devices hold parts of the batch.
+
+    Returns:
+      Scalar ≥ 0 for normalised p. Both sides have gradients; stop one with
+      ``jax.lax.stop_gradient``.
+    """
+    p = _float32(masked(probs, mask))
+    log_q = jax.nn.log_softmax(_float32(masked(logits, mask)))
+    return _mean(jnp.sum(p * (jnp.log(jnp.maximum(p, TINY)) - log_q), axis=-1), mask, axis_name)
+
+
 def squared_error(p, q, *, mask=None, axis_name=None):
     """Mean over pixels of the squared distance ‖p − q‖² = Σ_k (p_k − q_k)².
 

@@ -11,7 +11,9 @@ from mijax.methods.parts import check_least, forward_streams, ramp
 def make(*, weight=1.0, ramp_steps=0):
     """Σ over two networks f, g: L(f, labels) + weight · CE(f, argmax g), and f and g swapped.
 
-    The networks differ in their initial weights. CE to each other's hard labels, which carry no
+    The networks differ in their initial weights; with ``config.init_from`` both have the given
+    ones, and differ in those of their classifiers, as the paper's two share a pre-trained backbone
+    and have heads of their own. CE to each other's hard labels, which carry no
     gradient, is a mean over labelled images plus one over unlabelled ones, as in the paper; the
     release takes one mean over both. The first network is evaluated.
 

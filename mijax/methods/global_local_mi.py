@@ -6,11 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.errors import UserError
-from mijax.losses import (
-    kl_divergence,
-    local_mutual_information,
-    squared_error,
-)
+from mijax.losses import kl_to_logits, local_mutual_information, squared_error
 from mijax.methods.method import Aux, Method
 from mijax.methods.parts import check_least, check_positive, forward_streams, ramp
 from mijax.models import ClusterHead
@@ -146,11 +142,12 @@ def make(
         total = sum(importance)
         mutual = sum(w / total * found[n] for n, w in zip(features, importance, strict=True))
         target = view.apply(jax.lax.stop_gradient(jax.nn.softmax(plain.logits)))
-        probs, mask = jax.nn.softmax(transformed.logits), view.inside(images.shape[1:3])
+        mask = view.inside(images.shape[1:3])
         if consistency == "mse":
+            probs = jax.nn.softmax(transformed.logits)
             distance = squared_error(target, probs, mask=mask) / probs.shape[-1]
         else:
-            distance = kl_divergence(jnp.log(jnp.maximum(target, 1e-30)), probs, mask=mask)
+            distance = kl_to_logits(target, transformed.logits, mask=mask)
         supervised = label_loss(labelled.logits, batch.label)
         regulariser = consistency_weight * distance - mi_weight * mutual
         logs = {"supervised": supervised, "consistency": distance, "mutual_information": mutual}

@@ -46,7 +46,9 @@ class Start(NamedTuple):
       network, batch_stats: of the network.
       features: shape (1, h, w, c) of each feature of an image, by name.
       slices: (m, h, w) of all unlabelled slices.
-      another: ``key -> network``, parameters of the same shapes drawn anew.
+      another: ``key -> network``, another network to begin with: drawn anew, or, where the run
+        begins with the weights of another (``config.init_from``), those with a classifier
+        drawn anew.
     """
 
     network: Any

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +29,7 @@ class StreamNorm(nn.Module):
     def __call__(self, x, *, train, streams: Sequence[int] | None = None):
         """Normalises (b, h, w, c); ``streams`` are image counts that sum to b, by default (b,)."""
         channels = (x.shape[-1],)
+        x = x.astype(jnp.float32)  # once, so that what comes back to it is added up in float32
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
@@ -35,32 +37,40 @@ class StreamNorm(nn.Module):
         mean, var = running_mean.value[None], running_var.value[None]
         if train:
             streams = streams or (x.shape[0],)
-            mean, var = _statistics(x.astype(jnp.float32), streams)
+            mean, var = _statistics(x, streams)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean[0]), (running_var, var[0])):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
             stream_of = np.repeat(np.arange(len(streams)), streams)
             mean, var = mean[stream_of], var[stream_of]
         factor = scale[None] / jnp.sqrt(var + self.epsilon)
-        offset = bias[None] - mean * factor
         # Rows of pixels and channels at once: so XLA sums the gradients as fast as it reads.
         rows = x.reshape(*x.shape[:2], -1)
-        factor, offset = (jnp.tile(v, x.shape[2])[:, None] for v in (factor, offset))
-        return (rows * factor + offset).astype(self.dtype).reshape(x.shape)
+        mean, factor, offset = (
+            jnp.tile(v, x.shape[2])[:, None] for v in (mean, factor, bias[None])
+        )
+        return ((rows - mean) * factor + offset).astype(self.dtype).reshape(x.shape)
 
 
 def _statistics(x, streams):
-    """Means and variances (s, c) of each stream of (b, h, w, c) images."""
+    """Means and variances (s, c) of each stream of (b, h, w, c) images.
+
+    One pass over the pixels of each image, as distances from the mean of its first row: about 0,
+    the difference of two squares would leave nothing of a variance that is small beside them. A
+    mean of one row in h that is d away from the image's makes the variance at least d²/h, so
+    that no more than its last log₂ h bits are lost.
+    """
     b, h, w, c = x.shape
-    rows = x.reshape(b, h, w * c)  # see above
-    by_image = [
+    # Neither result depends on it: what it has of the gradient is 0.
+    near = jax.lax.stop_gradient(jnp.mean(x[:, 0], axis=1))
+    rows = x.reshape(b, h, w * c) - jnp.tile(near, w)[:, None]  # see above
+    shifted, square = (
         jnp.sum(jnp.sum(v, axis=1).reshape(b, w, c), axis=1) / (h * w) for v in (rows, rows * rows)
-    ]
-    ends = [sum(streams[: i + 1]) for i in range(len(streams))]
-    mean, square = (
-        jnp.stack(
-            [jnp.mean(v[end - n : end], axis=0) for n, end in zip(streams, ends, strict=True)]
-        )
-        for v in by_image
     )
-    return mean, jnp.maximum(square - mean * mean, 0.0)
+    own = near + shifted, jnp.maximum(square - shifted * shifted, 0.0)
+    ends = np.cumsum(streams)[:-1]
+    means, variances = [], []
+    for mean, var in zip(*(jnp.split(v, ends) for v in own), strict=True):
+        means.append(jnp.mean(mean, axis=0))
+        variances.append(jnp.mean(var + (mean - means[-1][None]) ** 2, axis=0))
+    return jnp.stack(means), jnp.stack(variances)

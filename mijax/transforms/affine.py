@@ -72,12 +72,14 @@ def sample_affine(
     """
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     low, high = scale
-    keys = jax.random.split(key, 4)
-    turn, lean, grow = (jax.random.uniform(k, (count,), minval=-1.0) for k in keys[:3])
+    turn_key, lean_key, grow_key, flip_key, move_key = jax.random.split(key, 5)
+    turn, lean, grow = (
+        jax.random.uniform(k, (count,), minval=-1.0) for k in (turn_key, lean_key, grow_key)
+    )
     middle, half = math.log(low * high) / 2, math.log(high / low) / 2
     probability = 0.5 if flip is True else float(flip)
-    signs = jnp.where(jax.random.bernoulli(keys[3], probability, (count, 2)), -1.0, 1.0)
-    moves = jax.random.uniform(jax.random.fold_in(keys[3], 1), (count, 2), minval=-1.0)
+    signs = jnp.where(jax.random.bernoulli(flip_key, probability, (count, 2)), -1.0, 1.0)
+    moves = jax.random.uniform(move_key, (count, 2), minval=-1.0)
     return affine_matrix(
         rotation=rotation * turn,
         shear=shear * lean,

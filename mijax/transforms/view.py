@@ -1,7 +1,7 @@
 """An invertible random transformation of unlabelled images, there and back."""
 
+import dataclasses
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,14 @@ from mijax.transforms.affine import inverse_affine, sample_affine
 from mijax.transforms.warp import GATHER_LIMIT, validity, warp
 
 
-class View(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class View:
     """One transformation T an image, as matrices of ``warp``.
 
-    It applies to the images and to feature maps of a lower resolution alike.
+    It applies to the images and to feature maps of a lower resolution alike. A pytree of its
+    matrices: jitted functions take and return it, and compile anew where ``gathered`` or
+    ``height`` is another one.
 
     Attributes:
       matrix: (b, 3, 3), of T.
@@ -24,8 +28,8 @@ class View(NamedTuple):
 
     matrix: jax.Array
     inverse: jax.Array
-    gathered: tuple[bool, bool]
-    height: int | None
+    gathered: tuple[bool, bool] = dataclasses.field(metadata={"static": True})
+    height: int | None = dataclasses.field(metadata={"static": True})
 
     def apply(self, images):
         """T of (b, h, w, c) images, features or probability maps."""

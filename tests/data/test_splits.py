@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mijax.data import Case, Splits, check_splits, draw_splits, read_splits, write_splits
+from mijax.data import (
+    Case,
+    Splits,
+    all_labelled,
+    check_splits,
+    draw_splits,
+    read_splits,
+    write_splits,
+)
 from mijax.errors import UserError
 
 
@@ -57,6 +65,13 @@ def test_full_supervision_labels_all_that_remain():
     splits = draw_splits(cases, labelled=0, validation=2, test=3, seed=0)
     assert len(patients(splits.labelled)) == 5
     assert patients(splits.unlabelled) == {"p010", "p011"}
+
+
+@pytest.mark.parametrize(("scans", "unlabelled"), [(1, 0), (1, 4), (2, 3)])
+def test_all_labels_of_splits_are_those_of_full_supervision(scans, unlabelled):
+    cases = cases_of(10, scans=scans, unlabelled=unlabelled)
+    draws = [draw_splits(cases, labelled=n, validation=2, test=2, seed=1) for n in (0, 2)]
+    assert all_labelled(draws[1], cases) == all_labelled(draws[0], cases) == draws[0]
 
 
 def test_order_and_unlabelled_patients_do_not_change_the_draw():

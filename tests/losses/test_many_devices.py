@@ -38,6 +38,9 @@ LOSSES = {
     "kl_divergence": lambda w, b, axis: losses.kl_divergence(
         network(w, b[0]), jax.nn.softmax(network(w, b[1])), mask=b[3], axis_name=axis
     ),
+    "kl_to_logits": lambda w, b, axis: losses.kl_to_logits(
+        jax.nn.softmax(network(w, b[0])), network(w, b[1]), mask=b[3], axis_name=axis
+    ),
     "squared_error": lambda w, b, axis: losses.squared_error(
         *(jax.nn.softmax(network(w, x)) for x in b[:2]), mask=b[3], axis_name=axis
     ),

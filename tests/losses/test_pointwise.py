@@ -42,6 +42,11 @@ def kl_divergence64(logits, probs, mask=None):
     return mean((p * (log(p) - log(q))).sum(-1), mask)
 
 
+def kl_to_logits64(probs, logits, mask=None):
+    p, q = np.asarray(probs, np.float64), softmax(logits)
+    return mean((p * (log(p) - log(q))).sum(-1), mask)
+
+
 def squared_error64(p, q, mask=None):
     return mean(((np.asarray(p, np.float64) - np.asarray(q, np.float64)) ** 2).sum(-1), mask)
 
@@ -85,6 +90,10 @@ TERMS = {
     "kl_divergence": (
         lambda z, q, y, m: losses.kl_divergence(z, q, mask=m),
         lambda z, q, y, m: kl_divergence64(z, q, m),
+    ),
+    "kl_to_logits": (
+        lambda z, q, y, m: losses.kl_to_logits(q, z, mask=m),
+        lambda z, q, y, m: kl_to_logits64(q, z, m),
     ),
     "squared_error": (
         lambda z, q, y, m: losses.squared_error(jax.nn.softmax(z), q, mask=m),
@@ -262,6 +271,15 @@ def test_gradient_of_kl_is_exact_on_confident_pixels():
     gradients = jax.jit(jax.grad(ours, argnums=(0, 1)))(jnp.asarray(a), jnp.asarray(b))
     for gradient, expected in zip(gradients, kl_gradients64(a, b), strict=True):
         assert relative_error(gradient, expected) < 1e-3
+
+
+@pytest.mark.parametrize("gap", [10.0, 88.0, 1000.0])
+def test_gradient_of_logits_far_from_the_target_is_their_difference(gap):
+    p = np.full((1, 1, 1, K), 1 / K, np.float32)
+    logits = gap * np.eye(K, dtype=np.float32)[:1].reshape(p.shape)
+    gradient = jax.grad(losses.kl_to_logits, argnums=1)(p, logits)
+    assert_allclose(gradient, softmax(logits) - p, atol=1e-7)
+    assert_allclose(losses.kl_to_logits(p, logits), 0.75 * gap - np.log(K), rtol=1e-3)
 
 
 def test_an_epsilon_in_the_logarithm_would_fail_that_test():

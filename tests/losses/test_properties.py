@@ -37,6 +37,7 @@ TERMS = {
     "cross_entropy": lambda z, p, q, y, m: losses.cross_entropy(z, y, mask=m),
     "entropy": lambda z, p, q, y, m: losses.entropy(z, mask=m),
     "kl_divergence": lambda z, p, q, y, m: losses.kl_divergence(z, q, mask=m),
+    "kl_to_logits": lambda z, p, q, y, m: losses.kl_to_logits(q, z, mask=m),
     "dice_of_logits": lambda z, p, q, y, m: losses.label_loss(z, y, kind="dice", mask=m),
     "squared_error": lambda z, p, q, y, m: losses.squared_error(p, q, mask=m),
     "soft_dice_loss": lambda z, p, q, y, m: losses.soft_dice_loss(p, y, mask=m),
@@ -46,7 +47,7 @@ TERMS = {
     "local_contrastive_loss": local_contrast,
     "supervised_contrastive_loss": supervised_contrast,
 }
-WITH_LOGITS, POINTWISE, OVER_IMAGES, MASKED = (list(TERMS)[:n] for n in (4, 7, 9, 10))
+WITH_LOGITS, POINTWISE, OVER_IMAGES, MASKED = (list(TERMS)[:n] for n in (5, 8, 10, 11))
 # Compiled once a shape: op by op, the tests would take several times as long.
 VALUES = {term: jax.jit(ours) for term, ours in TERMS.items()}
 OURS = {term: jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2))) for term, ours in TERMS.items()}

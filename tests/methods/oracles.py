@@ -47,12 +47,18 @@ def spied(seen):
 
 
 def start_with(network, statistics=None):
+    def another(key):
+        leaves, structure = jax.tree.flatten(network)
+        keys = jax.random.split(key, len(leaves))
+        drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+        return structure.unflatten(drawn)
+
     return Start(
         network=network,
         batch_stats={"mean": jnp.zeros(CHANNELS)} if statistics is None else statistics,
         features={},
         slices=(UNLABELLED, SIZE, SIZE),
-        another=lambda key: jax.tree.map(lambda x: jax.random.normal(key, x.shape), network),
+        another=another,
     )
 
 

@@ -112,6 +112,27 @@ def test_global_local_mi(consistency, factor, radius, featured, batch):
     assert_allclose(value, expected, rtol=1e-4)
 
 
+def test_the_consistency_pulls_however_far_the_prediction_is(featured, batch):
+    method = methods.build(
+        "global_local_mi",
+        **STILL,
+        features=NAMES,
+        importance=(1.0, 1.0),
+        radius=(0, 0),
+        mi_weight=0.0,
+        consistency="kl",
+    )
+    heads, _ = method.init(KEY, start_with_features(featured))
+    # Certain of class 0 in the images, and of class 1 in their transformed copies.
+    place = np.zeros_like(featured["place"])
+    ends = LABELLED, LABELLED + UNLABELLED, LABELLED + 2 * UNLABELLED
+    place[ends[0] : ends[1], 0] = place[ends[1] : ends[2], 1] = 500.0
+    _, _, gradients = loss_with_heads(method, featured | {"place": place}, batch, heads)
+    gradient = gradients["network"]["place"][ends[1] : ends[2]]
+    # 10 · (q − p), which is (−1, 1, 0), as a mean over images.
+    assert_allclose(gradient, np.tile([-10 / 3, 10 / 3, 0], (UNLABELLED, 1)), rtol=1e-4, atol=1e-6)
+
+
 def test_a_feature_the_network_lacks_is_told_to_the_user(featured):
     with pytest.raises(UserError, match="features: the network has no Conv9, but bottleneck"):
         methods.build("global_local_mi", features=("Conv9",), importance=(1.0,), radius=(0,)).init(

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -43,6 +44,50 @@ def test_streams_do_not_meet_and_the_first_one_runs():
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), stats, parts[0][1])
     shared, _ = apply(StreamNorm(), IMAGES, train=True)
     assert np.abs(result - shared).max() > 0.1
+
+
+def two_pass(images, cotangent):
+    """Normalised images, variances, and the gradient with respect to the images, in float64."""
+    centred = images - images.mean((0, 1, 2))
+    var = (centred**2).mean((0, 1, 2))
+    deviation = np.sqrt(var + 1e-5)
+    unit, g = centred / deviation, cotangent * PARAMS["scale"]
+    gradient = (g - g.mean((0, 1, 2)) - unit * (g * unit).mean((0, 1, 2))) / deviation
+    return unit * PARAMS["scale"] + PARAMS["bias"], var, gradient
+
+
+@pytest.mark.parametrize("ratio", [0.0, 100.0, 1000.0])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("frame", [0.0, 8.0])
+def test_values_far_from_0_have_their_variance(ratio, dtype, frame):
+    """Means of so many standard deviations, with first rows that are like the others, or not."""
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(6, 16, 12, 3))
+    images[:, 0] += frame
+    # Of what is left of them in half precision: its own rounding is no fault of the statistics.
+    images = jnp.asarray(images + ratio, dtype)
+    cotangent = rng.normal(size=images.shape).astype(np.float32)
+
+    @jax.jit
+    def ours(images):
+        def f(x):
+            return apply(StreamNorm(), x, train=True, streams=(2, 4))
+
+        result, backward, stats = jax.vjp(f, images, has_aux=True)
+        return result, stats["batch_stats"]["var"], backward(cotangent)[0]
+
+    result, var, gradient = ours(images)
+    parts = [
+        two_pass(x, g)
+        for x, g in zip(*(np.split(np.float64(v), [2]) for v in (images, cotangent)), strict=True)
+    ]
+    values, variances, gradients = zip(*parts, strict=True)
+    assert_allclose(var, 0.9 * STATS["var"] + 0.1 * variances[0], rtol=2e-5)
+    # float32 tells values of 1000 standard deviations apart to 6e-5 of one.
+    assert_allclose(result, np.concatenate(values), rtol=2e-6, atol=1e-5 + 3e-7 * ratio)
+    rounding = 4e-3 if dtype == "bfloat16" else 0  # of the gradient, which is one
+    expected = np.concatenate(gradients)
+    assert_allclose(np.float64(gradient), expected, rtol=rounding, atol=1e-5 + 3e-7 * ratio)
 
 
 def test_streams_mean_nothing_in_evaluation():

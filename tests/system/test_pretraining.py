@@ -8,7 +8,7 @@ import pytest
 
 from mijax.errors import UserError
 from mijax.evaluate import evaluate, table
-from mijax.experiment import open_data, same_volumes
+from mijax.experiment import build, open_data, same_volumes
 from mijax.inference import even_slices, restore
 from mijax.models import CLASSIFIER
 from mijax.run import default_folder, open_run, start_run
@@ -94,6 +94,27 @@ def test_finetuning_begins_with_all_but_the_classifier(run, finetuned):
     info = open_run(other.folder).info()
     assert info["init_from"]["method"]["name"] == "boundary_iic"
     assert default_folder(other.config).name.endswith("-from-run")
+
+
+def test_both_networks_of_cross_pseudo_begin_with_the_weights_but_classifiers_of_their_own(tiny):
+    experiment = build(
+        tiny("cross_pseudo"), classes=("a", "b"), channels=1, devices=jax.devices()[:1]
+    )
+    drawn = experiment.init(1, 8)
+    given = jax.tree.map(jax.numpy.copy, (drawn.params["network"], drawn.batch_stats))
+    first, second = (experiment.init(0, 8, given).params[n] for n in ("network", "other"))
+    for name, layer in given[0].items():
+        for network in (first, second):
+            same = jax.tree.all(jax.tree.map(np.array_equal, layer, network[name]))
+            assert same == (name != CLASSIFIER), name
+    kernels = [network[CLASSIFIER]["kernel"] for network in (first, second)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.1
+    # Buffers of their own, or they could not be donated to the train step.
+    pointers = {x.unsafe_buffer_pointer() for x in jax.tree.leaves((first, second))}
+    assert len(pointers) == len(jax.tree.leaves((first, second)))
+    # Without weights that are given, the two have nothing in common.
+    other = drawn.params["other"]
+    assert not np.allclose(other["Conv1a"]["kernel"], drawn.params["network"]["Conv1a"]["kernel"])
 
 
 def test_running_statistics_come_along(run, finetuned):

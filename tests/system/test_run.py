@@ -19,13 +19,20 @@ def saved(tiny, tmp_path):
     return run.folder
 
 
-def test_names_tell_runs_apart(tiny):
+def test_names_tell_runs_apart(tiny, tmp_path):
     config = tiny("mean_teacher")
     assert str(default_folder(config)) == "runs/phantom/mean_teacher-2labelled-seed0"
     config.data.labelled_cases, config.seed = 0, 3
-    assert str(default_folder(config)) == "runs/phantom/mean_teacher-full-seed3"
-    config.init_from = "runs/phantom/boundary_iic-full-seed3/"
-    assert default_folder(config).name == "mean_teacher-full-seed3-from-boundary_iic-full-seed3"
+    # How many have labels, and whether others have none, is not known before the data are.
+    assert str(default_folder(config)) == "runs/phantom/mean_teacher-alllabelled-seed3"
+    config.init_from = "runs/phantom/boundary_iic-seed3/"
+    name = default_folder(config).name
+    assert name == "mean_teacher-alllabelled-seed3-from-boundary_iic-seed3"
+    splits = {"labelled": ["a"], "unlabelled": ["b", "c"], "validation": ["d"], "test": []}
+    write_json(tmp_path / "splits.json", splits)
+    config.init_from, config.data.splits = "", str(tmp_path / "splits.json")
+    name = default_folder(config).name
+    assert name == "mean_teacher-1labelled-2unlabelled-seed3"  # whatever labelled_cases says
 
 
 def test_a_run_opens_as_it_was(saved, tiny):

@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands, table1
+from mijax.data import read_splits
 from mijax.errors import Preempted, UserError
 from mijax.run import write_json
 
@@ -148,13 +149,58 @@ def test_what_makes_no_table_is_refused(overrides, file, message, tmp_path):
 
 
 def test_full_supervision_of_given_splits(tmp_path):
-    splits = {"labelled": ["b"], "unlabelled": ["a", "c"], "validation": ["d"], "test": []}
+    a, b, c, d = (f"phantom_{i:04d}" for i in range(4))
+    splits = {"labelled": [b], "unlabelled": [a, c], "validation": [d], "test": []}
     write_json(tmp_path / "splits.json", splits)
     given = {"data.splits": str(tmp_path / "splits.json")}
-    full, partial = jobs_of(given, output=tmp_path / "table")[:2]
+    rows = ["full", "partial", "full:boundary_iic"]
+    full, partial, _, finetuned = jobs_of(given, output=tmp_path / "table", rows=rows)
+    assert finetuned.config.data.splits == full.config.data.splits
     assert partial.config.data.splits == str(tmp_path / "splits.json")
     with open(full.config.data.splits) as file:
-        assert json.load(file) == {**splits, "labelled": ["a", "b", "c"], "unlabelled": []}
+        assert json.load(file) == {**splits, "labelled": [a, b, c], "unlabelled": []}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An MSD folder, of which names are looked at alone: 5 cases with a label and 3 without."""
+    data = tmp_path / "data"
+    for name in ("imagesTr", "labelsTr"):
+        (data / name).mkdir(parents=True)
+    for i in range(8):
+        (data / "imagesTr" / f"case_{i}.nii.gz").touch()
+        if i < 5:
+            (data / "labelsTr" / f"case_{i}.nii.gz").touch()
+    write_json(data / "dataset.json", {"modality": {"0": "MRI"}, "labels": {"0": "no", "1": "yes"}})
+    return data
+
+
+@pytest.mark.parametrize(("labelled", "full"), [(0, None), (1, 3), (3, None)])
+def test_there_is_a_row_full_where_it_has_more_labels(labelled, full, folder, tmp_path, capsys):
+    """3 of the 5 with a label are left to train on."""
+    values = {"data.dir": str(folder), "data.labelled_cases": labelled, "data.test_cases": 0}
+    jobs = jobs_of(values, output=tmp_path / "table", file="configs/folder.py")
+    names = [job.folder.name for job in jobs]
+    assert ("full-seed0" in names) == bool(full) and "partial-seed0" in names
+    told = "no row full: the 3 unlabelled training cases have no labels"
+    assert (told in capsys.readouterr().err) == (not full)
+    rows = {"rows": ["full"], "file": "configs/folder.py"}
+    if not full:
+        with pytest.raises(UserError, match="no row is left"):
+            jobs_of(values, output=tmp_path / "table", **rows)
+
+    splits = {"labelled": ["case_0"], "unlabelled": ["case_1", "case_6"], "test": []}
+    write_json(tmp_path / "splits.json", {**splits, "validation": ["case_4"]})
+    values["data.splits"] = str(tmp_path / "splits.json")
+    (job,) = jobs_of(values, output=tmp_path / "table", **rows)
+    whole = read_splits(job.config.data.splits)
+    assert (whole.labelled, whole.unlabelled) == (("case_0", "case_1"), ("case_6",))
+
+
+def test_rows_before_a_download(tmp_path):
+    assert len(jobs_of(output=tmp_path, file="configs/spleen.py")) == 8
+    with pytest.raises(UserError, match="every row would be fully supervised"):
+        jobs_of({"data.labelled_cases": 0}, output=tmp_path, file="configs/spleen.py")
 
 
 def test_list(launch, capsys):

@@ -39,6 +39,21 @@ def test_apply_restore_and_mask_are_of_one_draw():
     assert_array_equal(view.mask((8, 8)), validity(view.matrix, view.inverse, (8, 8)))
 
 
+@pytest.mark.parametrize("translation", [0.0, 0.2])
+def test_a_view_goes_in_and_out_of_jit(translation):
+    ranges = {"rotation": 30.0, "flip": True, "translation": translation, "shape": (8, 8)}
+    view = sample_view(KEY, 2, **ranges)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    same, there, back, mask = jax.jit(
+        lambda v, x: (v, v.apply(x), v.restore(x[:, ::2, ::2]), v.mask((8, 8)))
+    )(view, images)
+    assert (same.gathered, same.height) == ((True, True), 8 if translation else None)
+    assert_array_equal(same.matrix, view.matrix)
+    assert_allclose(there, view.apply(images), atol=1e-6)
+    assert_allclose(back, view.restore(images[:, ::2, ::2]), atol=1e-6)
+    assert_array_equal(mask, view.mask((8, 8)))
+
+
 def test_flips_come_back_exactly():
     view = sample_view(KEY, 8, flip=True)
     images = np.random.default_rng(1).normal(size=(8, 6, 5, 2)).astype(np.float32)
