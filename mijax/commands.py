@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import logging as python_logging
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -13,7 +15,9 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from mijax.errors import Preempted, UserError
+from mijax.progress import out_of_memory
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
@@ -60,16 +64,17 @@ def prepare_jax(config):
     """
     import jax
 
-    from mijax.parallel import dividing_cores
+    from mijax.parallel import devices, dividing_cores
 
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
     if not chosen and not jax.distributed.is_initialized():
-        devices = dividing_cores(config.labelled_batch, config.unlabelled_batch)
+        count = dividing_cores(config.labelled_batch, config.unlabelled_batch)
         with contextlib.suppress(RuntimeError):  # JAX is in use already
-            jax.config.update("jax_num_cpu_devices", devices)
+            jax.config.update("jax_num_cpu_devices", count)
+    devices()  # refuses what is not there, before any other work
 
 
 def _main(main, argv):
@@ -77,21 +82,66 @@ def _main(main, argv):
         # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda args: tell(_last_line(args.exc_value))
+        _pass_on_warnings_of_devices()
     try:
-        main(argv)
+        with _second_interrupt_ends():
+            main(argv)
     except UserError as error:
         fail(str(error), code=1)
-    except OSError as error:  # a full disk, a folder that became read-only
-        fail(_last_line(error), code=1)
     except Preempted as error:
         fail(str(error), code=PREEMPTED)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on with what is not done", code=130)
-    except Exception:
+    except KeyboardInterrupt as error:
+        line = str(error) or "interrupted; the same command goes on with what is not done"
+        fail(line, code=INTERRUPTED)
+    except Exception as error:
+        line = out_of_memory(error)
+        if line is None and isinstance(error, OSError):  # a full disk, a folder become read-only
+            line = _last_line(error)
+        if line is not None:
+            fail(line, code=1)
         if _has_others():
             traceback.print_exc()
             os._exit(1)
         raise
+
+
+def _pass_on_warnings_of_devices():
+    """Tells in a line each what JAX warns of when it looks for devices: a GPU it cannot use."""
+    handler = python_logging.Handler(python_logging.WARNING)
+    handler.emit = lambda record: tell(" ".join(record.getMessage().split()))
+    logger = python_logging.getLogger("jax._src.xla_bridge")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(python_logging.WARNING)
+
+
+@contextlib.contextmanager
+def _second_interrupt_ends():
+    """A first Ctrl-C interrupts, as ever; a second one ends the process, whatever it is at.
+
+    Python looks at signals between two of its own instructions only, and JAX may compile for
+    minutes: the bytes that it writes for each at once are read by a thread.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def read():
+        interrupts = 0
+        while byte := os.read(reader, 1):
+            interrupts += byte[0] == signal.SIGINT
+            if byte[0] == signal.SIGINT and interrupts == 1:
+                tell("Ctrl-C: comes to an end in good order; a second Ctrl-C ends at once")
+            elif interrupts > 1:
+                tell("ended at once")
+                os._exit(INTERRUPTED)
+        os.close(reader)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
 
 
 def _parse(argv, *, arguments):

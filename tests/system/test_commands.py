@@ -1,12 +1,14 @@
 """What a user meets at the command line: help, results, and one line about each mistake."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from ml_collections import config_flags
 
 import configs
 from mijax import commands, main
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
 
 
 def run_process(*arguments, module="mijax.main"):
@@ -33,7 +35,8 @@ def complaint(result):
     assert code not in (0, None)
     assert out == "" and "Traceback" not in err
     ours = [line.removeprefix("mijax: ") for line in err.splitlines() if line.startswith("mijax: ")]
-    (line,) = (x for x in ours if not x.startswith(("run folder: ", "going on from step")))
+    news = ("devices: ", "run folder: ", "going on from step")
+    (line,) = (x for x in ours if not x.startswith(news))
     return line
 
 
@@ -99,6 +102,13 @@ def test_evaluate_a_run_again(uninterrupted, copied):
 )
 def test_evaluate_nothing(arguments, message):
     assert message in complaint(run_process(*arguments, module="mijax.evaluate"))
+
+
+def test_a_device_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    found = run_process("--config=configs/phantom.py", f"--workdir={tmp_path / 'run'}")
+    assert "JAX has no device for JAX_PLATFORMS=cuda" in complaint(found)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The flags, in this process --------------------------------------------------------------
@@ -173,9 +183,8 @@ def command(monkeypatch, capsys):
 def test_new_run_then_workdir_alone(command, tiny, tmp_path):
     code, out, err = command(tiny("supervised"), tmp_path)
     assert not code, err
-    assert (
-        err.startswith(f"mijax: run folder: {tmp_path}\n") and "step 12/12  validation_dsc" in err
-    )
+    assert err.startswith(f"mijax: devices: 8 × cpu\nmijax: run folder: {tmp_path}\n")
+    assert "step 12/12  validation_dsc" in err
     assert out.startswith("2 test cases, mean (standard deviation)\n")
     again = command(None, tmp_path)
     assert not again[0] and again[1] == out
@@ -262,6 +271,16 @@ def test_folder_that_cannot_be_written(command, tiny, tmp_path, monkeypatch):
         (UserError("the file is bad"), 1, "the file is bad"),
         (OSError(28, "No space left on device", "x"), 1, "[Errno 28] No space left on device: 'x'"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on with what is not done"),
+        (KeyboardInterrupt("stopped, and saved"), 130, "stopped, and saved"),
+        (Preempted("stopped by SIGTERM"), 75, "stopped by SIGTERM"),
+        (MemoryError("Unable to allocate 3.1 GiB"), 1, "out of memory of this machine (3.1 GiB as"),
+        (
+            jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory\nallocating 2147483648 bytes"
+            ),
+            1,
+            "out of memory of the device (2.00 GiB asked for); lower config.labelled_batch",
+        ),
     ],
 )
 def test_errors_become_lines(monkeypatch, capsys, error, code, message):
@@ -273,6 +292,40 @@ def test_errors_become_lines(monkeypatch, capsys, error, code, message):
         commands.run(fail)
     assert caught.value.code == code
     assert complaint((code, *capsys.readouterr())).startswith(message)
+
+
+def test_what_jax_warns_of_is_a_line(monkeypatch, capsys):
+    def warn(argv):
+        logging.getLogger("jax._src.xla_bridge").warning("An NVIDIA GPU may be %s", "present")
+
+    monkeypatch.setattr(sys, "argv", ["mijax"])
+    with pytest.raises(SystemExit):
+        commands.run(warn)
+    assert capsys.readouterr().err == "mijax: An NVIDIA GPU may be present\n"
+
+
+TWICE = """
+import os, signal, sys, time
+from mijax import commands
+
+def busy(argv):
+    signal.signal(signal.SIGINT, lambda *_: None)  # as in a call that looks at no signals
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    print("went on")
+
+commands.run(busy)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    first, second = done.stderr.splitlines()
+    assert "a second Ctrl-C ends at once" in first and second == "mijax: ended at once"
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch):
