@@ -9,11 +9,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 
+from mijax import options
 from mijax.errors import Preempted, UserError
 from mijax.progress import out_of_memory
 
@@ -145,15 +145,21 @@ def _second_interrupt_ends():
 
 
 def _parse(argv, *, arguments):
-    # Twice would append to a tuple.
-    names = Counter(a.partition("=")[0].lstrip("-") for a in argv if a.startswith("--config."))
-    for name, times in names.items():
-        if times > 1:
-            fail(f"--{name} is given {times} times")
+    file = None
+    if "config" in flags.FLAGS:
+        argv = options.settled(argv)
+        file, keys = options.given(argv)
+        if keys and not file:
+            line = f"--{keys[0]} needs --config FILE before it; --workdir alone goes on as it was"
+            longer = f". Of an old run: {options.LONGER.format(run='RUN')}"
+            fail(line + longer * ("config.steps" in keys))
     try:
-        rest = flags.FLAGS(argv)
-    except SystemExit:  # absl's --help, which it counts as a failure
-        sys.exit(0)
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # absl's --help, which it counts as a failure
+            if file:
+                print(options.listing(file))
+            sys.exit(0)
     except UserError as error:
         fail(str(error))
     except Exception as error:  # a configuration file is a program and fails in every way

@@ -1,7 +1,8 @@
 """Trains and scores a run: python -m mijax.main --config configs/phantom.py[:METHOD]
 
-Every value of the configuration is a flag: --config.method.weight=0.05. Without --workdir the
-run goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
+Every value of the configuration is a flag: --config.method.weight=0.05, and with --config FILE
+before it --help lists them. Of a flag that is given twice the last holds. Without --workdir the run
+goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
 interrupted, and so does --workdir alone.
 """
 

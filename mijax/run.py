@@ -21,6 +21,7 @@ import numpy as np
 from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 from mijax.lock import locked
+from mijax.options import LONGER, flat
 
 _MAY_DIFFER = ("cache", "data.dir", "stream")  # where things lie says nothing about the result
 
@@ -92,9 +93,11 @@ def start_run(folder, config):
             begun = any((folder / "checkpoints").glob("[0-9]*"))
             differences = _differences(_read_json(path), wanted, _MAY_DIFFER if begun else ())
             if differences and begun:
+                longer = LONGER.format(run=folder)
+                steps_only = all(d.startswith("config.steps ") for d in differences)
                 raise UserError(
                     f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
-                    "choose another --workdir"
+                    + (longer if steps_only else "choose another --workdir")
                 )
             if not differences:
                 return Run(folder, config)
@@ -246,15 +249,6 @@ def _differences(found, wanted, may_differ):
         for key in sorted(found.keys() | wanted.keys())
         if key not in may_differ and found.get(key) != wanted.get(key)
     ]
-
-
-def flat(tree, prefix=""):
-    """Yields (dotted key, value) of every leaf of nested dicts."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _version(package):

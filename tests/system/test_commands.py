@@ -55,6 +55,13 @@ def test_help(module, names):
     assert len(out.splitlines()) < 25
 
 
+def test_help_with_a_configuration_lists_its_flags():
+    code, out, err = run_process("--config=configs/phantom.py:uamt", "--help")
+    assert (code, err) == (0, "")
+    assert "\n  --workdir: " in out and "\n  --config.steps=400\n" in out
+    assert "\n  --config.method.passes=" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -147,7 +154,8 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
         ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
-        ([PHANTOM, *["--config.data.size=(32,32)"] * 2], "--config.data.size is given 2 times"),
+        (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
+        (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         (
             [f"{PHANTOM}:magic"],

@@ -63,6 +63,16 @@ def test_another_configuration_is_refused_by_its_differences(saved, tiny):
         start_run(saved, tiny("supervised"))
 
 
+def test_a_longer_run_is_told_how(saved, tiny):
+    with pytest.raises(UserError) as caught:
+        start_run(saved, tiny("local_mi", steps=24))
+    message = str(caught.value)
+    assert "config.steps is 12 there and 24 here" in message
+    assert f"begin with its weights: --config FILE --config.steps=N --config.init_from={saved}" in (
+        message
+    )
+
+
 def test_where_the_data_lies_is_no_difference(saved, tiny):
     config = tiny("local_mi")
     config.cache, config.data.dir = "elsewhere", "moved"
