@@ -13,7 +13,9 @@ port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0))
 export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$processes
 stopping=
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-trap 'stopping=1; kill -TERM $(jobs -p) 2>/dev/null || true' TERM INT # they save, and end by themselves
+stop='stopping=1; kill -TERM $(jobs -p) 2>/dev/null || true' # they save, and end by themselves
+trap "$stop" TERM
+trap 'if [[ $stopping ]]; then kill -KILL $(jobs -p); fi; '"$stop" INT # a second Ctrl-C ends them
 for ((i = 0; i < processes; i++)); do
     JAX_PROCESS_ID=$i "$python" -m mijax.main "$@" > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
 done

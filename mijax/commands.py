@@ -2,19 +2,23 @@
 
 import contextlib
 import functools
+import logging as python_logging
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 
+from mijax import options
 from mijax.errors import Notice, Preempted, UserError
+from mijax.progress import out_of_memory
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
@@ -64,16 +68,17 @@ def prepare_jax(config):
     """
     import jax
 
-    from mijax.parallel import dividing_cores
+    from mijax.parallel import devices, dividing_cores
 
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
     if not chosen and not jax.distributed.is_initialized():
-        devices = dividing_cores(config.labelled_batch, config.unlabelled_batch)
+        count = dividing_cores(config.labelled_batch, config.unlabelled_batch)
         with contextlib.suppress(RuntimeError):  # JAX is in use already
-            jax.config.update("jax_num_cpu_devices", devices)
+            jax.config.update("jax_num_cpu_devices", count)
+    devices()  # refuses what is not there, before any other work
 
 
 def _main(main, argv):
@@ -81,18 +86,24 @@ def _main(main, argv):
         # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda args: tell(_last_line(args.exc_value))
+        _pass_on_warnings_of_devices()
     warnings.showwarning = _show_warning
     try:
-        main(argv)
+        with _second_interrupt_ends():
+            main(argv)
     except UserError as error:
         fail(str(error), code=1)
-    except OSError as error:  # a full disk, a folder that became read-only
-        fail(_last_line(error), code=1)
     except Preempted as error:
         fail(str(error), code=PREEMPTED)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on with what is not done", code=130)
-    except Exception:
+    except KeyboardInterrupt as error:
+        line = str(error) or "interrupted; the same command goes on with what is not done"
+        fail(line, code=INTERRUPTED)
+    except Exception as error:
+        line = out_of_memory(error)
+        if line is None and isinstance(error, OSError):  # a full disk, a folder become read-only
+            line = _last_line(error)
+        if line is not None:
+            fail(line, code=1)
         if _has_others():
             traceback.print_exc()
             os._exit(1)
@@ -107,16 +118,61 @@ def _show_warning(message, category, *place, _others=warnings.showwarning):
         _others(message, category, *place)
 
 
-def _parse(argv, *, arguments):
-    # Twice would append to a tuple.
-    names = Counter(a.partition("=")[0].lstrip("-") for a in argv if a.startswith("--config."))
-    for name, times in names.items():
-        if times > 1:
-            fail(f"--{name} is given {times} times")
+def _pass_on_warnings_of_devices():
+    """Tells in a line each what JAX warns of when it looks for devices: a GPU it cannot use."""
+    handler = python_logging.Handler(python_logging.WARNING)
+    handler.emit = lambda record: tell(" ".join(record.getMessage().split()))
+    logger = python_logging.getLogger("jax._src.xla_bridge")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(python_logging.WARNING)
+
+
+@contextlib.contextmanager
+def _second_interrupt_ends():
+    """A first Ctrl-C interrupts, as ever; a second one ends the process, whatever it is at.
+
+    Python looks at signals between two of its own instructions only, and JAX may compile for
+    minutes: the bytes that it writes for each at once are read by a thread.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def read():
+        interrupts = 0
+        while byte := os.read(reader, 1):
+            interrupts += byte[0] == signal.SIGINT
+            if byte[0] == signal.SIGINT and interrupts == 1:
+                tell("Ctrl-C: comes to an end in good order; a second Ctrl-C ends at once")
+            elif interrupts > 1:
+                tell("ended at once")
+                os._exit(INTERRUPTED)
+        os.close(reader)
+
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=read, daemon=True).start()
     try:
-        rest = flags.FLAGS(argv)
-    except SystemExit:  # absl's --help, which it counts as a failure
-        sys.exit(0)
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writer)
+
+
+def _parse(argv, *, arguments):
+    file = None
+    if "config" in flags.FLAGS:
+        argv = options.settled(argv)
+        file, keys = options.given(argv)
+        if keys and not file:
+            line = f"--{keys[0]} needs --config FILE before it; --workdir alone goes on as it was"
+            longer = f". Of an old run: {options.LONGER.format(run='RUN')}"
+            fail(line + longer * ("config.steps" in keys))
+    try:
+        try:
+            rest = flags.FLAGS(argv)
+        except SystemExit:  # absl's --help, which it counts as a failure
+            if file:
+                print(options.listing(file))
+            sys.exit(0)
     except UserError as error:
         fail(str(error))
     except Exception as error:  # a configuration file is a program and fails in every way

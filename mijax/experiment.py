@@ -15,11 +15,11 @@ import numpy as np
 from mijax import methods, parallel
 from mijax.data import Volume, correct_bias, list_cases, open_source, to_slices
 from mijax.errors import UserError
+from mijax.lock import locked
 from mijax.losses.labels import LABEL_LOSSES, label_loss
 from mijax.models import UNet
 from mijax.optimizer import learning_rate, make_optimizer
 from mijax.outer import Outer, make_outer
-from mijax.run import locked
 from mijax.sampling import Picks
 from mijax.step import make_features, make_init, make_predict_step, make_train_step
 from mijax.values import check_numbers, check_sizes
@@ -215,12 +215,15 @@ def _examination(examination, features, jit):
     }
 
 
-def open_data(config, *, check=None):
-    """The ``Source`` of a run, prepared in the cache where it was not yet; see ``open_source``."""
+def open_data(config, *, check=None, tell=lambda line: None):
+    """The ``Source`` of a run, prepared in the cache where it was not yet; see ``open_source``.
+
+    Oddities of the folder are told of by whoever trains on it, and not again by default.
+    """
     data, cache = config.data, Path(config.cache).expanduser() / "data"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a cache that can only be read needs no lock
-            stack.enter_context(locked(cache / ".lock", wait=True))
+            stack.enter_context(locked(cache / ".lock", tell=tell, wait=True))
         return open_source(
             data.source, directory=data.dir, cache=str(cache), check=check, **_options(data)
         )

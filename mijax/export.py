@@ -21,6 +21,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def main(argv):
     """Exports the run of the command line."""
+    from mijax.parallel import devices
     from mijax.run import open_run
 
     values = flags.FLAGS
@@ -30,6 +31,7 @@ def main(argv):
     if output.exists() and not values.overwrite:
         raise UserError(f"{output} exists already; --overwrite replaces it")
     run = open_run(values.workdir)
+    devices()  # refuses JAX_PLATFORMS where there are none of those
     exported = export(run, checkpoint=values.checkpoint, tell=commands.tell)
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".part-{output.name}")

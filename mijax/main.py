@@ -1,7 +1,8 @@
 """Trains and scores a run: python -m mijax.main --config configs/phantom.py[:METHOD]
 
-Every value of the configuration is a flag: --config.method.weight=0.05. Without --workdir the
-run goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
+Every value of the configuration is a flag: --config.method.weight=0.05, and with --config FILE
+before it --help lists them. Of a flag that is given twice the last holds. Without --workdir the run
+goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
 interrupted, and so does --workdir alone.
 """
 
@@ -9,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.progress import doing, out_of_memory
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
@@ -29,9 +31,11 @@ def main(argv):
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
     folder = _WORKDIR.value or default_folder(config)
-    parallel.join()
+    parallel.join(tell=commands.tell)
     commands.prepare_jax(config)
     first = parallel.is_first()
+    tell = commands.tell if first else lambda line: None
+    tell(f"devices: {parallel.devices()}")
     if first:
         run = start_run(folder, config)
     parallel.meet("the run folder is there")
@@ -41,10 +45,10 @@ def main(argv):
     from mijax.evaluate import evaluate, table
     from mijax.train import train
 
-    tell = commands.tell if first else lambda line: None
     tell(f"run folder: {run.folder}")
     train(run, tell=tell)
-    scores = evaluate(run, tell=tell)
+    with doing("scoring"):
+        scores = evaluate(run, tell=tell)
     if first:
         print(table(scores))
         if _REPORT.value:
@@ -61,10 +65,12 @@ def _report(run):
     try:
         from mijax.report import make_report
 
-        page = make_report([run.folder], run.folder / "report", tell=commands.tell)
+        with doing("writing the report", tell=commands.tell):
+            page = make_report([run.folder], run.folder / "report", tell=commands.tell)
         commands.tell(f"report: {page}")
     except Exception as error:
-        commands.tell(f"no report ({type(error).__name__}: {error})")
+        reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
+        commands.tell(f"no report ({reason})")
 
 
 if __name__ == "__main__":

@@ -5,45 +5,131 @@ import itertools
 import os
 import signal
 import threading
+from collections import Counter
 
 import jax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mijax.errors import UserError
+from mijax.progress import doing
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_WAIT = 300  # seconds for the other processes to come
 
 
-def join():
+def join(*, tell):
     """Joins the other processes of a run, if it has any, before the first use of JAX.
 
     They are known by JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
     JAX_PROCESS_ID, as ``launch/local.sh`` and ``launch/k8s.yaml`` set them, or else by what
-    ``jax.distributed`` finds of Slurm, Open MPI, GKE or a TPU pod.
+    Slurm and Open MPI tell, or ``jax.distributed`` finds of GKE or a TPU pod. A single process
+    joins nothing, and sees all devices: joined, it would be shown one, and be in the way of any
+    other run beside it. JAX_NUM_PROCESSES=1 makes a process single, whatever a cluster tells.
+
+    Args:
+      tell: called with a line, where the others keep it waiting.
 
     Raises:
       UserError: if some of the three variables are set and others not, or are no numbers.
     """
     given = [os.environ.get(name) for name in _VARIABLES]
+    process, processes = _launched()
+    if given[1] == "1" or (processes == 1 and not any(given)):
+        return
     if all(given):
         address, *numbers = given
         if not all(n.isdecimal() for n in numbers):
             raise UserError(f"{' and '.join(_VARIABLES[1:])} are numbers, not {numbers}")
-        jax.distributed.initialize(
-            address, *map(int, numbers), cluster_detection_method="deactivate"
-        )
+        processes, process = map(int, numbers)
+        with _waiting(process, processes, tell):
+            jax.distributed.initialize(
+                address,
+                processes,
+                process,
+                cluster_detection_method="deactivate",
+                initialization_timeout=2 * _WAIT,
+            )
     elif any(given[1:]):
         raise UserError(f"set all of {', '.join(_VARIABLES)}, or none")
     else:
         try:
-            jax.distributed.initialize()
+            with _waiting(process, processes, tell):
+                jax.distributed.initialize(
+                    local_device_ids=_all_devices(processes), initialization_timeout=2 * _WAIT
+                )
         except ValueError as error:
             if "coordinator_address" not in str(error):  # that one: there is no cluster
                 raise
         except RuntimeError as error:
             if "must be called before" not in str(error):  # that one: JAX is in use, by a caller
                 raise
+
+
+def _launched():
+    """Number of this process, and of all that were started with it; None where nobody tells."""
+    if "OMPI_MCA_orte_hnp_uri" in os.environ:
+        names = ["OMPI_COMM_WORLD_RANK"], ["OMPI_COMM_WORLD_SIZE"]
+    else:  # SLURM_NTASKS is of the whole allocation where salloc opened a shell in it
+        names = ["SLURM_PROCID"], ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"]
+    found = ([os.environ[n] for n in some if n in os.environ] for some in names)
+    return tuple(int(numbers[0]) if numbers else None for numbers in found)
+
+
+def _all_devices(processes):
+    """An empty list for a process alone on its machine, to see all devices; else None.
+
+    That stands for what JAX does by itself: of several processes on a machine each has one.
+    """
+    alone = (
+        os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+        or os.environ.get("SLURM_STEP_NUM_NODES") == str(processes)
+    ) and "JAX_LOCAL_DEVICE_IDS" not in os.environ
+    return [] if alone else None
+
+
+@contextlib.contextmanager
+def _waiting(process, processes, tell):
+    """Tells for whom a process waits, and ends it in a line when they do not come.
+
+    JAX would be silent, and then abort with a C++ stack.
+    """
+    others = f"the other {processes - 1} of {processes} processes" if processes else "the others"
+    alone = "JAX_NUM_PROCESSES=1 trains with this one alone"
+
+    def give_up():
+        tell(f"{others} did not come within {_WAIT} s; start them all, or {alone}")
+        os._exit(1)
+
+    timer = threading.Timer(_WAIT, give_up)
+    timer.daemon = True
+    timer.start()
+    what = f"waiting {_WAIT} s for {others} of this run ({alone})"
+    try:
+        # One talks, unless it is the first that does not come.
+        with doing(what, tell=tell, patience=1 if process == 0 else _WAIT / 10):
+            yield
+    finally:
+        timer.cancel()
+
+
+def devices():
+    """The devices of a run in words, such as "4 × NVIDIA A100-SXM4-40GB".
+
+    Raises:
+      UserError: if there are none of those that JAX_PLATFORMS asks for.
+    """
+    try:
+        kinds = Counter(device.device_kind for device in jax.devices())
+    except (AssertionError, RuntimeError) as error:  # the first of them says nothing
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0]
+        raise UserError(
+            f"JAX has no device for JAX_PLATFORMS={jax.config.jax_platforms or ''}"
+            f"{f' ({reason})' if reason else ''}; unset it to use what there is. A GPU needs its "
+            "driver, and mijax installed with -e '.[cuda13]' or '.[cuda12]'"
+        ) from error
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items()) + processes
 
 
 def is_first():
@@ -59,24 +145,48 @@ def meet(name):
 
 @contextlib.contextmanager
 def preemption():
-    """Notices SIGTERM, the notice that this machine is about to be taken away.
+    """Notices SIGTERM, the notice that this machine is about to be taken away, and Ctrl-C.
+
+    A second Ctrl-C has the effect that it has outside.
 
     Yields:
-      ``must_stop() -> bool``, for every process to ask after each dispatch; they are told to
-      stop after the same one.
+      ``must_stop() -> str``, for every process to ask after each dispatch: "SIGTERM", "Ctrl-C" or
+      nothing; of several processes all are told to stop after the same one, by "SIGTERM".
     """
-    if jax.process_count() > 1:  # JAX's own service notices, and agrees on the dispatch
+    if threading.current_thread() is not threading.main_thread():  # gets no signals
+        yield lambda: ""
+        return
+    several, noticed = jax.process_count() > 1, []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def terminated(*_):
+        noticed.append("SIGTERM")
+
+    def interrupted(*_):
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        if several:
+            os.kill(os.getpid(), signal.SIGTERM)
+        noticed.append("Ctrl-C")
+
+    if before[signal.SIGINT] is not signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, interrupted)
+    if several:  # JAX's own service notices SIGTERM, and agrees on the dispatch
         asked = itertools.count(1)
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(asked))
-    elif threading.current_thread() is not threading.main_thread():  # gets no signals
-        yield lambda: False
+
+        def must_stop():
+            return "SIGTERM" * multihost_utils.reached_preemption_sync_point(next(asked))
     else:
-        noticed = threading.Event()
-        before = signal.signal(signal.SIGTERM, lambda *_: noticed.set())
-        try:
-            yield noticed.is_set
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, terminated)
+
+        def must_stop():
+            return "".join(noticed[:1])
+
+    try:
+        yield must_stop
+    finally:
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        if not several:
+            signal.signal(signal.SIGTERM, before[signal.SIGTERM])
 
 
 def make_mesh(devices=None):

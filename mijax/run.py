@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,8 @@ import numpy as np
 
 from mijax.data import check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
+from mijax.lock import locked
+from mijax.options import LONGER, flat
 
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.dir", "data.follow_links", "stream")
@@ -30,10 +34,12 @@ class Run(NamedTuple):
       folder: holds config.json, info.json, splits.json, metrics.jsonl, scores.json, events/
         and checkpoints/.
       config: ``ml_collections.ConfigDict``.
+      made: folders that this start of it has made, from the run folder upwards.
     """
 
     folder: Path
     config: ml_collections.ConfigDict
+    made: tuple[Path, ...] = ()
 
     @property
     def checkpoints(self):
@@ -97,18 +103,42 @@ def start_run(folder, config):
             begun = any((folder / "checkpoints").glob("[0-9]*"))
             differences = _differences(_read_json(path), wanted, _MAY_DIFFER if begun else ())
             if differences and begun:
+                longer = LONGER.format(run=folder)
+                steps_only = all(d.startswith("config.steps ") for d in differences)
                 raise UserError(
                     f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
-                    "choose another --workdir"
+                    + (longer if steps_only else "choose another --workdir")
                 )
             if not differences:
                 return Run(folder, config)
             (folder / "splits.json").unlink(missing_ok=True)  # drawn for the other one
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, wanted)
+        made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
+        run = Run(folder, config, made)
+        with taken_back(run):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, wanted)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return Run(folder, config)
+    return run
+
+
+@contextlib.contextmanager
+def taken_back(run):
+    """Leaves no folder behind where a start fails before it has logged or saved a step.
+
+    Only what ``start_run`` has made is removed, and of the folders around that the empty ones.
+    """
+    try:
+        yield
+    except BaseException:
+        log = run.folder / "metrics.jsonl"
+        begun = any(run.checkpoints.glob("[0-9]*")) or (log.exists() and log.stat().st_size)
+        if run.made and not begun:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in run.made[1:]:
+                    folder.rmdir()
+        raise
 
 
 def open_run(folder):
@@ -205,32 +235,13 @@ def write_info(run, *, classes, channels, validation, unlabelled_slices, init_fr
 
 
 @contextlib.contextmanager
-def locked(path, *, wait=False):
-    """An open file with a lock on it, or None where another process holds that.
-
-    With ``wait``, waits for it. Processes that inherit the file hold the lock as well; it ends
-    with the last of them, however that ends.
-    """
-    import fcntl  # not on Windows
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-        else:
-            yield file
-
-
-@contextlib.contextmanager
-def sole(run):
+def sole(run, *, tell):
     """Holds a run folder against any other process that would train in it.
 
     Raises:
       UserError: if one does.
     """
-    with locked(run.folder / ".lock") as lock:
+    with locked(run.folder / ".lock", tell=tell) as lock:
         if lock is None:
             raise UserError(f"another process is training in {run.folder}; wait for it, or stop it")
         yield
@@ -257,15 +268,6 @@ def _differences(found, wanted, may_differ):
         for key in sorted(found.keys() | wanted.keys())
         if key not in may_differ and found.get(key) != wanted.get(key)
     ]
-
-
-def flat(tree, prefix=""):
-    """Yields (dotted key, value) of every leaf of nested dicts."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _version(package):

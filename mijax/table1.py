@@ -29,7 +29,7 @@ from ml_collections import config_flags
 from mijax import commands, methods
 from mijax import main as training
 from mijax.errors import Preempted, UserError
-from mijax.run import locked
+from mijax.lock import locked
 
 ROWS = {  # of Table 1. Folder: (method, values of the configuration)
     "full": ("supervised", {"data.labelled_cases": 0}),
@@ -177,7 +177,8 @@ def run_jobs(jobs, *, total):
             continue
         place = f"job {number} of {total}: " if len(jobs) == total else ""
         commands.tell(f"{place}{job.folder.name}")
-        with locked(job.folder.parent / ".locks" / job.folder.name) as lock:
+        lock_file = job.folder.parent / ".locks" / job.folder.name
+        with locked(lock_file, tell=commands.tell) as lock:
             if lock is None:
                 commands.tell(f"{job.folder.name} is left to the process that is at it")
                 continue
@@ -211,8 +212,9 @@ def _run(job, lock):
                 process.terminate()
             try:
                 code = process.wait()
-            except KeyboardInterrupt:
-                process.kill()
+            except KeyboardInterrupt:  # a terminal has told the job as well, which saves
+                process.terminate()
+                process.wait()
                 raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import time
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from mijax.evaluate import mean_dsc, measures, segment
 from mijax.experiment import build, check, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
-from mijax.run import check_data, open_run, settle_splits, sole, write_info
+from mijax.progress import doing
+from mijax.run import check_data, open_run, settle_splits, sole, taken_back, write_info
 from mijax.sampling import counts_of
 from mijax.training_set import divide, feed, load_training_set
 from mijax.writer import Writer
@@ -35,8 +37,12 @@ def train(run, *, tell, devices=None):
       UserError: for data or values that do not do, a loss that is not finite, and a folder that
         another process trains in.
       Preempted: after SIGTERM, when the state is saved.
+      KeyboardInterrupt: after Ctrl-C, when the state is saved; at once after a second one.
     """
-    with sole(run) if parallel.is_first() else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if parallel.is_first():
+            stack.enter_context(sole(run, tell=tell))
+            stack.enter_context(taken_back(run))
         return _train(run, tell=tell, devices=devices)
 
 
@@ -47,10 +53,11 @@ def _train(run, *, tell, devices):
     def settle(cases):
         return divide(settle_splits(run, cases), method, config.method.name)
 
-    source = open_data(config, check=settle)
+    source = open_data(config, check=settle, tell=tell)
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
-    training_set = load_training_set(source, splits, config, experiment)
+    with doing("cutting the training slices", tell=tell):
+        training_set = load_training_set(source, splits, config, experiment)
     slices = counts_of(training_set).unlabelled or 0
     validation = [source.volume(name) for name in splits.validation]
 
@@ -60,7 +67,8 @@ def _train(run, *, tell, devices):
         if start:
             check_data(run, validation)
             tell(f"going on from step {start} of {config.steps}")
-            state = checkpoints.restore(start, like)
+            with doing(f"restoring checkpoint {start}", tell=tell):
+                state = checkpoints.restore(start, like)
         else:
             origin = open_run(config.init_from) if config.get("init_from") else None
             given = origin and pretrained(origin, run, splits, like, tell=tell)
@@ -75,20 +83,26 @@ def _train(run, *, tell, devices):
                     init_from=origin,
                 )
         calls = list(dispatches(start, config))
-        counts, rows = feed(training_set, state.key, calls, config, experiment)
+        with doing("taking the training slices to the devices", tell=tell):
+            counts, rows = feed(training_set, state.key, calls, config, experiment)
         train_step = functools.cache(lambda length: experiment.train_step(length, counts))
+        compiled = set()
         new_rounds = round_starts(experiment.method.rounds, config)
         first = parallel.is_first()
         with (
             Writer(run.folder, steps=config.steps, start=start, enabled=first) as writer,
             parallel.preemption() as must_stop,
+            doing("training"),
         ):
             logs = []
             for (step, length), taken in zip(calls, rows, strict=False):
                 if step in new_rounds:
                     best = checkpoints.restore(checkpoints.best_step(), like)
                     state = begin_round(experiment, state, best, training_set)
-                state, new = train_step(length)(state, taken)
+                first_call = length not in compiled
+                with _compiling(writer, tell) if first_call else contextlib.nullcontext():
+                    state, new = train_step(length)(state, taken)
+                compiled.add(length)
                 logs.append(_finite(jax.device_get(new), step, experiment.schedule))
                 step += length
                 writer.progress(step)
@@ -102,18 +116,34 @@ def _train(run, *, tell, devices):
                     logs = []
                 if step % config.evaluate_every == 0 or step == config.steps:
                     _check_weights(state)
-                    found = validate(experiment, state, validation, config.data, source.classes)
+                    with doing(f"validating step {step}", tell=tell):
+                        found = validate(experiment, state, validation, config.data, source.classes)
                     writer.scalars(step, {f"validation_{k}": v for k, v in found.items()})
                     checkpoints.save(state, score=found[experiment.score])
-                if must_stop() and step < config.steps:
+                if notice := must_stop():
                     if checkpoints.last_step() != step:
                         _check_weights(state)
                         checkpoints.save(state)
-                    raise Preempted(
-                        f"stopped by SIGTERM after step {step} of {config.steps} and saved; "
-                        "the same command goes on"
-                    )
+                    raise _stopped(notice, step, run)
     return state
+
+
+@contextlib.contextmanager
+def _compiling(writer, tell):
+    """The first call of a train step: told of, and no measure of the time that is left."""
+    began = time.monotonic()
+    with doing("compiling the training step", tell=tell):
+        yield
+    writer.leave_out(time.monotonic() - began)
+
+
+def _stopped(notice, step, run):
+    """What ends the loop after a notice of ``parallel.preemption``, when the state is saved."""
+    kind = KeyboardInterrupt if notice == "Ctrl-C" else Preempted
+    return kind(
+        f"stopped by {notice} after step {step} of {run.config.steps} and saved; the same command "
+        f"goes on, and so does python -m mijax.main --workdir {run.folder}"
+    )
 
 
 def round_starts(rounds, config):

@@ -56,6 +56,11 @@ class Writer:
             minutes = left * (self._steps - step) / 60
             print(f"step {step}/{self._steps}  {shown}  {minutes:.1f} min left", file=sys.stderr)
 
+    def leave_out(self, seconds):
+        """Time that passed and says nothing of the steps to come, such as that of compiling."""
+        if self._enabled:
+            self._began += seconds
+
     def progress(self, step):
         """Moves the bar to ``step``."""
         if self._enabled and self._bar:

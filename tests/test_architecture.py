@@ -17,6 +17,7 @@ ROOT = Path(mijax.__file__).parent
 LEVELS = [
     {"errors"},
     {"losses", "transforms", "metrics", "models", "data"},
+    {"lock", "options", "progress"},
     {"parallel"},
     {"checkpoint", "commands", "optimizer", "outer", "writer"},
     {"methods", "run"},

@@ -74,6 +74,7 @@ def cache(tmp_path_factory):
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
         once = build_once()
+        patch.setattr("mijax.progress.PATIENCE", 1e6)  # what is told depends on no machine
         for module in ("train", "inference"):
             patch.setattr(f"mijax.{module}.build", once)
         yield folder

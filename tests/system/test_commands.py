@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from ml_collections import config_flags
 
 import configs
 from mijax import commands, main
-from mijax.errors import UserError
+from mijax.errors import Preempted, UserError
 
 
 def run_process(*arguments, module="mijax.main"):
@@ -35,7 +37,8 @@ def complaint(result):
     assert code not in (0, None)
     assert out == "" and "Traceback" not in err
     ours = [line.removeprefix("mijax: ") for line in err.splitlines() if line.startswith("mijax: ")]
-    (line,) = (x for x in ours if not x.startswith(("run folder: ", "going on from step")))
+    news = ("devices: ", "run folder: ", "going on from step")
+    (line,) = (x for x in ours if not x.startswith(news))
     return line
 
 
@@ -68,6 +71,13 @@ def test_help(module, names):
     assert f"python -m {module}" in out
     assert all(f"\n  {name}: " in out for name in names)
     assert len(out.splitlines()) < 25
+
+
+def test_help_with_a_configuration_lists_its_flags():
+    code, out, err = run_process("--config=configs/phantom.py:uamt", "--help")
+    assert (code, err) == (0, "")
+    assert "\n  --workdir: " in out and "\n  --config.steps=400\n" in out
+    assert "\n  --config.method.passes=" in out
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,13 @@ def test_evaluate_nothing(arguments, message):
     assert message in complaint(run_process(*arguments, module="mijax.evaluate"))
 
 
+def test_a_device_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    found = run_process("--config=configs/phantom.py", f"--workdir={tmp_path / 'run'}")
+    assert "JAX has no device for JAX_PLATFORMS=cuda" in complaint(found)
+    assert list(tmp_path.iterdir()) == []
+
+
 # The flags, in this process --------------------------------------------------------------
 
 
@@ -156,7 +173,8 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
         ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
-        ([PHANTOM, *["--config.data.size=(32,32)"] * 2], "--config.data.size is given 2 times"),
+        (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
+        (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         (
             [f"{PHANTOM}:magic"],
@@ -192,9 +210,8 @@ def command(monkeypatch, capsys):
 def test_new_run_then_workdir_alone(command, tiny, tmp_path):
     code, out, err = command(tiny("supervised"), tmp_path)
     assert not code, err
-    assert (
-        err.startswith(f"mijax: run folder: {tmp_path}\n") and "step 12/12  validation_dsc" in err
-    )
+    assert err.startswith(f"mijax: devices: 8 × cpu\nmijax: run folder: {tmp_path}\n")
+    assert "step 12/12  validation_dsc" in err
     assert out.startswith("2 test cases, mean (standard deviation)\n")
     again = command(None, tmp_path)
     assert not again[0] and again[1] == out
@@ -281,6 +298,16 @@ def test_folder_that_cannot_be_written(command, tiny, tmp_path, monkeypatch):
         (UserError("the file is bad"), 1, "the file is bad"),
         (OSError(28, "No space left on device", "x"), 1, "[Errno 28] No space left on device: 'x'"),
         (KeyboardInterrupt(), 130, "interrupted; the same command goes on with what is not done"),
+        (KeyboardInterrupt("stopped, and saved"), 130, "stopped, and saved"),
+        (Preempted("stopped by SIGTERM"), 75, "stopped by SIGTERM"),
+        (MemoryError("Unable to allocate 3.1 GiB"), 1, "out of memory of this machine (3.1 GiB as"),
+        (
+            jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory\nallocating 2147483648 bytes"
+            ),
+            1,
+            "out of memory of the device (2.00 GiB asked for); lower config.labelled_batch",
+        ),
     ],
 )
 def test_errors_become_lines(monkeypatch, capsys, error, code, message):
@@ -301,6 +328,40 @@ def test_what_the_standard_output_cannot_show_is_replaced(monkeypatch):
     with pytest.raises(SystemExit) as caught:
         commands.run(lambda argv: print("Großhirn", flush=True))
     assert not caught.value.code and written.getvalue() == b"Gro?hirn\n"
+
+
+def test_what_jax_warns_of_is_a_line(monkeypatch, capsys):
+    def warn(argv):
+        logging.getLogger("jax._src.xla_bridge").warning("An NVIDIA GPU may be %s", "present")
+
+    monkeypatch.setattr(sys, "argv", ["mijax"])
+    with pytest.raises(SystemExit):
+        commands.run(warn)
+    assert capsys.readouterr().err == "mijax: An NVIDIA GPU may be present\n"
+
+
+TWICE = """
+import os, signal, sys, time
+from mijax import commands
+
+def busy(argv):
+    signal.signal(signal.SIGINT, lambda *_: None)  # as in a call that looks at no signals
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+    print("went on")
+
+commands.run(busy)
+"""
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    first, second = done.stderr.splitlines()
+    assert "a second Ctrl-C ends at once" in first and second == "mijax: ended at once"
 
 
 def test_mistakes_of_ours_keep_their_traceback(monkeypatch):

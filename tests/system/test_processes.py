@@ -69,23 +69,84 @@ def open_mpi(process):
 
 
 JOIN = """
+import sys
 import jax
-from mijax import parallel
-parallel.join()
+from mijax import commands, parallel
+parallel._WAIT = int(sys.argv[1])
+parallel.join(tell=commands.tell)
 print(jax.process_index(), jax.process_count(), len(jax.devices()))
 """
 
 
-@pytest.mark.parametrize("cluster", [slurm, open_mpi])
-def test_clusters_are_known_by_their_variables(cluster):
-    environments = [{**os.environ, "XLA_FLAGS": "", **cluster(process)} for process in range(2)]
-    command = [sys.executable, "-c", JOIN]
-    both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def joined(*environments, seconds=60):
+    """Exit code, last line on stdout and our lines on stderr of a process a environment."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", JOIN, str(seconds)],
+            env={**os.environ, "XLA_FLAGS": "", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for environment in environments
     ]
-    found = [process.communicate(timeout=120)[0].splitlines()[-1] for process in both]
-    assert found == ["0 2 2", "1 2 2"]
+    found = []
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert "Traceback" not in err and "***" not in err, err
+        found.append((process.returncode, *out.splitlines()[-1:], err.splitlines()))
+    return found
+
+
+@pytest.mark.parametrize("cluster", [slurm, open_mpi])
+def test_clusters_are_known_by_their_variables(cluster):
+    found = joined(cluster(0), cluster(1))
+    assert [out for _, out, _ in found] == ["0 2 2", "1 2 2"]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        slurm(0) | {"SLURM_NTASKS": "1"},
+        slurm(0) | {"SLURM_STEP_NUM_TASKS": "1"},  # a shell of salloc --ntasks=2
+        slurm(1) | {"JAX_NUM_PROCESSES": "1"},
+        open_mpi(0) | {"OMPI_COMM_WORLD_SIZE": "1"},
+        {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "1", "JAX_PROCESS_ID": "0"},
+    ],
+)
+def test_a_single_process_joins_nothing(variables, monkeypatch):
+    """It sees all devices, and two of them beside each other do not meet."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("jax.distributed.initialize", pytest.fail)
+    parallel.join(tell=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        (slurm(1) | {"SLURM_STEP_NUM_NODES": "2"}, []),  # all that there are
+        (slurm(1) | {"SLURM_STEP_NUM_NODES": "1"}, None),  # JAX gives each task one
+        (open_mpi(1) | {"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        (open_mpi(1) | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, None),
+    ],
+)
+def test_a_process_alone_on_its_machine_sees_all_devices(variables, wanted, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    asked = {}
+    monkeypatch.setattr("jax.distributed.initialize", lambda **options: asked.update(options))
+    parallel.join(tell=pytest.fail)
+    assert asked["local_device_ids"] == wanted
+
+
+def test_others_that_do_not_come():
+    ((code, err),) = joined(slurm(0) | {"SLURM_JOB_ID": str(os.getpid() + 1)}, seconds=3)
+    assert code == 1
+    first, last = (line for line in err if line.startswith("mijax: "))
+    assert first.startswith("mijax: waiting 3 s for the other 1 of 2 processes of this run")
+    assert last.startswith("mijax: the other 1 of 2 processes did not come within 3 s; start them")
+    assert all("JAX_NUM_PROCESSES=1 trains with this one alone" in x for x in (first, last))
 
 
 @pytest.mark.parametrize(
@@ -99,4 +160,4 @@ def test_half_of_the_variables_or_no_numbers(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES"):
-        parallel.join()
+        parallel.join(tell=pytest.fail)

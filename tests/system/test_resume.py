@@ -84,28 +84,50 @@ def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stop
     assert_same_end(run, scored(method))
 
 
-def test_sigterm_saves_and_leaves(scored, tiny, tmp_path, monkeypatch):
-    class Terminated(loop.Writer):
+@pytest.mark.parametrize(
+    ("number", "kind", "name"),
+    [(signal.SIGTERM, Preempted, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")],
+)
+def test_a_signal_saves_and_leaves(scored, tiny, tmp_path, monkeypatch, number, kind, name):
+    class Signalled(loop.Writer):
         def progress(self, reached):
             if reached == 6 and self._start < 6:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             super().progress(reached)
 
-    monkeypatch.setattr(loop, "Writer", Terminated)
+    whole, before = scored("local_mi"), signal.getsignal(number)
+    monkeypatch.setattr(loop, "Writer", Signalled)
     run, told = start_run(tmp_path, tiny("local_mi")), []
-    with pytest.raises(Preempted, match="SIGTERM after step 6 of 12 and saved"):
+    with pytest.raises(kind, match=f"{name} after step 6 of 12 and saved; .* --workdir {tmp_path}"):
         train(run, tell=told.append)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
     assert sorted(f.name for f in run.checkpoints.iterdir()) == ["4", "6"]
     train(run, tell=told.append)
     assert told == ["going on from step 6 of 12"]
     evaluate(run, tell=pytest.fail)
-    assert_same_end(run, scored("local_mi"))
+    assert_same_end(run, whole)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tiny, tmp_path, monkeypatch):
+    class Interrupted(loop.Writer):
+        def progress(self, reached):
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("it went on")
+
+    monkeypatch.setattr(loop, "Writer", Interrupted)
+    run = start_run(tmp_path / "run", tiny("local_mi"))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tell=pytest.fail)
+    assert not run.folder.exists()  # nothing was logged or saved
 
 
 def test_a_folder_in_use_is_refused(tiny, tmp_path):
     run = start_run(tmp_path, tiny("local_mi"))
-    with sole(run), pytest.raises(UserError, match="another process is training in"):
+    with (
+        sole(run, tell=pytest.fail),
+        pytest.raises(UserError, match="another process is training in"),
+    ):
         train(run, tell=pytest.fail)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mijax.data import Volume
 from mijax.errors import UserError
-from mijax.run import default_folder, fingerprint, open_run, start_run, write_json
+from mijax.run import default_folder, fingerprint, open_run, sole, start_run, taken_back, write_json
 from mijax.train import train
 
 
@@ -68,6 +68,16 @@ def test_another_configuration_is_refused_by_its_differences(saved, tiny):
     assert "--workdir" in message and str(saved) in message and "\n" not in message
     with pytest.raises(UserError, match=r"config.method.name is 'local_mi' there"):
         start_run(saved, tiny("supervised"))
+
+
+def test_a_longer_run_is_told_how(saved, tiny):
+    with pytest.raises(UserError) as caught:
+        start_run(saved, tiny("local_mi", steps=24))
+    message = str(caught.value)
+    assert "config.steps is 12 there and 24 here" in message
+    assert f"begin with its weights: --config FILE --config.steps=N --config.init_from={saved}" in (
+        message
+    )
 
 
 def test_where_the_data_lies_is_no_difference(saved, tiny):
@@ -167,3 +177,39 @@ def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)
     with pytest.raises(UserError, match="cannot write to .*: Permission denied"):
         start_run(tmp_path / "new", tiny("local_mi"))
+
+
+def test_a_start_that_fails_leaves_no_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = start_run("runs/phantom/one", tiny("local_mi", data__labelled_cases=8))
+    with pytest.raises(UserError, match="lower data"):
+        train(run, tell=pytest.fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_fails_leaves_what_was_there(tiny, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "notes.txt").write_text("")
+    for folder in (tmp_path / "set", tmp_path / "set" / "run"):
+        run = start_run(folder, tiny("local_mi", data__labelled_cases=8))
+        with pytest.raises(UserError, match="lower data"):
+            train(run, tell=pytest.fail)
+    assert (tmp_path / "set" / "notes.txt").exists() and not run.folder.exists()
+
+
+@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoints/4/x"])
+def test_a_run_that_has_begun_stays(tiny, tmp_path, begun):
+    run = start_run(tmp_path / "run", tiny("local_mi"))
+    with pytest.raises(UserError), taken_back(run):
+        (run.folder / begun).parent.mkdir(parents=True, exist_ok=True)
+        (run.folder / begun).write_text("{}")
+        raise UserError("a loss that is not finite")
+    assert (run.folder / begun).exists()
+
+
+def test_two_who_start_at_once(tiny, tmp_path):
+    """The second is refused, and does not take the folder of the first with it."""
+    run = start_run(tmp_path / "run", tiny("local_mi"))
+    with sole(run, tell=pytest.fail), pytest.raises(UserError, match="another process"):
+        train(run, tell=pytest.fail)
+    assert open_run(run.folder).config.seed == run.config.seed

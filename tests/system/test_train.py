@@ -1,6 +1,7 @@
 """The loop and the step: what they read, what they write, what they refuse."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import jax
@@ -53,6 +54,16 @@ def test_loss_is_the_sum_of_its_terms(uninterrupted):
             np.testing.assert_allclose(
                 line["loss"], line["supervised"] + weight * regulariser, rtol=1e-5
             )
+
+
+def test_compiling_is_told_and_left_out_of_the_time_left(monkeypatch):
+    told, left_out = [], []
+    monkeypatch.setattr("mijax.progress.PATIENCE", 0.0)
+    with loop._compiling(SimpleNamespace(leave_out=left_out.append), told.append):
+        time.sleep(0.2)
+    assert told[0] == "compiling the training step …"
+    assert told[1].startswith("compiling the training step took ") and len(told) == 2
+    assert left_out[0] >= 0.2
 
 
 def test_seed_decides(uninterrupted, tiny, tmp_path):

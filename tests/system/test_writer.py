@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     first, last = err.splitlines()
     assert first.startswith("step 5/10  loss 1.25  ") and first.endswith("min left")
     assert last.startswith("step 10/10  loss 2.5  0.0 min left")
+
+
+def test_time_left_is_without_what_is_left_out(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 130.0])  # 120 s of it compiling
+    monkeypatch.setattr("mijax.writer.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with Writer(tmp_path, steps=60, start=0) as writer:
+        writer.leave_out(120.0)
+        writer.scalars(10, {"loss": 1.0})
+    assert capsys.readouterr().err == "step 10/60  loss 1  0.8 min left\n"
 
 
 def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):

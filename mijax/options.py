@@ -1,0 +1,90 @@
+"""The flags ``--config`` and ``--config.KEY`` of a command: found, settled, and listed."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+LONGER = (
+    "its learning rate has fallen to 0 at config.steps, so it cannot be made longer; a new run can "
+    "begin with its weights: "
+    "--config FILE --config.steps=N --config.init_from={run} --workdir OTHER"
+)
+_FLAG = re.compile(r"--?(config(?:\.[^=]+)?)(?:=(.*))?", re.DOTALL)
+_COMMENT = re.compile(r"""^\s*(?:["'](\w+)["']:|(?:\w+\.)*(\w+) =).*?  # (.+)$""", re.MULTILINE)
+
+
+def settled(argv):
+    """The arguments with each of these flags once: the last of them, in the place of the first.
+
+    The parser of tuples would take all of them for one tuple. Each gets the form NAME=VALUE, and
+    the file of ``--config`` the path where it is found.
+    """
+    kept, rest = {}, argv[::-1]
+    while rest:
+        argument = rest.pop()
+        flag = _FLAG.fullmatch(argument)
+        if not flag:
+            kept[len(rest)] = argument  # a key that no other has
+            continue
+        name, value = flag.groups()
+        if value is None and rest and not rest[-1].startswith("--"):
+            value = rest.pop()
+        if name == "config" and value:
+            value = _found(value)
+        kept[name] = f"--{name}" if value is None else f"--{name}={value}"
+    return list(kept.values())
+
+
+def given(argv):
+    """Value of ``--config`` among settled arguments, and names of the flags ``--config.KEY``."""
+    flags = [flag for flag in map(_FLAG.fullmatch, argv) if flag]
+    files = [value for name, value in (flag.groups() for flag in flags) if name == "config"]
+    return (files[0] if files else None), [f[1] for f in flags if f[1] != "config"]
+
+
+def listing(file):
+    """All flags of a configuration file with their values, and what is said of them, as text."""
+    path, _, method = file.partition(":")
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*filter(None, [method]))
+    comments = _comments(_found("configs/common.py")) | _comments(path)
+    lines = [f"\n{file}:"]
+    for key, value in flat(config.to_dict()):
+        flag = f"  --config.{key}={'' if value is None else shlex.quote(str(value))}"
+        own = not key.startswith(("method.", "teacher."))  # others have docstrings
+        comment = comments.get(key.rpartition(".")[2], "") if own else ""
+        lines.append(f"{flag:48}  {comment}".rstrip())
+    lines.append(f"python -m pydoc mijax.methods.{config.method.name}.make tells of config.method")
+    return "\n".join(lines)
+
+
+def flat(tree, prefix=""):
+    """Yields (dotted key, value) of every leaf of nested dicts."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _found(file):
+    """The file, or where there is none ``configs/NAME.py`` of those that came with mijax."""
+    path, colon, method = file.partition(":")
+    folder, _, name = path.rpartition("/")
+    if folder == "configs" and not Path(path).exists():
+        spec = importlib.util.find_spec("configs")
+        for place in spec.submodule_search_locations if spec else ():
+            if (Path(place) / name).exists():
+                return f"{Path(place) / name}{colon}{method}"
+    return file
+
+
+def _comments(path):
+    """{last part of a name: comment on the line that gives it its value}."""
+    if not Path(path).exists():
+        return {}
+    found = _COMMENT.findall(Path(path).read_text(encoding="utf-8"))
+    return {key or name: comment for key, name, comment in found}
