@@ -37,8 +37,9 @@ def folder_recipe(
         layout.entries,
         builder=layout.kind,
         classes=layout.classes,
-        channels=layout.channels,
+        channels=len(layout.channels),
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
+        notes=layout.notes,
     )
 
 
@@ -50,6 +51,7 @@ def entries_recipe(
     classes: tuple[str, ...],
     channels: int,
     description: str = "",
+    notes: tuple[str, ...] = (),
 ) -> Recipe:
     """The recipe of cases whose files are known.
 
@@ -60,6 +62,7 @@ def entries_recipe(
       classes: names, background first.
       channels: of every image.
       description: a text that the content depends on as well.
+      notes: lines about what is odd in the folder.
 
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
@@ -76,6 +79,7 @@ def entries_recipe(
         channels=channels,
         cases=tuple(entry.case for entry in entries),
         read=read,
+        notes=notes,
     )
 
 

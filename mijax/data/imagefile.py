@@ -29,6 +29,11 @@ _UNREADABLE = (
 )
 
 
+def has_ending(path: Path, endings: tuple[str, ...]) -> bool:
+    """Whether a file's name ends in one of these (in small letters), in letters of any size."""
+    return path.name.lower().endswith(endings)
+
+
 def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """An image and its geometry; NIfTI through nibabel, everything else through SimpleITK.
 
@@ -45,7 +50,7 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
       UserError: unreadable, not three-dimensional, not of numbers, too large, or without a
         geometry.
     """
-    return _read_nifti(path) if path.name.endswith(NIFTI) else _read_itk(path)
+    return _read_nifti(path) if has_ending(path, NIFTI) else _read_itk(path)
 
 
 def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, affine_0) -> None:
@@ -94,7 +99,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     That one makes gzip check its checksum. Header extensions are passed over.
     """
-    packed = path.name.endswith(".gz")
+    packed = has_ending(path, (".gz",))
     try:
         with gzip.open(path) if packed else path.open("rb") as file, np.errstate(all="ignore"):
             header = _nifti_header(file.read(nib.Nifti2Header.sizeof_hdr))
@@ -140,16 +145,16 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk  # half a second, and only for the rarer formats
 
     try:
-        if path.name.endswith(METAIMAGE):
+        if has_ending(path, METAIMAGE):
             check_header(path)
         header = itk_header(path)
         if header.GetDimension() != 3:
             raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
         size = _itk_bytes(header)
         _check_header(path, header.GetSize(), size, itk_affine(header))
-        if path.name.endswith(METAIMAGE):
+        if has_ending(path, METAIMAGE):
             check_voxels(path, size)
-        image = sitk.ReadImage(str(path))
+        image = header.Execute()
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: SimpleITK cannot read it; copy or convert it again") from error
     values = sitk.GetArrayFromImage(image)  # (z, y, x) or (z, y, x, c)
@@ -174,6 +179,8 @@ def itk_header(path: Path):
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    if has_ending(path, METAIMAGE):  # which SimpleITK knows in lower case only
+        reader.SetImageIO("MetaImageIO")
     reader.ReadImageInformation()
     return reader
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mijax.data.imagefile import NIFTI, itk_affine, itk_header
+from mijax.data.imagefile import NIFTI, has_ending, itk_affine, itk_header
 
 
 def label_ending(path: Path) -> str:
     """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd"."""
-    if path.name.endswith(NIFTI):
+    if has_ending(path, NIFTI):
         return ".nii.gz"
-    return ".nrrd" if path.name.endswith(".nrrd") else ".mha"
+    return ".nrrd" if has_ending(path, (".nrrd",)) else ".mha"
 
 
 def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
@@ -41,7 +41,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
 
 
 def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:
-    if not reference.name.endswith(NIFTI):
+    if not has_ending(reference, NIFTI):
         image = nib.Nifti1Image(values, itk_affine(itk_header(reference)))
         image.set_qform(image.affine, 1)  # with the code of the sform: scanner coordinates
         image.set_sform(image.affine, 1)

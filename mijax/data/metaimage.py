@@ -40,7 +40,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
     Raises:
       UserError: that one is not there, outside the header's folder, or one of several.
     """
-    if not path.name.endswith(METAIMAGE):
+    if not path.name.lower().endswith(METAIMAGE):
         return (path,)
     name = _header(path)[0].get("ElementDataFile", "")
     if name in ("", "LOCAL"):  # none, or in the file of the header

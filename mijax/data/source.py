@@ -1,6 +1,7 @@
 """Sources: a data set by name, prepared once, then read case by case."""
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def open_source(
     cache: str,
     bias_correction: bool = False,
     check: Callable[[Sequence[Case]], object] | None = None,
+    tell: Callable[[str], object] | None = None,
     **options,
 ) -> Source:
     """Opens a data set, preparing it under the cache first where that was not done yet.
@@ -66,6 +68,7 @@ def open_source(
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
       check: called with the cases before any file is read, which may take long, to refuse them.
+      tell: called with a line about each oddity of the folder; printed on stderr by default.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
         "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
         ``patients``, ``shape``.
@@ -82,6 +85,8 @@ def open_source(
     recipe = _RECIPES[name](directory, root, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
+    for note in recipe.notes:
+        tell(note) if tell else print(note, file=sys.stderr, flush=True)
     if check:
         check(recipe.cases)
 

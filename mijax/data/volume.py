@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
       channels: of every image.
       cases: sorted by name.
       read: (case name) -> Volume; raises UserError for a bad file.
+      notes: lines about what is odd in the folder, for its user.
     """
 
     builder: str
@@ -53,3 +54,4 @@ class Recipe(NamedTuple):
     channels: int
     cases: tuple[Case, ...]
     read: Callable[[str], Volume]
+    notes: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data.scans import find_scans, read_scan
+from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError
 
 
@@ -37,6 +37,27 @@ def test_files_of_one_channel(tmp_path):
     }
     assert found(tmp_path / "c.d.mha", 1) == {"c.d": ["c.d.mha"]}
     assert found(tmp_path / "a_0000.nii.gz", 1) == {"a": ["a_0000.nii.gz"]}
+
+
+def test_endings_in_any_case(tmp_path):
+    touch(tmp_path, "a.NII.GZ", "b.Nii", "c.MHA", "d.NRRD", "e_0000.NII")
+    assert list(found(tmp_path, 1)) == ["a", "b", "c", "d", "e"]
+    assert found(tmp_path / "a.NII.GZ", 1) == {"a": ["a.NII.GZ"]}
+
+
+def test_what_is_no_scan_is_named(tmp_path):
+    touch(tmp_path, "a.nii", ".hidden.png", "notes.txt", "g.png", "e.raw", "f.raw", "f.mhd")
+    (tmp_path / "f.mhd").write_text("ElementDataFile = f.raw\n")
+    (tmp_path / "folder.nii").mkdir()
+    line = not_scans(tmp_path, find_scans(tmp_path, channels=1))
+    assert line.startswith(
+        f"{tmp_path}: not taken: 'e.raw', 'folder.nii/', 'g.png', 'notes.txt'; only .nii.gz, "
+    )
+    assert not_scans(tmp_path / "a.nii", find_scans(tmp_path / "a.nii", channels=1)) is None
+    for path in (tmp_path / "e.raw", tmp_path / "g.png", tmp_path / "notes.txt"):
+        path.unlink()
+    (tmp_path / "folder.nii").rmdir()
+    assert not_scans(tmp_path, find_scans(tmp_path, channels=1)) is None
 
 
 def test_files_of_several_channels(tmp_path):
