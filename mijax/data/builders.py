@@ -8,6 +8,7 @@ addressable by name.
 import contextlib
 import io
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
 
 _LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
+_CALM = 10  # seconds between two lines about progress
+_TOLD = 20  # bad cases at most that are looked for before they are told of
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -33,6 +36,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, *, recipe: Recipe, data_dir: Path):
         self._recipe = recipe
+        self.progress = _Progress(len(recipe.cases))
         super().__init__(data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -68,17 +72,14 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, index: int) -> Iterator[tuple[str, dict]]:
         case = self._recipe.cases[index]
-        _show_progress(self.name, index, len(self._recipe.cases))
-        volume = self._recipe.read(case.name)
+        self.progress(self.name, index)
+        try:
+            volume = self._recipe.finish(self._read(index))
+        except UserError as error:
+            raise self._with_others(index, error) from error
         label = volume.label
         if label is None:  # zeros, as TFDS cannot read an array of fewer bytes than axes back
             label = np.zeros(volume.image.shape[:3], np.uint8)
-        size = volume.image.nbytes + label.nbytes
-        if size > _LARGEST:
-            raise UserError(
-                f"case {case.name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
-                "crop or resample it"
-            )
         yield (
             case.name,
             {
@@ -90,6 +91,42 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 "case": case.name,
                 "patient": case.patient,
             },
+        )
+
+    def _read(self, index: int) -> Volume:
+        name = self._recipe.cases[index].name
+        volume = self._recipe.read(name)
+        size = volume.image.nbytes + volume.image[..., 0].size  # of the label, a byte a voxel
+        if size > _LARGEST:
+            raise UserError(
+                f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
+                "crop or resample it"
+            )
+        return volume
+
+    def _with_others(self, index: int, error: UserError) -> UserError:
+        """The error of a case or, where cases after it are bad too, one for all, each told of.
+
+        So that a folder of many bad files is mended in one go.
+        """
+        found, total = [error], len(self._recipe.cases)
+        for later in range(index + 1, total):
+            if len(found) == _TOLD:
+                break
+            self.progress(self.name, later)
+            try:
+                self._read(later)
+            except UserError as other:
+                found.append(other)
+        if len(found) == 1:
+            return error
+        self.progress.end()
+        for bad in found:
+            print(bad, file=sys.stderr, flush=True)
+        least = "at least " if len(found) == _TOLD else ""
+        return UserError(
+            f"{least}{len(found)} of {total} cases cannot be used, for the reasons above; repair "
+            "their files or take them away"
         )
 
 
@@ -151,7 +188,7 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
     if builder.data_path.is_dir():
         return builder
     try:
-        with _quiet():
+        with _quiet(builder):
             builder.download_and_prepare(file_format="array_record")
     except OSError as error:
         other = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
@@ -185,7 +222,7 @@ def read_volume(builder: tfds.core.DatasetBuilder, index: int) -> Volume:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet(builder: VolumeBuilder):
     """Hides TFDS's own bars (one a split, which is one a case) and ends the line of ours."""
     tfds.disable_progress_bar()
     try:
@@ -193,13 +230,29 @@ def _quiet():
             yield
     finally:
         tfds.enable_progress_bar()
+        builder.progress.end()
+
+
+class _Progress:
+    """How far a preparation is: on a terminal one line, written over; else one now and then."""
+
+    def __init__(self, total: int):
+        self._total, self._last, self._open = total, None, False
+
+    def __call__(self, name: str, index: int) -> None:
+        text, now = f"preparing {name}: {index + 1} of {self._total}", time.monotonic()
         if sys.stderr.isatty():
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            self._open = True
+        elif self._last is None:
+            print(f"preparing {name}: {self._total} volumes", file=sys.stderr, flush=True)
+            self._last = now
+        elif now - self._last >= _CALM:
+            print(text, file=sys.stderr, flush=True)
+            self._last = now
+
+    def end(self) -> None:
+        """Leaves the line that is written over, if there is one."""
+        if self._open:
             print(file=sys.stderr)
-
-
-def _show_progress(name: str, index: int, total: int) -> None:
-    if sys.stderr.isatty():
-        text = f"\rpreparing {name}: {index + 1} of {total}"
-        print(text, end="", file=sys.stderr, flush=True)
-    elif index == 0:
-        print(f"preparing {name}: {total} volumes", file=sys.stderr, flush=True)
+        self._open = False

@@ -96,9 +96,7 @@ def open_source(
 
 
 def _without_bias(recipe: Recipe) -> Recipe:
-    return recipe._replace(
-        key=f"{recipe.key}-n4", read=lambda name: correct_bias(recipe.read(name))
-    )
+    return recipe._replace(key=f"{recipe.key}-n4", finish=correct_bias)
 
 
 def _folder(kind: str):

@@ -45,6 +45,7 @@ class Recipe(NamedTuple):
       channels: of every image.
       cases: sorted by name.
       read: (case name) -> Volume; raises UserError for a bad file.
+      finish: what becomes of a volume that is read before it is written.
       notes: lines about what is odd in the folder, for its user.
     """
 
@@ -54,4 +55,5 @@ class Recipe(NamedTuple):
     channels: int
     cases: tuple[Case, ...]
     read: Callable[[str], Volume]
+    finish: Callable[[Volume], Volume] = lambda volume: volume
     notes: tuple[str, ...] = ()

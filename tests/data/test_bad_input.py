@@ -112,6 +112,22 @@ def test_truncated_uncompressed(tmp_path, msd):
     assert "plain.nii: truncated" in refused(tmp_path, msd)
 
 
+def test_all_bad_files_are_told_of_at_once(tmp_path, capfd):
+    root = write_msd(tmp_path / "set", labelled=30)
+    bad = ["imagesTr/case_03.nii.gz", "labelsTr/case_07.nii.gz", "imagesTs/test_0.nii.gz"]
+    for path in bad:
+        (root / path).write_bytes(b"hello")
+    message = refused(tmp_path, root)
+    assert message.startswith("3 of 32 cases cannot be used, for the reasons above; repair")
+    first, *lines = capfd.readouterr().err.splitlines()
+    assert first == "preparing msd: 32 volumes"
+    assert [line.split(": ")[0] for line in lines] == [f"{root}/{path}" for path in bad]
+    for path in (root / "imagesTr").iterdir():
+        path.write_bytes(b"hello")
+    assert refused(tmp_path, root).startswith("at least 20 of 32 cases cannot be used")
+    assert len(capfd.readouterr().err.splitlines()) == 21
+
+
 def test_different_shapes(tmp_path, msd):
     write_nifti(msd / LABEL, label_values(0, (6, 5, 3)))
     message = refused(tmp_path, msd)
