@@ -7,9 +7,10 @@ addressable by name.
 
 import contextlib
 import io
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         case = self._recipe.cases[index]
         self.progress(self.name, index)
         try:
-            volume = self._recipe.finish(self._read(index))
+            volume = self._recipe.finish(self._recipe.read(case.name))
         except UserError as error:
             raise self._with_others(index, error) from error
         label = volume.label
@@ -93,41 +94,38 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             },
         )
 
-    def _read(self, index: int) -> Volume:
-        name = self._recipe.cases[index].name
-        volume = self._recipe.read(name)
-        size = volume.image.nbytes + volume.image[..., 0].size  # of the label, a byte a voxel
-        if size > _LARGEST:
-            raise UserError(
-                f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
-                "crop or resample it"
-            )
-        return volume
+    def check_headers(self) -> None:
+        """Refuses what headers alone show to be bad, in seconds.
+
+        Raises:
+          UserError: a bad header, or a case that no record holds.
+        """
+        found, cases = [], self._recipe.cases
+        for case in cases:
+            try:
+                shape, channels, _ = self._recipe.geometry(case.name)
+                _check_size(case.name, shape, channels)
+            except UserError as error:
+                found.append(error)
+        if found:
+            raise _refusal(found[:_TOLD], len(cases))
 
     def _with_others(self, index: int, error: UserError) -> UserError:
-        """The error of a case or, where cases after it are bad too, one for all, each told of.
+        """The error of a case, or, where cases after it are bad too, one for all of them.
 
         So that a folder of many bad files is mended in one go.
         """
-        found, total = [error], len(self._recipe.cases)
-        for later in range(index + 1, total):
+        found, cases = [error], self._recipe.cases
+        for later in range(index + 1, len(cases)):
             if len(found) == _TOLD:
                 break
             self.progress(self.name, later)
             try:
-                self._read(later)
+                self._recipe.read(cases[later].name)
             except UserError as other:
                 found.append(other)
-        if len(found) == 1:
-            return error
         self.progress.end()
-        for bad in found:
-            print(bad, file=sys.stderr, flush=True)
-        least = "at least " if len(found) == _TOLD else ""
-        return UserError(
-            f"{least}{len(found)} of {total} cases cannot be used, for the reasons above; repair "
-            "their files or take them away"
-        )
+        return _refusal(found, len(cases))
 
 
 class Msd(VolumeBuilder, skip_registration=True):
@@ -187,6 +185,7 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
     builder = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
     if builder.data_path.is_dir():
         return builder
+    builder.check_headers()
     try:
         with _quiet(builder):
             builder.download_and_prepare(file_format="array_record")
@@ -199,6 +198,28 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
             "free space there or choose another cache"
         ) from error
     return builder
+
+
+def _check_size(name: str, shape: tuple[int, int, int], channels: int) -> None:
+    size = math.prod(shape) * (4 * channels + 1)  # float32, and uint8 of the label
+    if size > _LARGEST:
+        raise UserError(
+            f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
+            "crop or resample it"
+        )
+
+
+def _refusal(found: Sequence[UserError], total: int) -> UserError:
+    """The one error there is; or one for several, each of which is told of first."""
+    if len(found) == 1:
+        return found[0]
+    for error in found:
+        print(error, file=sys.stderr, flush=True)
+    least = "at least " if len(found) == _TOLD else ""
+    return UserError(
+        f"{least}{len(found)} of {total} cases cannot be used, for the reasons above; repair their "
+        "files or take them away"
+    )
 
 
 def read_volume(builder: tfds.core.DatasetBuilder, index: int) -> Volume:

@@ -1,5 +1,6 @@
 """A folder of files to a recipe: what is in it, and each volume with all its checks."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mijax.data.geometry import entry_geometry
 from mijax.data.imagefile import check_same_geometry, read_image
 from mijax.data.layout import Entry, read_layout
 from mijax.data.metaimage import files_of
@@ -78,6 +80,7 @@ def entries_recipe(
         classes=classes,
         channels=channels,
         cases=tuple(entry.case for entry in entries),
+        geometry=functools.cache(lambda name: entry_geometry(by_name[name], channels=channels)),
         read=read,
         notes=notes,
     )

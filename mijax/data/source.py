@@ -11,7 +11,7 @@ from mijax.data.folder import folder_recipe
 from mijax.data.phantom import phantom_recipe
 from mijax.data.promise12 import promise12_recipe
 from mijax.data.spleen import fetch_spleen
-from mijax.data.volume import Case, Recipe, Volume
+from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 
@@ -51,7 +51,7 @@ def open_source(
     directory: str,
     cache: str,
     bias_correction: bool = False,
-    check: Callable[[Sequence[Case]], object] | None = None,
+    check: Callable[[Sequence[Case], Callable[[str], Geometry]], object] | None = None,
     tell: Callable[[str], object] | None = None,
     **options,
 ) -> Source:
@@ -67,7 +67,8 @@ def open_source(
       cache: where prepared data sets (and downloads) go.
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
-      check: called with the cases before any file is read, which may take long, to refuse them.
+      check: called before any voxel is read, which may take long, to refuse the data; with the
+        cases and a function that gives the ``Geometry`` of one by its name, from headers alone.
       tell: called with a line about each oddity of the folder; printed on stderr by default.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
         "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
@@ -88,7 +89,7 @@ def open_source(
     for note in recipe.notes:
         tell(note) if tell else print(note, file=sys.stderr, flush=True)
     if check:
-        check(recipe.cases)
+        check(recipe.cases, recipe.geometry)
 
     from mijax.data.builders import prepare  # TFDS takes a second to import
 

@@ -53,10 +53,10 @@ def test_msd_layout(tmp_path):
 
 
 def test_cases_may_be_refused_before_any_file_is_read(tmp_path):
-    def refuse(cases):
-        raise UserError(f"{len(cases)} cases")
+    def refuse(cases, geometry):
+        raise UserError(f"{len(cases)} cases of {geometry('case_02').shape}")
 
-    with pytest.raises(UserError, match="4 cases"):
+    with pytest.raises(UserError, match=r"4 cases of \(6, 5, 4\)"):
         open_at(tmp_path, write_msd(tmp_path / "set"), check=refuse)
     assert not (tmp_path / "cache").exists()
 
