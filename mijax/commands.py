@@ -7,12 +7,13 @@ import re
 import sys
 import threading
 import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
 
 from absl import app, flags, logging
 
-from mijax.errors import Preempted, UserError
+from mijax.errors import Notice, Preempted, UserError
 
 PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
@@ -77,6 +78,7 @@ def _main(main, argv):
         # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda args: tell(_last_line(args.exc_value))
+    warnings.showwarning = _show_warning
     try:
         main(argv)
     except UserError as error:
@@ -92,6 +94,14 @@ def _main(main, argv):
             traceback.print_exc()
             os._exit(1)
         raise
+
+
+def _show_warning(message, category, *place, _others=warnings.showwarning):
+    """A notice as a line of its own; anything else as Python does."""
+    if issubclass(category, Notice):
+        tell(message)
+    else:
+        _others(message, category, *place)
 
 
 def _parse(argv, *, arguments):

@@ -1,4 +1,4 @@
-"""The exceptions that are told to the user as a line instead of a traceback."""
+"""What is told to the user as a line: exceptions instead of a traceback, and notices."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
 
 class Preempted(Exception):
     """The machine is about to be taken away: the run is saved, and its command goes on with it."""
+
+
+class Notice(UserWarning):
+    """Something about the input that the user should know and that stops nothing.
+
+    Issued by ``warnings.warn``, so that parts that know nothing of the commands can tell it; the
+    commands print it as a line, once.
+    """

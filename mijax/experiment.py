@@ -205,22 +205,14 @@ def _examination(examination, features, jit):
     }
 
 
-def open_data(config, *, check=None, tell=lambda line: None):
-    """The ``Source`` of a run, prepared in the cache where it was not yet; see ``open_source``.
-
-    Oddities of the folder are told of by whoever trains on it, and not again by default.
-    """
+def open_data(config, *, check=None):
+    """The ``Source`` of a run, prepared in the cache where it was not yet; see ``open_source``."""
     data, cache = config.data, Path(config.cache).expanduser() / "data"
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a cache that can only be read needs no lock
             stack.enter_context(locked(cache / ".lock", wait=True))
         return open_source(
-            data.source,
-            directory=data.dir,
-            cache=str(cache),
-            check=check,
-            tell=tell,
-            **_options(data),
+            data.source, directory=data.dir, cache=str(cache), check=check, **_options(data)
         )
 
 

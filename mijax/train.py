@@ -47,7 +47,7 @@ def _train(run, *, tell, devices):
     def settle(cases):
         return divide(settle_splits(run, cases), method, config.method.name)
 
-    source = open_data(config, check=settle, tell=tell)
+    source = open_data(config, check=settle)
     splits = settle_splits(run, source.cases)
     experiment = build(config, classes=source.classes, channels=source.channels, devices=devices)
     training_set = load_training_set(source, splits, config, experiment)

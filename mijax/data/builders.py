@@ -32,7 +32,7 @@ class _LocalInfo(tfds.core.DatasetInfo):
 class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes what a recipe reads; ``info.metadata`` is the index of cases and classes."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")  # raised where the same files are read otherwise
     DESCRIPTION = "Volumes of a folder."
 
     def __init__(self, *, recipe: Recipe, data_dir: Path):

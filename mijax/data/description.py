@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data.imagefile import NIFTI
+from mijax.data.nifti import NIFTI
 from mijax.data.text import climbs, is_plain, read_json
 from mijax.errors import UserError
 

@@ -3,17 +3,19 @@
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mijax.data.geometry import entry_geometry
-from mijax.data.imagefile import check_same_geometry, read_image
+from mijax.data.geometry import check_same_geometry
+from mijax.data.imagefile import files_of, read_header, read_image
 from mijax.data.layout import Entry, read_layout
-from mijax.data.metaimage import files_of
-from mijax.data.volume import Recipe, Volume
+from mijax.data.volume import Geometry, Recipe, Volume
 from mijax.errors import UserError
+
+_WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and rounded
 
 
 def folder_recipe(
@@ -41,7 +43,6 @@ def folder_recipe(
         classes=layout.classes,
         channels=len(layout.channels),
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
-        notes=layout.notes,
     )
 
 
@@ -53,7 +54,6 @@ def entries_recipe(
     classes: tuple[str, ...],
     channels: int,
     description: str = "",
-    notes: tuple[str, ...] = (),
 ) -> Recipe:
     """The recipe of cases whose files are known.
 
@@ -64,7 +64,6 @@ def entries_recipe(
       classes: names, background first.
       channels: of every image.
       description: a text that the content depends on as well.
-      notes: lines about what is odd in the folder.
 
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
@@ -80,10 +79,27 @@ def entries_recipe(
         classes=classes,
         channels=channels,
         cases=tuple(entry.case for entry in entries),
-        geometry=functools.cache(lambda name: entry_geometry(by_name[name], channels=channels)),
+        geometry=functools.cache(lambda name: read_geometry(by_name[name], channels)),
         read=read,
-        notes=notes,
     )
+
+
+def read_geometry(entry: Entry, channels: int) -> Geometry:
+    """Shape and place of one case, with those checks of its files that need no voxel.
+
+    Raises:
+      UserError: the first file whose header is bad or does not fit, and why.
+    """
+    per_file = channels // len(entry.images)
+    shape, affine = read_header(entry.images[0])
+    for path in (*entry.images, entry.label):
+        if path is None:
+            continue
+        other, other_affine = read_header(path)
+        if path != entry.label and math.prod(other[3:]) != per_file:
+            raise UserError(f"{path}: {math.prod(other[3:])} channels; {per_file} needed")
+        check_same_geometry(path, other[:3], other_affine, entry.images[0], shape[:3], affine)
+    return Geometry(shape[:3], channels, affine)
 
 
 def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Volume:
@@ -132,15 +148,18 @@ def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, n
 
 
 def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np.ndarray:
-    """(x, y, z) uint8; whole numbers stored as floats are fine."""
+    """(x, y, z) uint8; whole numbers stored as floats, or scaled and rounded, are fine."""
     found = np.unique(values)
-    wrong = found[~np.isin(found, np.arange(len(classes)))]
-    if wrong.size:
+    whole = np.rint(found)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        fits = (abs(found - whole) <= _WHOLE) & np.isin(whole, np.arange(len(classes)))
+    if not fits.all():
+        wrong = str(found[~fits][0]).removesuffix(".0")
         raise UserError(
-            f"{path}: label value {wrong[0]:g} is none of the {len(classes)} classes "
+            f"{path}: label value {wrong} is none of the {len(classes)} classes "
             f"(0 to {len(classes) - 1})"
         )
-    return values.astype(np.uint8)
+    return (np.rint(values) if values.dtype.kind == "f" else values).astype(np.uint8)
 
 
 def _fingerprint(root: Path, entries: Sequence[Entry], description: str) -> str:

@@ -1,82 +1,72 @@
-"""Shape and place of volumes from the headers of their files, before any voxel is read."""
+"""Whether two image files lie on one grid."""
 
-import gzip
-import math
+import itertools
+import warnings
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from mijax.data.imagefile import (
-    _UNREADABLE,
-    NIFTI,
-    _check_header,
-    _first_line,
-    _itk_bytes,
-    _nifti_header,
-    has_ending,
-    itk_affine,
-    itk_header,
-)
-from mijax.data.layout import Entry
-from mijax.data.metaimage import METAIMAGE, check_header
-from mijax.data.volume import Geometry
-from mijax.errors import UserError
+from mijax.data.imagefile import affines_of
+from mijax.errors import Notice, UserError
+
+_ROUNDING = 1e-3  # of a voxel; further apart is worth a line
+_SAME = 0.05  # of a voxel; further apart is another grid
 
 
-def file_geometry(path: Path) -> Geometry:
-    """What the header of an image file says.
+def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, affine_0) -> None:
+    """Refuses two files whose voxels do not lie in the same places, to a few per cent of a voxel.
 
-    Raises:
-      UserError: unreadable, or of nothing that could be a volume, as ``imagefile.read_image``.
-    """
-    shape, affine = _nifti(path) if has_ending(path, NIFTI) else _itk(path)
-    return Geometry(tuple(shape[:3]), math.prod(shape[3:]), affine)
+    A NIfTI file has two forms, sform and qform, which differ where only one of them was
+    registered. Voxels are the same where any form of the one agrees with any form of the other.
+    Beyond rounding, and where other forms agree than those that count, that is told (``Notice``).
 
-
-def entry_geometry(entry: Entry, *, channels: int) -> Geometry:
-    """That of a case, with the checks of its files that need no voxel.
+    Args:
+      path: a sound image file.
+      shape: of its array.
+      affine: as ``read_image`` gives it.
+      reference: the file it has to fit.
+      shape_0, affine_0: those of the reference.
 
     Raises:
-      UserError: the first file whose header is bad, or says another shape or number of channels.
+      UserError: names both files and the first difference.
     """
-    per_file = channels // len(entry.images)
-    first = file_geometry(entry.images[0])
-    for path in (*entry.images, entry.label):
-        if path is None:
-            continue
-        shape, found, _ = file_geometry(path)
-        if path != entry.label and found != per_file:
-            raise UserError(f"{path}: {found} channels; {per_file} needed")
-        if shape != first.shape:
-            other = f"{entry.images[0].parent.name}/{entry.images[0].name}"
-            raise UserError(f"{path}: shape {shape}, but {other} has {first.shape}")
-    return first._replace(channels=channels)
-
-
-def _nifti(path: Path):
-    try:
-        with gzip.open(path) if has_ending(path, (".gz",)) else path.open("rb") as file:
-            header = _nifti_header(file.read(nib.Nifti2Header.sizeof_hdr))
-        with np.errstate(all="ignore"):
-            shape = header.get_data_shape()
-            affine = np.asarray(header.get_best_affine(), np.float64)
-            _check_header(path, shape, math.prod(shape) * header.get_data_dtype().itemsize, affine)
-    except _UNREADABLE as error:
+    other = f"{reference.parent.name}/{reference.name}"
+    if tuple(shape) != tuple(shape_0):
+        raise UserError(f"{path}: shape {tuple(shape)}, but {other} has {tuple(shape_0)}")
+    apart, mm = _distance(affine, affine_0, shape[:3])
+    if apart <= _ROUNDING:
+        return
+    if apart <= _SAME:
+        _tell(
+            f"{path}: affine differs from that of {other} by up to {mm:.4g} mm, {apart:.1%} of a "
+            "voxel; taken as the same grid"
+        )
+        return
+    forms, forms_0 = affines_of(path), affines_of(reference)
+    best, form, form_0 = min(
+        (_distance(forms[a], forms_0[b], shape[:3])[0], a, b)
+        for a, b in itertools.product(forms, forms_0)
+    )
+    if best > _SAME:
         raise UserError(
-            f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
-        ) from error
-    return shape, affine
+            f"{path}: affine differs from that of {other} by up to {mm:.4g} mm; if a viewer shows "
+            "them in one place, resample one onto the other, if not, give one the other's header"
+        )
+    _tell(
+        f"{path}: its {form} agrees with the {form_0} of {other}, but its {next(iter(forms))} "
+        f"differs from the {next(iter(forms_0))} there by up to {mm:.4g} mm; taken as the same "
+        "voxels"
+    )
 
 
-def _itk(path: Path):
-    try:
-        if has_ending(path, METAIMAGE):
-            check_header(path)
-        header = itk_header(path)
-        if header.GetDimension() != 3:
-            raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
-        _check_header(path, header.GetSize(), _itk_bytes(header), itk_affine(header))
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: SimpleITK cannot read it; copy or convert it again") from error
-    return (*header.GetSize(), header.GetNumberOfComponents()), itk_affine(header)
+def _distance(affine, affine_0, shape) -> tuple[float, float]:
+    """How far apart two affines put any voxel: in voxels along an axis, and in millimetres."""
+    ends = [(0, n - 1) for n in shape]
+    corners = np.array([(*corner, 1) for corner in itertools.product(*ends)], float).T
+    moved = ((affine - affine_0) @ corners)[:3]
+    in_voxels = np.linalg.solve(affine_0[:3, :3], moved)
+    return float(np.abs(in_voxels).max()), float(np.linalg.norm(moved, axis=0).max())
+
+
+def _tell(line: str) -> None:
+    warnings.warn(line, Notice, stacklevel=3)

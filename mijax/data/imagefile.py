@@ -1,32 +1,40 @@
-"""One image file to an array and an affine, in nibabel's conventions (x, y, z; RAS+)."""
+"""One image file to an array and an affine, in nibabel's conventions (x, y, z; RAS+; mm)."""
 
-import gzip
 import math
 import re
-import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
-from nibabel.volumeutils import apply_read_scaling
 
-from mijax.data.metaimage import METAIMAGE, check_header, check_voxels
+from mijax.data.header import check_header, check_kind
+from mijax.data.metaimage import (
+    METAIMAGE,
+    check_metaimage,
+    check_metaimage_voxels,
+    metaimage_voxels,
+)
+from mijax.data.nifti import NIFTI, nifti_affines, read_nifti, read_nifti_header
+from mijax.data.nrrd import NRRD, check_nrrd, check_nrrd_voxels, nrrd_voxels
 from mijax.errors import UserError
 
-NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, *METAIMAGE, ".nrrd")  # what is looked for where nothing else says
-_LARGEST = 2**32  # bytes of voxels of one file
-_DEFLATE = 1032  # times that deflate can shrink a stream, and no more
-_SIZES = (1e-6, 1e4)  # millimetres of a voxel, least and most
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    OverflowError,
-    zlib.error,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-)
+
+
+class _Format(NamedTuple):
+    """What stands before SimpleITK for a format: the name of its reader there, and our checks."""
+
+    reader: str
+    check_header: Callable[[Path], None]
+    check_voxels: Callable[[Path, int], None]
+    voxels: Callable[[Path], Path]
+
+
+_FORMATS = {
+    METAIMAGE: _Format("MetaImageIO", check_metaimage, check_metaimage_voxels, metaimage_voxels),
+    NRRD: _Format("NrrdImageIO", check_nrrd, check_nrrd_voxels, nrrd_voxels),
+}
 
 
 def has_ending(path: Path, endings: tuple[str, ...]) -> bool:
@@ -45,121 +53,78 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       The array, (x, y, z) or (x, y, z, c), of real numbers in the file's own type with its
       intensity scaling applied, and the (4, 4) float64 affine from voxels to millimetres, RAS+.
+      Of NIfTI, axes of length 1 after the third are left out, and lengths in metres or microns
+      become millimetres.
 
     Raises:
       UserError: unreadable, not three-dimensional, not of numbers, too large, or without a
         geometry.
     """
-    return _read_nifti(path) if has_ending(path, NIFTI) else _read_itk(path)
+    return read_nifti(path) if has_ending(path, NIFTI) else _read_itk(path)
 
 
-def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, affine_0) -> None:
-    """Refuses two files that do not lie on the same grid (to a thousandth of a voxel).
+def read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_image``, from the header alone, which is judged as there."""
+    if has_ending(path, NIFTI):
+        return read_nifti_header(path)
+    try:
+        header = _itk_header(path)
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(path) from error
+    channels = header.GetNumberOfComponents()
+    return header.GetSize() + (channels,) * (channels > 1), itk_affine(header)
+
+
+def affines_of(path: Path) -> dict[str, np.ndarray]:
+    """Every place that a sound file gives its voxels, by name; see ``nifti_affines``."""
+    return (
+        nifti_affines(path) if has_ending(path, NIFTI) else {"header": itk_affine(itk_header(path))}
+    )
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """An image's file, and after it that of its voxels, if it is a header that names one.
 
     Raises:
-      UserError: names both files and the first difference.
+      UserError: that one is not there, outside the header's folder, or one of several.
     """
-    other = f"{reference.parent.name}/{reference.name}"
-    if tuple(shape) != tuple(shape_0):
-        raise UserError(f"{path}: shape {tuple(shape)}, but {other} has {tuple(shape_0)}")
-    difference = np.abs(affine - affine_0).max()
-    if difference > 1e-3 * np.linalg.norm(affine_0[:3, :3], axis=0).min():
-        raise UserError(
-            f"{path}: affine differs from that of {other} by up to {difference:.4g} mm; "
-            "resample one onto the other"
-        )
+    form = _format(path)
+    voxels = form.voxels(path) if form else path
+    return (path,) if voxels == path else (path, voxels)
 
 
-def _check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.ndarray) -> None:
-    """Refuses what is no volume, exceeds any memory, or lies nowhere."""
-    if len(shape) not in (3, 4) or min(shape) < 1:
-        raise UserError(f"{path}: shape {shape}; a volume (x, y, z) is needed")
-    if bytes_ > _LARGEST:
-        raise UserError(
-            f"{path}: shape {shape} takes {bytes_ / 2**30:.3g} GiB, and {_LARGEST / 2**30:g} GiB "
-            "can be read; crop or resample it, or repair the header"
-        )
-    if not np.isfinite(affine).all():
-        raise UserError(f"{path}: NaN or infinity in the affine; repair the header")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    unit = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
-    if not abs(np.linalg.det(unit)) > 1e-6:
-        raise UserError(f"{path}: singular affine (voxel sizes {lengths}); repair the header")
-    if lengths.min() < _SIZES[0] or lengths.max() > _SIZES[1]:
-        raise UserError(f"{path}: voxel sizes {lengths} mm; repair the header")
-
-
-def _check_kind(path: Path, dtype: np.dtype) -> None:
-    if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
-        raise UserError(f"{path}: voxels of type {dtype}; convert them to plain numbers")
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the header, then as many bytes as it announces and one more, which must not be there.
-
-    That one makes gzip check its checksum. Header extensions are passed over.
-    """
-    packed = has_ending(path, (".gz",))
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file, np.errstate(all="ignore"):
-            header = _nifti_header(file.read(nib.Nifti2Header.sizeof_hdr))
-            dtype, shape = header.get_data_dtype(), header.get_data_shape()
-            affine = np.asarray(header.get_best_affine(), np.float64)
-            size = math.prod(shape) * dtype.itemsize
-            _check_kind(path, dtype)
-            _check_header(path, shape, size, affine)
-            if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
-                raise UserError(
-                    f"{path}: NaN or infinity in pixdim or scl_slope; repair the header"
-                )
-            start = header.get_data_offset() or header.single_vox_offset
-            length = path.stat().st_size * (_DEFLATE if packed else 1)
-            if not header.sizeof_hdr <= start <= length - size:
-                raise EOFError(f"{size} bytes of voxels at {start} are announced")
-            file.seek(start)
-            voxels = bytearray(size)
-            if (found := file.readinto(voxels)) < size:
-                raise EOFError(f"{found} bytes of voxels instead of {size}")
-            if file.read(1):
-                raise UserError(
-                    f"{path}: more than the {size} bytes of voxels that its header announces; "
-                    "copy it again"
-                )
-            values = np.frombuffer(voxels, dtype).reshape(shape, order="F")
-            return apply_read_scaling(values, *header.get_slope_inter()), affine
-    except _UNREADABLE as error:
-        raise UserError(
-            f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
-        ) from error
-
-
-def _nifti_header(content: bytes) -> nib.Nifti1Header:
-    """The header of a single file that starts with this content."""
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        if kind.may_contain_header(content):
-            return kind(content[: kind.sizeof_hdr])
-    raise ValueError("no such header")
+def _format(path: Path) -> _Format | None:
+    return next((form for endings, form in _FORMATS.items() if has_ending(path, endings)), None)
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk  # half a second, and only for the rarer formats
 
     try:
-        if has_ending(path, METAIMAGE):
-            check_header(path)
-        header = itk_header(path)
-        if header.GetDimension() != 3:
-            raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
-        size = _itk_bytes(header)
-        _check_header(path, header.GetSize(), size, itk_affine(header))
-        if has_ending(path, METAIMAGE):
-            check_voxels(path, size)
+        header = _itk_header(path)
+        if form := _format(path):
+            form.check_voxels(path, _itk_bytes(header))
         image = header.Execute()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: SimpleITK cannot read it; copy or convert it again") from error
+        raise _unreadable(path) from error
     values = sitk.GetArrayFromImage(image)  # (z, y, x) or (z, y, x, c)
-    _check_kind(path, values.dtype)
+    check_kind(path, values.dtype)
     return np.moveaxis(values, (0, 1, 2), (2, 1, 0)), itk_affine(image)
+
+
+def _unreadable(path: Path) -> UserError:
+    return UserError(f"{path}: SimpleITK cannot read it; copy or convert it again")
+
+
+def _itk_header(path: Path):
+    """``itk_header``, where what it says can be a volume."""
+    if form := _format(path):
+        form.check_header(path)
+    header = itk_header(path)
+    if header.GetDimension() != 3:
+        raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
+    check_header(path, header.GetSize(), _itk_bytes(header), itk_affine(header))
+    return header
 
 
 def _itk_bytes(header) -> int:
@@ -179,8 +144,8 @@ def itk_header(path: Path):
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    if has_ending(path, METAIMAGE):  # which SimpleITK knows in lower case only
-        reader.SetImageIO("MetaImageIO")
+    if form := _format(path):  # which SimpleITK would tell by the ending, if in small letters
+        reader.SetImageIO(form.reader)
     reader.ReadImageInformation()
     return reader
 
@@ -191,7 +156,3 @@ def itk_affine(image) -> np.ndarray:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # from LPS+
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,14 +6,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mijax.data.imagefile import NIFTI, has_ending, itk_affine, itk_header
+from mijax.data.imagefile import has_ending, itk_affine, itk_header
+from mijax.data.nifti import NIFTI
+from mijax.data.nrrd import NRRD
 
 
 def label_ending(path: Path) -> str:
     """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd"."""
     if has_ending(path, NIFTI):
         return ".nii.gz"
-    return ".nrrd" if has_ending(path, (".nrrd",)) else ".mha"
+    return ".nrrd" if has_ending(path, NRRD) else ".mha"
 
 
 def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
@@ -29,7 +31,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
     """
     part = path.with_name(f".part-{path.name}")
     try:
-        if path.name.endswith(NIFTI):
+        if has_ending(path, NIFTI):
             nib.save(_nifti_like(values, reference), part)
         else:
             import SimpleITK as sitk

@@ -1,6 +1,7 @@
 """Folders on disk: what the MSD and the raw layouts of nnU-Net hold, from names alone."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 from mijax.data.description import read_description
 from mijax.data.listing import left_out, stems
 from mijax.data.volume import Case
-from mijax.errors import UserError
+from mijax.errors import Notice, UserError
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # CASE_0000: a case and the number of a channel
 
@@ -22,13 +23,12 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A folder's classes, channels (names), cases (sorted by name), and lines about oddities."""
+    """A folder's classes, channels (their names) and cases (sorted by name)."""
 
     kind: str
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     entries: tuple[Entry, ...]
-    notes: tuple[str, ...]
 
 
 def find_root(directory: str, *, name: str, advice: str) -> Path:
@@ -50,7 +50,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
 
     The images are named as dataset.json lets expect, in the MSD like their labels and in nnU-Net
     CASE_0000, one file a channel; or the other way, where only that gives every label its image.
-    So nnU-Net v1 is read, which has the dataset.json of the MSD.
+    So nnU-Net v1 is read, which has the dataset.json of the MSD. That, and whatever lies in these
+    folders and is not taken, is told (``Notice``).
 
     Args:
       root: the folder that holds dataset.json.
@@ -66,13 +67,15 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     folders = {name: stems(root / name, endings) for name in ("imagesTr", "labelsTr")}
     if test_images:
         folders["imagesTs"] = stems(root / "imagesTs", endings)
-    notes = [left_out(root / name, found.values(), endings) for name, found in folders.items()]
+    for name, found in folders.items():
+        if others := left_out(root / name, found.values(), endings):
+            _tell(others)
     if not folders["imagesTr"]:
         raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
     labels = folders.pop("labelsTr")
     numbered = _are_numbered(folders["imagesTr"], labels, usual=kind == "nnunet")
     if numbered != (kind == "nnunet"):
-        notes.append(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
+        _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
     cases = [
         _by_channel(found, len(channels), root / name) if numbered else _whole(found)
         for name, found in folders.items()
@@ -86,7 +89,11 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
         Entry(Case(name, patient(name), name in labels), files, labels.get(name))
         for name, files in sorted({**cases[0], **cases[-1]}.items())
     )
-    return Layout(kind, classes, channels, entries, tuple(filter(None, notes)))
+    return Layout(kind, classes, channels, entries)
+
+
+def _tell(line: str) -> None:
+    warnings.warn(line, Notice, stacklevel=3)
 
 
 _UNUSUAL = {

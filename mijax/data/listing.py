@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mijax.data.metaimage import files_of
+from mijax.data.imagefile import files_of
 from mijax.data.text import is_plain
 from mijax.errors import UserError
 

@@ -1,17 +1,15 @@
 """MetaImage: its header and voxels judged before SimpleITK, which may abort at a bad header."""
 
-import math
 import re
-import zlib
 from pathlib import Path
 
-from mijax.data.text import climbs, is_plain
+from mijax.data.text import is_number, is_plain
+from mijax.data.voxels import ZLIB, check_voxels, voxels_beside
 from mijax.errors import UserError
 
 METAIMAGE = (".mha", ".mhd")
 _HEADER = 2**16  # bytes of a header
 _LINE = 1000  # and of one of its lines
-_CHUNK = 2**20
 _NUMBERS = {  # how many, for n axes, in powers of n
     "DimSize": 1,
     "ElementSpacing": 1,
@@ -34,30 +32,21 @@ _FORMS = {
 }
 
 
-def files_of(path: Path) -> tuple[Path, ...]:
-    """An image's file, and after a MetaImage header that of its voxels, if it names one.
+def metaimage_voxels(path: Path) -> Path:
+    """The file of an image's voxels: that of its header, or the one that this names.
 
     Raises:
       UserError: that one is not there, outside the header's folder, or one of several.
     """
-    if not path.name.lower().endswith(METAIMAGE):
-        return (path,)
     name = _header(path)[0].get("ElementDataFile", "")
     if name in ("", "LOCAL"):  # none, or in the file of the header
-        return (path,)
+        return path
     if name.split()[0] == "LIST" or "%" in name:
         raise UserError(f"{path}: its voxels are in several files; convert it to one")
-    if climbs(name) or not is_plain(name) or len(name) > 255:
-        raise UserError(
-            f"{path}: ElementDataFile {name[:80]!a} is not a file beside it; repair the header"
-        )
-    voxels = path.parent / name
-    if not voxels.is_file():
-        raise UserError(f"{path}: the file of its voxels, {name}, is missing; put it beside it")
-    return path, voxels
+    return voxels_beside(path, "ElementDataFile", name)
 
 
-def check_header(path: Path) -> None:
+def check_metaimage(path: Path) -> None:
     """Refuses a header whose numbers are not what its keys ask for.
 
     Raises:
@@ -76,18 +65,11 @@ def check_header(path: Path) -> None:
     keys = list(fields)
     for key, power in _NUMBERS.items():
         if key in fields:
-            numbers = [_number(word) for word in fields[key].split()]
+            words = fields[key].split()
             known = keys.index("NDims") < keys.index(key)
-            if len(numbers) != axes**power or not all(map(math.isfinite, numbers)) or not known:
+            if len(words) != axes**power or not all(map(is_number, words)) or not known:
                 raise _bad(path, key, fields[key])
-    files_of(path)
-
-
-def _number(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
+    metaimage_voxels(path)
 
 
 def _bad(path: Path, key: str, value: str) -> UserError:
@@ -111,42 +93,14 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
         return fields, file.tell()
 
 
-def check_voxels(path: Path, needed: int) -> None:
-    """Refuses a MetaImage with damaged voxels: SimpleITK may return noise, and no error.
-
-    Raises:
-      UserError: the voxels are missing, damaged, or not as many as the header says.
-    """
+def check_metaimage_voxels(path: Path, needed: int) -> None:
+    """Refuses a MetaImage whose voxels are not the ``needed`` bytes; see ``check_voxels``."""
     header, offset = _header(path)
-    voxels = files_of(path)[-1]
-    offset = offset if voxels == path else 0
-    more = "HeaderSize" in header  # than voxels, in the same file
-    if header.get("CompressedData", "").lower() != "true":
-        size = voxels.stat().st_size - offset
-    elif more:
-        size = needed
-    else:
-        size = _inflated_size(voxels, offset, needed)
-    if size < needed or (size > needed and not more):
-        raise UserError(f"{voxels}: {size} bytes of voxels instead of {needed}; copy it again")
-
-
-def _inflated_size(path: Path, offset: int, most: int) -> int:
-    """Bytes that a stream expands to, without holding more than a chunk of them."""
-    inflate, size = zlib.decompressobj(), 0
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while chunk := inflate.unconsumed_tail or (not inflate.eof and file.read(_CHUNK)):
-                size += len(inflate.decompress(chunk, _CHUNK))
-                if size > most:
-                    raise UserError(
-                        f"{path}: more than the {most} bytes of voxels that its header announces; "
-                        "copy it again"
-                    )
-        size += len(inflate.flush())
-    except zlib.error as error:
-        raise UserError(f"{path}: damaged ({error}); copy it again") from error
-    if not inflate.eof:
-        raise UserError(f"{path}: truncated; copy it again")
-    return size
+    voxels = metaimage_voxels(path)
+    check_voxels(
+        voxels,
+        offset if voxels == path else 0,
+        needed,
+        packed=ZLIB if header.get("CompressedData", "").lower() == "true" else None,
+        more="HeaderSize" in header,  # than voxels, in the same file
+    )

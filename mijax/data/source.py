@@ -1,7 +1,6 @@
 """Sources: a data set by name, prepared once, then read case by case."""
 
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,7 +51,6 @@ def open_source(
     cache: str,
     bias_correction: bool = False,
     check: Callable[[Sequence[Case], Callable[[str], Geometry]], object] | None = None,
-    tell: Callable[[str], object] | None = None,
     **options,
 ) -> Source:
     """Opens a data set, preparing it under the cache first where that was not done yet.
@@ -69,7 +67,6 @@ def open_source(
         without are two prepared data sets, side by side.
       check: called before any voxel is read, which may take long, to refuse the data; with the
         cases and a function that gives the ``Geometry`` of one by its name, from headers alone.
-      tell: called with a line about each oddity of the folder; printed on stderr by default.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
         "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
         ``patients``, ``shape``.
@@ -86,8 +83,6 @@ def open_source(
     recipe = _RECIPES[name](directory, root, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
-    for note in recipe.notes:
-        tell(note) if tell else print(note, file=sys.stderr, flush=True)
     if check:
         check(recipe.cases, recipe.geometry)
 

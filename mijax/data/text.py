@@ -1,6 +1,7 @@
 """Texts that others wrote: names and JSON, refused where one line of a message cannot show them."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -11,6 +12,14 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def is_plain(text: str) -> bool:
     """Whether a text has neither line breaks nor control characters nor bytes beside UTF-8."""
     return _UNFIT.search(text) is None
+
+
+def is_number(word: str) -> bool:
+    """Whether a word of a header is a finite number."""
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
 
 
 def climbs(name: str) -> bool:

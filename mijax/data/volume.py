@@ -66,7 +66,6 @@ class Recipe(NamedTuple):
       geometry: (case name) -> Geometry, from headers alone; raises UserError for a bad one.
       read: (case name) -> Volume; raises UserError for a bad file.
       finish: what becomes of a volume that is read before it is written.
-      notes: lines about what is odd in the folder, for its user.
     """
 
     builder: str
@@ -77,4 +76,3 @@ class Recipe(NamedTuple):
     geometry: Callable[[str], Geometry]
     read: Callable[[str], Volume]
     finish: Callable[[Volume], Volume] = lambda volume: volume
-    notes: tuple[str, ...] = ()

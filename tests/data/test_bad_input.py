@@ -247,6 +247,7 @@ def test_nnunet_file_ending(tmp_path, nnunet):
     assert "file_ending" in refused(tmp_path, nnunet)
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
     write_description(
         nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1}, file_ending=".mha"
@@ -255,6 +256,7 @@ def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
     assert "c_0000.mha: SimpleITK cannot read it" in refused(tmp_path, nnunet)
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 @pytest.mark.parametrize("compressed", [True, False])
 def test_damaged_metaimage_in_one_file(tmp_path, nnunet, compressed):
     write_description(

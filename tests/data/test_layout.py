@@ -16,13 +16,21 @@ from folders import (
 from mijax.data import open_source
 from mijax.data.imagefile import read_image
 from mijax.data.layout import read_layout
-from mijax.errors import UserError
+from mijax.errors import Notice, UserError
 
 V1 = {"modality": {"0": "T2", "1": "ADC"}, "labels": {"0": "background", "1": "a", "2": "b"}}
 
 
-def layout_of(root, kind="folder"):
-    return read_layout(root, kind=kind, patient_pattern="", test_images=True)
+def layout_of(root, kind="folder", **options):
+    options = {"patient_pattern": "", "test_images": True, **options}
+    return read_layout(root, kind=kind, **options)
+
+
+def noted(root, kind="folder", **options):
+    """The layout, and what is told about the folder."""
+    with pytest.warns(Notice) as caught:
+        layout = layout_of(root, kind, **options)
+    return layout, [str(warning.message) for warning in caught]
 
 
 def files_of(layout):
@@ -34,8 +42,9 @@ def files_of(layout):
 
 
 def test_nothing_to_say_about_a_clean_folder(tmp_path):
-    assert layout_of(write_msd(tmp_path / "msd")).notes == ()
-    assert layout_of(write_nnunet(tmp_path / "nnunet")).notes == ()
+    """Notices are errors in tests, as all warnings are."""
+    layout_of(write_msd(tmp_path / "msd"))
+    layout_of(write_nnunet(tmp_path / "nnunet"))
 
 
 @pytest.mark.parametrize("folder", ["imagesTr", "labelsTr"])
@@ -53,7 +62,6 @@ def test_endings_in_any_case(tmp_path, write, folder, ending):
     layout = layout_of(root)
     assert [entry.case for entry in layout.entries] == [entry.case for entry in before.entries]
     assert any(other.name in names for names in files_of(layout).values())
-    assert layout.notes == ()
     source = open_source("folder", directory=str(root), cache=str(tmp_path / "cache"))
     assert sum(case.labelled for case in source.cases) == 2
 
@@ -69,7 +77,7 @@ def test_other_formats_in_capitals(tmp_path, ending):
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_is_not_taken_is_named(tmp_path, capfd):
+def test_what_is_not_taken_is_named(tmp_path):
     root = write_msd(tmp_path / "set")
     (root / "imagesTr" / "more").mkdir()
     (root / "imagesTr" / "a\nb.txt").write_text("")
@@ -82,13 +90,8 @@ def test_what_is_not_taken_is_named(tmp_path, capfd):
         f"{root}/imagesTs: not taken: '0.dcm', '1.dcm', '2.dcm', '3.dcm', '4.dcm', and 3 more; "
         "only .nii.gz, .nii are",
     ]
-    assert list(layout_of(root).notes) == notes
-    options = {"directory": str(root), "cache": str(tmp_path / "cache")}
-    open_source("msd", **options)
-    assert capfd.readouterr().err.splitlines()[:3] == notes
-    told = []
-    open_source("msd", **options, tell=told.append, test_images=False)
-    assert told == notes[:2] and "not taken" not in capfd.readouterr().err
+    assert noted(root)[1] == notes
+    assert noted(root, test_images=False)[1] == notes[:2]
 
 
 def test_voxels_beside_their_headers_are_taken(tmp_path):
@@ -99,9 +102,9 @@ def test_voxels_beside_their_headers_are_taken(tmp_path):
     image = sitk.GetImageFromArray(image_values(0))
     sitk.WriteImage(image, str(tmp_path / "imagesTr" / "c_0000.mhd"))
     assert (tmp_path / "imagesTr" / "c_0000.raw").is_file()
-    assert layout_of(tmp_path).notes == ()
+    layout_of(tmp_path)
     (tmp_path / "imagesTr" / "d_0000.raw").write_bytes(b"")
-    assert "not taken: 'd_0000.raw'; only .mhd are" in layout_of(tmp_path).notes[0]
+    assert "not taken: 'd_0000.raw'; only .mhd are" in noted(tmp_path)[1][0]
 
 
 # nnU-Net v1 and folders converted by half: names and dataset.json of different kinds
@@ -115,13 +118,14 @@ def test_nnunet_v1(tmp_path, kind):
     write_nifti(root / "imagesTs" / "t_0001.nii.gz", image_values(2))
     v2 = layout_of(root)
     write_description(root, **V1)
-    v1 = layout_of(root, kind)
+    v1, notes = noted(root, kind)
     assert v1.entries == v2.entries and v1.classes == v2.classes and len(v1.channels) == 2
-    assert v1.notes == (
+    assert notes == [
         f"{root}/imagesTr: images are named CASE_0000 as in nnU-Net v1; each is taken for a "
-        "channel of CASE",
-    )
-    source = open_source(kind, directory=str(root), cache=str(tmp_path / "cache"))
+        "channel of CASE"
+    ]
+    with pytest.warns(Notice):
+        source = open_source(kind, directory=str(root), cache=str(tmp_path / "cache"))
     np.testing.assert_array_equal(source.volume("c1").image[..., 1], image_values(11))
     np.testing.assert_array_equal(source.volume("c1").label, label_values(1))
 
@@ -130,7 +134,10 @@ def test_nnunet_v1_with_a_channel_missing(tmp_path):
     root = write_nnunet(tmp_path / "set")
     write_description(root, **V1)
     (root / "imagesTr" / "c1_0000.nii.gz").unlink()
-    with pytest.raises(UserError, match="case c1 has channels 0001; 2 are needed"):
+    with (
+        pytest.warns(Notice),
+        pytest.raises(UserError, match="case c1 has channels 0001; 2 are needed"),
+    ):
         layout_of(root)
 
 
@@ -139,12 +146,12 @@ def test_description_of_v2_over_images_of_the_msd(tmp_path):
     names = files_of(layout_of(root))
     labels = {"background": 0, "a": 1, "b": 2}
     write_description(root, channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz")
-    layout = layout_of(root)
+    layout, notes = noted(root)
     assert files_of(layout) == names
-    assert layout.notes == (
+    assert notes == [
         f"{root}/imagesTr: images are not named CASE_0000 as in nnU-Net; each is taken for a "
-        "whole case",
-    )
+        "whole case"
+    ]
 
 
 @pytest.mark.parametrize("write", [write_msd, write_nnunet])
@@ -168,10 +175,10 @@ def test_four_digits_at_the_end_of_names_of_the_msd(tmp_path):
         for folder, values in (("imagesTr", image_values(0)), ("labelsTr", label_values(0))):
             write_nifti(root / folder / f"prostate_000{number}.nii.gz", values)
     layout = layout_of(root)
-    assert list(files_of(layout)) == ["prostate_0000", "prostate_0001"] and layout.notes == ()
+    assert list(files_of(layout)) == ["prostate_0000", "prostate_0001"]
     labels = {"background": 0, "a": 1, "b": 2}
     write_description(root, channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz")
-    assert list(files_of(layout_of(root))) == ["prostate_0000", "prostate_0001"]
+    assert list(files_of(noted(root)[0])) == ["prostate_0000", "prostate_0001"]
 
 
 def test_a_folder_of_data_sets(tmp_path):

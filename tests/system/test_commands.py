@@ -40,6 +40,22 @@ def complaint(result):
 # In another process ----------------------------------------------------------------------
 
 
+def test_a_notice_is_one_line_once_and_other_warnings_are_left_as_they_are():
+    code = """
+import warnings
+from mijax import commands, errors
+def main(argv):
+    for line in ("a.nii: odd", "a.nii: odd", "b.nii: odd"):
+        warnings.warn(line, errors.Notice, stacklevel=1)
+    warnings.warn("another", stacklevel=1)
+commands.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[:2] == ["mijax: a.nii: odd", "mijax: b.nii: odd"]
+    assert "UserWarning: another" in done.stderr.splitlines()[2]
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
     [("mijax.main", ["--config", "--workdir"]), ("mijax.evaluate", ["--data_dir", "--workdir"])],

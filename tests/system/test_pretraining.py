@@ -73,7 +73,7 @@ def test_no_label_is_looked_at(run, tiny, tmp_path, monkeypatch):
         def volume(self, name):
             return self._source.volume(name)._replace(label=None)
 
-    monkeypatch.setattr(loop, "open_data", lambda config, **_: Blind(open_data(config)))
+    monkeypatch.setattr(loop, "open_data", lambda config, check: Blind(open_data(config)))
     blind = train(start_run(tmp_path, tiny("boundary_iic")), tell=print)
     _, state = restore(run, checkpoint="last", tell=pytest.fail)
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, blind.params))

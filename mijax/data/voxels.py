@@ -1,0 +1,68 @@
+"""The stored voxels of MetaImage and NRRD, counted before SimpleITK reads them."""
+
+import zlib
+from pathlib import Path
+
+from mijax.data.text import climbs, is_plain
+from mijax.errors import UserError
+
+ZLIB, GZIP = 15, 31  # framings of a stream, as zlib numbers them
+_CHUNK = 2**20
+
+
+def voxels_beside(header: Path, key: str, name: str) -> Path:
+    """The file of the voxels that a header names under this key.
+
+    Raises:
+      UserError: it is not there, or may lie outside the header's folder.
+    """
+    if climbs(name) or not is_plain(name) or len(name) > 255:
+        raise UserError(f"{header}: {key} {name[:80]!a} is not a file beside it; repair the header")
+    voxels = header.parent / name
+    if not voxels.is_file():
+        raise UserError(f"{header}: the file of its voxels, {name}, is missing; put it beside it")
+    return voxels
+
+
+def check_voxels(path: Path, offset: int, needed: int, *, packed: int | None, more: bool) -> None:
+    """Refuses damaged voxels: SimpleITK may return noise, and no error.
+
+    Args:
+      path: the file that they are in.
+      offset: bytes before them.
+      needed: bytes that the header announces.
+      packed: the framing of their stream, or None where they are stored as they are.
+      more: whether the file may hold more, which the header says where to skip.
+
+    Raises:
+      UserError: the voxels are missing, damaged, or not as many as the header says.
+    """
+    if packed is None:
+        size = path.stat().st_size - offset
+    elif more:
+        size = needed
+    else:
+        size = _inflated_size(path, offset, needed, packed)
+    if size < needed or (size > needed and not more):
+        raise UserError(f"{path}: {size} bytes of voxels instead of {needed}; copy it again")
+
+
+def _inflated_size(path: Path, offset: int, most: int, framing: int) -> int:
+    """Bytes that a stream expands to, without holding more than a chunk of them."""
+    inflate, size = zlib.decompressobj(framing), 0
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while chunk := inflate.unconsumed_tail or (not inflate.eof and file.read(_CHUNK)):
+                size += len(inflate.decompress(chunk, _CHUNK))
+                if size > most:
+                    raise UserError(
+                        f"{path}: more than the {most} bytes of voxels that its header announces; "
+                        "copy it again"
+                    )
+        size += len(inflate.flush())
+    except zlib.error as error:
+        raise UserError(f"{path}: damaged ({error}); copy it again") from error
+    if not inflate.eof:
+        raise UserError(f"{path}: truncated; copy it again")
+    return size
