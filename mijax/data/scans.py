@@ -1,10 +1,11 @@
 """Scans without a data set around them: which files of a folder are which case."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.folder import read_channels
-from mijax.data.imagefile import ENDINGS
+from mijax.data.imagefile import ENDINGS, read_header
 from mijax.data.layout import CHANNEL
 from mijax.data.listing import left_out, stem_of, visible
 from mijax.data.volume import Volume
@@ -20,11 +21,12 @@ class Scan(NamedTuple):
 
 
 def find_scans(path: Path, *, channels: int) -> list[Scan]:
-    """The scans of a file, or of a folder, sorted by name. No file is opened.
+    """The scans of a file, or of a folder, sorted by name. At most headers are read.
 
     A file is a case and named for it. Files CASE_0000, CASE_0001, … that are as many as the
-    channels are one case, CASE, as in nnU-Net; any other file has to hold all channels. Hidden
-    files, files of other formats and subfolders are passed over, see ``not_scans``.
+    channels are one case, CASE, as in nnU-Net, unless one of them has all channels itself; any
+    other file has to. Hidden files, files of other formats and subfolders are passed over, see
+    ``not_scans``.
 
     Raises:
       UserError: no such file or folder, or no scan there.
@@ -74,13 +76,25 @@ def _by_case(files: dict[str, list[Path]], channels: int):
             groups.setdefault(match[1], {})[int(match[2])] = paths
     for name, group in groups.items():
         images = tuple(path for channel in sorted(group) for path in group[channel])
-        if sorted(group) == list(range(channels)):
+        if sorted(group) == list(range(channels)) and not _any_whole(images, channels):
             yield name, images
             for paths in group.values():
                 del files[stem_of(paths[0], ENDINGS)]
     for name, paths in files.items():
         for path in paths:
             yield name, (path,)
+
+
+def _any_whole(images: tuple[Path, ...], channels: int) -> bool:
+    """Whether one of the files that are named as channels of a case has all of them."""
+    return channels > 1 and any(_channels(path) == channels for path in images)
+
+
+def _channels(path: Path) -> int | None:
+    try:
+        return math.prod(read_header(path)[0][3:])
+    except UserError:  # told when it is read
+        return None
 
 
 def _scan(name: str, found: list[tuple[Path, ...]]) -> Scan:

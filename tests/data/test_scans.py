@@ -72,6 +72,27 @@ def test_files_of_several_channels(tmp_path):
     }
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 4, 5, 1, 2)])
+def test_a_file_of_all_channels_is_a_case_whatever_its_name(tmp_path, shape):
+    """Two scans as the MSD names them would be the two channels of one in nnU-Net."""
+    save(tmp_path / "prostate_0000.nii", *shape)
+    save(tmp_path / "prostate_0001.nii", *shape)
+    save(tmp_path / "a_0000.nii", 3, 4, 5)
+    save(tmp_path / "a_0001.nii", 3, 4, 5)
+    touch(tmp_path, "b_0000.nii", "b_0001.nii")  # damaged; still two channels
+    assert found(tmp_path, 2) == {
+        "a": ["a_0000.nii", "a_0001.nii"],
+        "b": ["b_0000.nii", "b_0001.nii"],
+        "prostate_0000": ["prostate_0000.nii"],
+        "prostate_0001": ["prostate_0001.nii"],
+    }
+    scans = {scan.name: scan for scan in find_scans(tmp_path, channels=2)}
+    assert read_scan(scans["prostate_0001"], channels=2).image.shape == (3, 4, 5, 2)
+    (tmp_path / "prostate_0001.nii").unlink()
+    save(tmp_path / "prostate_0001.nii", 3, 4, 5)  # one of them is enough to show it
+    assert "prostate_0000" in found(tmp_path, 2)
+
+
 @pytest.mark.parametrize(
     ("channels", "names", "case"),
     [
