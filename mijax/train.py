@@ -16,7 +16,7 @@ from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
 from mijax.run import check_data, open_run, settle_splits, sole, write_info
 from mijax.sampling import counts_of
-from mijax.training_set import divide, feed, load_training_set
+from mijax.training_set import check_slices, feed, load_training_set
 from mijax.writer import Writer
 
 
@@ -44,8 +44,8 @@ def _train(run, *, tell, devices):
     config = run.config
     method = check(config, devices=devices).method
 
-    def settle(cases):
-        return divide(settle_splits(run, cases), method, config.method.name)
+    def settle(cases, geometry):
+        check_slices(settle_splits(run, cases), geometry, config, method)
 
     source = open_data(config, check=settle)
     splits = settle_splits(run, source.cases)

@@ -255,7 +255,11 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"data.size": (32, 31)}, "config.data.size .*multiples of 2"),
         ({"data.size": (32,)}, "config.data.size .*multiples of 2"),
         ({"data.size": ("abc",)}, "config.data.size .*multiples of 2"),
-        ({"data.size": (16, 16)}, "exceed data.size"),
+        (
+            {"data.size": (32, 16)},
+            "slices of 4 of 4 training cases exceed data.size 32×16: up to "
+            "32×32, phantom_000. the first",
+        ),
         ({"augmentation.crop": (33, 33)}, "config.augmentation.crop"),
         ({"augmentation.crop": (64, 64)}, "config.augmentation.crop .*exceeds"),
         ({"augmentation.crop": (16,)}, "config.augmentation.crop"),
@@ -303,6 +307,14 @@ def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkey
     config = tiny("local_mi")
     config.update_from_flattened_dict({key: (0.0, 0.0) if key.endswith("scale") else "none"})
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
+        train(start_run(tmp_path, config), tell=print)
+
+
+def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
+    config = tiny("local_mi", **{"data.size": (16, 16)})
+    config.cache = str(tmp_path / "cache")
+    monkeypatch.setattr("mijax.data.builders.prepare", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="exceed data.size"):
         train(start_run(tmp_path, config), tell=print)
 
 
