@@ -24,7 +24,7 @@ LEVELS = [
     {"step"},
     {"experiment", "stream"},
     {"inference", "training_set"},
-    {"evaluate", "export", "predict"},
+    {"evaluate", "export", "inspect", "predict"},
     {"train", "report"},
     {"main"},
     {"table1"},

@@ -7,6 +7,7 @@ from mijax.data.bias import correct_bias
 from mijax.data.slices import Grid, Slices, slice_shape, to_native, to_slices
 from mijax.data.source import Source, open_source
 from mijax.data.splits import Splits, check_splits, draw_splits, read_splits, write_splits
+from mijax.data.survey import slice_flags
 from mijax.data.volume import Case, Volume
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "draw_splits",
     "open_source",
     "read_splits",
+    "slice_flags",
     "slice_shape",
     "to_native",
     "to_slices",

@@ -9,18 +9,17 @@ import contextlib
 import io
 import math
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mijax.data.progress import Progress
 from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
 
 _LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
-_CALM = 10  # seconds between two lines about progress
 _TOLD = 20  # bad cases at most that are looked for before they are told of
 
 
@@ -37,8 +36,8 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, *, recipe: Recipe, data_dir: Path):
         self._recipe = recipe
-        self.progress = _Progress(len(recipe.cases))
         super().__init__(data_dir=data_dir)
+        self.progress = Progress(f"preparing {self.name}", len(recipe.cases))
 
     def _info(self) -> tfds.core.DatasetInfo:
         bytes_ = tfds.features.Encoding.BYTES
@@ -73,7 +72,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, index: int) -> Iterator[tuple[str, dict]]:
         case = self._recipe.cases[index]
-        self.progress(self.name, index)
+        self.progress(index)
         try:
             volume = self._recipe.finish(self._recipe.read(case.name))
         except UserError as error:
@@ -119,7 +118,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for later in range(index + 1, len(cases)):
             if len(found) == _TOLD:
                 break
-            self.progress(self.name, later)
+            self.progress(later)
             try:
                 self._recipe.read(cases[later].name)
             except UserError as other:
@@ -252,28 +251,3 @@ def _quiet(builder: VolumeBuilder):
     finally:
         tfds.enable_progress_bar()
         builder.progress.end()
-
-
-class _Progress:
-    """How far a preparation is: on a terminal one line, written over; else one now and then."""
-
-    def __init__(self, total: int):
-        self._total, self._last, self._open = total, None, False
-
-    def __call__(self, name: str, index: int) -> None:
-        text, now = f"preparing {name}: {index + 1} of {self._total}", time.monotonic()
-        if sys.stderr.isatty():
-            print(f"\r{text}", end="", file=sys.stderr, flush=True)
-            self._open = True
-        elif self._last is None:
-            print(f"preparing {name}: {self._total} volumes", file=sys.stderr, flush=True)
-            self._last = now
-        elif now - self._last >= _CALM:
-            print(text, file=sys.stderr, flush=True)
-            self._last = now
-
-    def end(self) -> None:
-        """Leaves the line that is written over, if there is one."""
-        if self._open:
-            print(file=sys.stderr)
-        self._open = False

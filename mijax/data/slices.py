@@ -11,7 +11,7 @@ from mijax.data.intensity import normalise
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
-_PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that is cut across
+PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
 _FITS = ("pad", "crop", "resize")
 _LARGEST = 2**14  # pixels along a slice that is resampled
 
@@ -84,7 +84,7 @@ def to_slices(
         no ``multiple``.
     """
     height, width = _check_options(size, fit, spacing, plane)
-    axis = _PLANES[plane]
+    axis = _axis_of(plane)
     orientation = orientations.io_orientation(volume.affine)
     native = _cut(volume.image, orientation, axis).shape[1:3]
     target = slice_shape(
@@ -136,7 +136,7 @@ def slice_shape(
       UserError: far too many pixels at that spacing.
     """
     axes = np.argsort(orientations.io_orientation(affine)[:, 0])  # x, y, z of RAS+
-    axes = np.delete(axes, _PLANES[plane])
+    axes = np.delete(axes, _axis_of(plane))
     native = tuple(int(shape[axis]) for axis in axes)
     if spacing is None:
         return native
@@ -177,9 +177,14 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     return np.ascontiguousarray(orientations.apply_orientation(volume, back))
 
 
+def _axis_of(plane: str) -> int:
+    if plane not in PLANES:
+        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(PLANES)}")
+    return PLANES.index(plane)
+
+
 def _check_options(size, fit, spacing, plane) -> tuple[int, int]:
-    if plane not in _PLANES:
-        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(_PLANES)}")
+    _axis_of(plane)
     if fit not in _FITS:
         raise UserError(f"data.fit={fit!r}: must be one of {', '.join(_FITS)}")
     if spacing is not None and not spacing > 0:

@@ -155,7 +155,7 @@ def test_second_open_reads_what_the_first_wrote(tmp_path):
 def test_progress_is_told_calmly(tmp_path, monkeypatch, capfd):
     """A volume takes four seconds here, and a line comes every ten."""
     clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr("mijax.data.builders.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mijax.data.progress.time.monotonic", lambda: next(clock))
     open_at(tmp_path, write_msd(tmp_path / "set", labelled=6))
     assert capfd.readouterr().err.splitlines() == [
         "preparing msd: 8 volumes", "preparing msd: 4 of 8", "preparing msd: 7 of 8",
