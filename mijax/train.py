@@ -16,7 +16,7 @@ from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
 from mijax.run import check_data, open_run, settle_splits, sole, write_info
 from mijax.sampling import counts_of
-from mijax.training_set import check_slices, feed, load_training_set
+from mijax.training_set import check_slices, feed, load_training_set, unseen_classes
 from mijax.writer import Writer
 
 
@@ -53,6 +53,8 @@ def _train(run, *, tell, devices):
     training_set = load_training_set(source, splits, config, experiment)
     slices = counts_of(training_set).unlabelled or 0
     validation = [source.volume(name) for name in splits.validation]
+    for line in unseen_classes(training_set, validation, source.classes):
+        tell(line)
 
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
         like = experiment.like(slices)

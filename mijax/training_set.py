@@ -99,6 +99,26 @@ def load_training_set(source, splits, config, experiment):
     return TrainingSet(image, label, others, held_out)
 
 
+def unseen_classes(training_set, validation, classes):
+    """Yields a line about each class that no labelled training slice shows.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      validation: list of ``data.Volume``.
+      classes: names, background first.
+    """
+    if training_set.label is None:
+        return
+    shown = sum(np.bincount(s.ravel(), minlength=len(classes)) for s in training_set.label)
+    for index, name in enumerate(classes):
+        if not shown[index]:
+            having = sum(bool((volume.label == index).any()) for volume in validation)
+            yield (
+                f"no labelled case shows {name}, which {having} of {len(validation)} validation "
+                "cases have; the network cannot learn it"
+            )
+
+
 def feed(training_set, key, calls, config, experiment):
     """What each call of the train step takes: the whole set on the device, or slices in time.
 

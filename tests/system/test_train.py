@@ -9,7 +9,7 @@ import pytest
 
 from mijax import losses, methods, parallel
 from mijax import train as loop
-from mijax.data import draw_splits
+from mijax.data import Volume, draw_splits
 from mijax.errors import UserError
 from mijax.experiment import build, check, open_data
 from mijax.inference import restore
@@ -18,7 +18,7 @@ from mijax.run import start_run
 from mijax.sampling import TrainingSet
 from mijax.step import make_train_step
 from mijax.train import dispatches, train
-from mijax.training_set import load_training_set
+from mijax.training_set import load_training_set, unseen_classes
 
 
 def bytes_of(tree):
@@ -244,6 +244,21 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
     with pytest.raises(UserError, match="weights are not finite after step 1;"):
         train(run, tell=print)
     assert list(run.checkpoints.iterdir()) == []
+
+
+def test_classes_that_no_labelled_case_shows_are_told():
+    def volume(*values):
+        label = np.array(values, np.uint8).reshape(-1, 1, 1)
+        return Volume("v", np.zeros((*label.shape, 1), np.float32), label, np.eye(4))
+
+    shown = TrainingSet(None, np.array([[[0, 1]], [[1, 0]]], np.uint8), None)
+    validation = [volume(0, 1), volume(0, 2), volume(2, 2)]
+    assert list(unseen_classes(shown, validation, ("background", "a", "b", "c"))) == [
+        "no labelled case shows b, which 2 of 3 validation cases have; the network cannot learn it",
+        "no labelled case shows c, which 0 of 3 validation cases have; the network cannot learn it",
+    ]
+    assert not list(unseen_classes(shown, validation, ("background", "a")))
+    assert not list(unseen_classes(TrainingSet(None, None, None), validation, ("background", "a")))
 
 
 @pytest.mark.parametrize(
