@@ -40,6 +40,7 @@ def get_config(method):
             "data": {
                 "source": "folder",
                 "dir": "",
+                "follow_links": False,  # whether files in dir may be links to files elsewhere
                 "splits": "",  # a splits.json to use instead of drawing one
                 "split_seed": 0,
                 # numbers of patients; the rest is unlabelled

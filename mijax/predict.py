@@ -178,7 +178,8 @@ def _checked_image(image, channels):
     image = np.asarray(image)
     image = image[..., None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[3] != channels or 0 in image.shape:
-        raise UserError(f"image of shape {image.shape}; (x, y, z, {channels}) is needed")
+        needed = "(x, y, z) or (x, y, z, 1)" if channels == 1 else f"(x, y, z, {channels})"
+        raise UserError(f"image of shape {image.shape}; {needed} is needed")
     if image.dtype.kind not in "biuf" or not np.isfinite(image).all():
         raise UserError(f"image of type {image.dtype}: must be finite real numbers")
     return image.astype(np.float32)

@@ -19,7 +19,8 @@ import numpy as np
 from mijax.data import Splits, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 
-_MAY_DIFFER = ("cache", "data.dir", "stream")  # where things lie says nothing about the result
+# Where things lie says nothing about the result.
+_MAY_DIFFER = ("cache", "data.dir", "data.follow_links", "stream")
 
 
 class Run(NamedTuple):

@@ -19,7 +19,7 @@ _PARENTS = (".", "training", "testing", "database/training", "database/testing")
 _TRAINING = 100  # patients 1 to 100; the others are the challenge's test set
 
 
-def acdc_recipe(directory: str, *, testing: bool) -> Recipe:
+def acdc_recipe(directory: str, *, testing: bool, follow_links: bool = False) -> Recipe:
     """The recipe of the ACDC database: two scans a patient, end of diastole and of systole.
 
     Info.cfg names the two frames; where there is none, all frames of the folder are taken. The
@@ -28,6 +28,7 @@ def acdc_recipe(directory: str, *, testing: bool) -> Recipe:
     Args:
       directory: holds training/ and testing/, or database/ with these, or the patients.
       testing: whether patients 101 to 150 are taken too.
+      follow_links: whether files may be links to files outside the folder.
 
     Raises:
       UserError: no such data there, with how to come by it; or what is wrong with it.
@@ -45,7 +46,9 @@ def acdc_recipe(directory: str, *, testing: bool) -> Recipe:
         raise UserError(f"{root}: data.testing=True, but no testing/patient101, … there")
     taken = [found[name] for name in sorted(found) if testing or _is_training(name)]
     entries = [_entry(folder, number) for folder in taken for number in _frames(folder)]
-    return entries_recipe(root, entries, builder="acdc", classes=CLASSES, channels=1)
+    return entries_recipe(
+        root, entries, builder="acdc", classes=CLASSES, channels=1, follow_links=follow_links
+    )
 
 
 def _is_training(name: str) -> bool:

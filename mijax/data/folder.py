@@ -19,7 +19,12 @@ _WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and 
 
 
 def folder_recipe(
-    directory: str, *, kind: str, patient_pattern: str = "", test_images: bool = True
+    directory: str,
+    *,
+    kind: str,
+    patient_pattern: str = "",
+    test_images: bool = True,
+    follow_links: bool = False,
 ) -> Recipe:
     """The recipe of a folder in MSD or nnU-Net v2 raw layout.
 
@@ -28,6 +33,7 @@ def folder_recipe(
       kind: "msd", "nnunet", or "folder" to tell by dataset.json.
       patient_pattern: regular expression for the patient in a case's name; empty: case = patient.
       test_images: whether imagesTs gives unlabelled cases.
+      follow_links: whether files may be links to files outside the folder.
 
     Raises:
       UserError: what is wrong with the folder; files are opened by ``read`` only.
@@ -43,6 +49,7 @@ def folder_recipe(
         classes=layout.classes,
         channels=len(layout.channels),
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
+        follow_links=follow_links,
     )
 
 
@@ -54,20 +61,25 @@ def entries_recipe(
     classes: tuple[str, ...],
     channels: int,
     description: str = "",
+    follow_links: bool = False,
 ) -> Recipe:
     """The recipe of cases whose files are known.
 
     Args:
-      root: the folder that all files are in.
+      root: the folder that all files, or links to them, are in.
       entries: sorted by case.
       builder: the name of the builder class.
       classes: names, background first.
       channels: of every image.
       description: a text that the content depends on as well.
+      follow_links: whether these may lead out of the folder.
 
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
     """
+    files = _files(entries)
+    if not follow_links:
+        _check_links(root, files)
     by_name = {entry.case.name: entry for entry in entries}
 
     def read(name: str) -> Volume:
@@ -75,7 +87,7 @@ def entries_recipe(
 
     return Recipe(
         builder=builder,
-        key=f"{root.resolve().name}-{_fingerprint(root, entries, description)}",
+        key=f"{root.resolve().name}-{_fingerprint(root, entries, files, description)}",
         classes=classes,
         channels=channels,
         cases=tuple(entry.case for entry in entries),
@@ -162,14 +174,27 @@ def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np
     return (np.rint(values) if values.dtype.kind == "f" else values).astype(np.uint8)
 
 
-def _fingerprint(root: Path, entries: Sequence[Entry], description: str) -> str:
-    """Changes when a file of the data set is added, removed or rewritten, or a case is renamed."""
+def _files(entries: Sequence[Entry]) -> list[Path]:
+    """Every file that the cases consist of."""
     images = [path for entry in entries for path in (*entry.images, entry.label) if path]
-    files = [path for image in images for path in files_of(image)]
+    return [path for image in images for path in files_of(image)]
+
+
+def _check_links(root: Path, files: Sequence[Path]) -> None:
+    """Refuses links that lead out of the folder, as its author may not be the one who reads."""
     whole = root.resolve()
     for path in files:
         if not path.resolve().is_relative_to(whole):
-            raise UserError(f"{path}: a link out of {root}; put the file itself there")
+            raise UserError(
+                f"{path}: a link out of {root}; put the file itself there, or pass "
+                "--config.data.follow_links=True if you trust it"
+            )
+
+
+def _fingerprint(
+    root: Path, entries: Sequence[Entry], files: Sequence[Path], description: str
+) -> str:
+    """Changes when a file of the data set is added, removed or rewritten, or a case is renamed."""
     stamps = [
         (path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
         for path in files

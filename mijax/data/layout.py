@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mijax.data.description import read_description
 from mijax.data.listing import left_out, stems
+from mijax.data.text import composed
 from mijax.data.volume import Case
 from mijax.errors import Notice, UserError
 
@@ -132,7 +133,7 @@ def _by_channel(stems: Mapping[str, Path], channels: int, folder: Path):
 
 def _patients(pattern: str):
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(composed(pattern))
     except re.error as error:
         raise UserError(f"data.patient_pattern={pattern!r}: {error}") from error
 

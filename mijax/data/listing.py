@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mijax.data.imagefile import files_of
-from mijax.data.text import is_plain
+from mijax.data.text import composed, distinct, is_plain
 from mijax.errors import UserError
 
 _SHOWN = 5  # names in one line
@@ -17,9 +17,12 @@ def visible(folder: Path) -> list[Path]:
 
 
 def stem_of(path: Path, endings: Sequence[str]) -> str | None:
-    """A file's name without its ending, in upper or lower case; None where it is another."""
+    """A file's name without its ending, in upper or lower case; None where it is another.
+
+    In Unicode's normal form C, see ``text.composed``.
+    """
     ending = next((e for e in endings if path.name.lower().endswith(e)), None)
-    return None if ending is None else path.name[: -len(ending)]
+    return None if ending is None else composed(path.name[: -len(ending)])
 
 
 def stems(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
@@ -38,7 +41,8 @@ def stems(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
         if not path.is_file():
             raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
         if stem in found:
-            raise UserError(f"{path}: case {stem} is there twice, also as {found[stem].name}")
+            other = distinct(found[stem].name)
+            raise UserError(f"{path}: case {stem} is there twice, also as {other}")
         found[stem] = path
     return found
 

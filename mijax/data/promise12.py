@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mijax.data.folder import entries_recipe
 from mijax.data.layout import Entry, find_root
-from mijax.data.text import is_plain
+from mijax.data.text import composed, is_plain
 from mijax.data.volume import Case, Recipe
 from mijax.errors import UserError
 
@@ -19,7 +19,7 @@ _DEPTHS = ("", "*/", "*/*/")  # where the parts of the data may have been unpack
 _TEST = re.compile(r"(test|live)", re.IGNORECASE)  # TestData, test_data, livechallenge_test_data
 
 
-def promise12_recipe(directory: str, *, testing: bool) -> Recipe:
+def promise12_recipe(directory: str, *, testing: bool, follow_links: bool = False) -> Recipe:
     """The recipe of PROMISE12, one scan a patient; without a segmentation it is unlabelled.
 
     Cases of the test set have the names of training cases but are of other patients: in a
@@ -28,6 +28,7 @@ def promise12_recipe(directory: str, *, testing: bool) -> Recipe:
     Args:
       directory: holds the cases, or folders with them.
       testing: whether cases in folders of the test set are taken too.
+      follow_links: whether files may be links to files outside the folder.
 
     Raises:
       UserError: no such data there, with how to come by it; or what is wrong with it.
@@ -46,7 +47,7 @@ def promise12_recipe(directory: str, *, testing: bool) -> Recipe:
         tests |= part is not None
         if part is not None and not testing:
             continue
-        name = f"{part}_{match[1]}" if part else match[1]
+        name = composed(f"{part}_{match[1]}") if part else match[1]
         files = labels if match[2] else images
         if name in files:
             raise UserError(f"{path}: case {name} is there twice, also as {files[name]}")
@@ -61,4 +62,6 @@ def promise12_recipe(directory: str, *, testing: bool) -> Recipe:
         Entry(Case(name, name, name in labels), (path,), labels.get(name))
         for name, path in sorted(images.items())
     ]
-    return entries_recipe(root, entries, builder="promise12", classes=CLASSES, channels=1)
+    return entries_recipe(
+        root, entries, builder="promise12", classes=CLASSES, channels=1, follow_links=follow_links
+    )

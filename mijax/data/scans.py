@@ -8,6 +8,7 @@ from mijax.data.folder import read_channels
 from mijax.data.imagefile import ENDINGS, read_header
 from mijax.data.layout import CHANNEL
 from mijax.data.listing import left_out, stem_of, visible
+from mijax.data.text import distinct
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
@@ -101,6 +102,6 @@ def _scan(name: str, found: list[tuple[Path, ...]]) -> Scan:
     images = tuple(path for images in found for path in images)
     stems = [stem_of(path, ENDINGS) for path in images]
     if len(found) > 1 or len(set(stems)) < len(stems):
-        names = ", ".join(path.name for path in images)
+        names = ", ".join(distinct(path.name) for path in images)
         return Scan(name, images, f"{images[0].parent}: case {name} is there twice: {names}")
     return Scan(name, images)

@@ -13,6 +13,8 @@ from mijax.data.spleen import fetch_spleen
 from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
+_OF_ALL = {"directory", "cache", "follow_links"}  # what every recipe is given
+
 
 class Source:
     """A prepared data set with random access by case name.
@@ -50,6 +52,7 @@ def open_source(
     directory: str,
     cache: str,
     bias_correction: bool = False,
+    follow_links: bool = False,
     check: Callable[[Sequence[Case], Callable[[str], Geometry]], object] | None = None,
     **options,
 ) -> Source:
@@ -65,6 +68,7 @@ def open_source(
       cache: where prepared data sets (and downloads) go.
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
+      follow_links: whether files of the folder may be links to files outside it.
       check: called before any voxel is read, which may take long, to refuse the data; with the
         cases and a function that gives the ``Geometry`` of one by its name, from headers alone.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
@@ -76,11 +80,11 @@ def open_source(
     """
     if name not in _RECIPES:
         raise UserError(f"data source {name!r} is unknown; there are {', '.join(sorted(_RECIPES))}")
-    known = set(inspect.signature(_RECIPES[name]).parameters) - {"directory", "cache"}
+    known = set(inspect.signature(_RECIPES[name]).parameters) - _OF_ALL
     for option in sorted(options.keys() - known):
         raise UserError(f"data source {name!r} has no option {option!r}, only {sorted(known)}")
     root = Path(cache).expanduser()
-    recipe = _RECIPES[name](directory, root, **options)
+    recipe = _RECIPES[name](directory, root, follow_links=follow_links, **options)
     if bias_correction:
         recipe = _without_bias(recipe)
     if check:
@@ -96,33 +100,42 @@ def _without_bias(recipe: Recipe) -> Recipe:
 
 
 def _folder(kind: str):
-    def recipe(directory, cache, *, patient_pattern: str = "", test_images: bool = True) -> Recipe:
+    def recipe(
+        directory, cache, *, follow_links, patient_pattern: str = "", test_images: bool = True
+    ) -> Recipe:
         return folder_recipe(
-            directory, kind=kind, patient_pattern=patient_pattern, test_images=test_images
+            directory,
+            kind=kind,
+            patient_pattern=patient_pattern,
+            test_images=test_images,
+            follow_links=follow_links,
         )
 
     return recipe
 
 
-def _acdc(directory, cache, *, testing: bool = False) -> Recipe:
-    return acdc_recipe(directory, testing=testing)
+def _acdc(directory, cache, *, follow_links, testing: bool = False) -> Recipe:
+    return acdc_recipe(directory, testing=testing, follow_links=follow_links)
 
 
-def _promise12(directory, cache, *, testing: bool = False) -> Recipe:
-    return promise12_recipe(directory, testing=testing)
+def _promise12(directory, cache, *, follow_links, testing: bool = False) -> Recipe:
+    return promise12_recipe(directory, testing=testing, follow_links=follow_links)
 
 
-def _spleen(directory, cache, *, patient_pattern: str = "") -> Recipe:
+def _spleen(directory, cache, *, follow_links, patient_pattern: str = "") -> Recipe:
     # The 41 annotated volumes, as the paper; the 20 of imagesTs are not part of its protocol.
     return folder_recipe(
         directory or str(fetch_spleen(cache)),
         kind="msd",
         patient_pattern=patient_pattern,
         test_images=False,
+        follow_links=follow_links,
     )
 
 
-def _phantom(directory, cache, *, seed: int = 0, patients: int = 24, shape=(64, 64, 12)) -> Recipe:
+def _phantom(
+    directory, cache, *, follow_links, seed: int = 0, patients: int = 24, shape=(64, 64, 12)
+) -> Recipe:
     return phantom_recipe(seed=seed, patients=patients, shape=tuple(shape))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mijax.data.text import is_plain, read_json
+from mijax.data.text import composed, is_plain, read_json
 from mijax.data.volume import Case
 from mijax.errors import UserError
 
@@ -102,7 +102,7 @@ def check_splits(splits: Splits, cases: Sequence[Case]) -> None:
 
 
 def read_splits(path) -> Splits:
-    """Splits from a JSON file of four lists of case names.
+    """Splits from a JSON file of four lists of case names, in whatever Unicode form.
 
     Raises:
       UserError: unreadable, or of another form.
@@ -117,7 +117,7 @@ def read_splits(path) -> Splits:
     for field, names in content.items():
         if not isinstance(names, list) or not all(map(_is_name, names)):
             raise UserError(f'{path}: "{field}" must be a list of case names')
-    return Splits(**{field: tuple(names) for field, names in content.items()})
+    return Splits(**{field: tuple(map(composed, names)) for field, names in content.items()})
 
 
 def _is_name(value) -> bool:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from pathlib import Path
 
 _LARGEST = 2**26  # bytes of a JSON file; a list of a million cases has half of it
@@ -12,6 +13,19 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 def is_plain(text: str) -> bool:
     """Whether a text has neither line breaks nor control characters nor bytes beside UTF-8."""
     return _UNFIT.search(text) is None
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's normal form C, in which ä is one character.
+
+    A Mac's files may have it as two, a and ¨: names of cases are compared in this form.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def distinct(name: str) -> str:
+    """A file's name so that letters that look alike can be told apart: ASCII and escapes."""
+    return name if name.isascii() else ascii(name)
 
 
 def is_number(word: str) -> bool:

@@ -3,7 +3,7 @@
 import zlib
 from pathlib import Path
 
-from mijax.data.text import climbs, is_plain
+from mijax.data.text import climbs, composed, is_plain
 from mijax.errors import UserError
 
 ZLIB, GZIP = 15, 31  # framings of a stream, as zlib numbers them
@@ -20,7 +20,12 @@ def voxels_beside(header: Path, key: str, name: str) -> Path:
         raise UserError(f"{header}: {key} {name[:80]!a} is not a file beside it; repair the header")
     voxels = header.parent / name
     if not voxels.is_file():
-        raise UserError(f"{header}: the file of its voxels, {name}, is missing; put it beside it")
+        there = {path.name for path in voxels.parent.glob("*")} - {voxels.name}
+        if composed(voxels.name) in map(composed, there):  # SimpleITK opens it by this very name
+            problem = "has that name in another Unicode form; rename it"
+        else:
+            problem = "is missing; put it beside it"
+        raise UserError(f"{header}: the file of its voxels, {name}, {problem}")
     return voxels
 
 

@@ -12,12 +12,15 @@ from mijax.report.names import kind_of, name_of, place_of
 from mijax.run import Run, flat, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
-_OF_A_RUN = {"seed", "name", "cache", "data.dir", "log_every", "predict_batch"}
+_OF_A_RUN = {
+    "seed", "name", "cache", "data.dir", "data.follow_links", "log_every", "predict_batch",
+}  # fmt: skip
 _ORIGIN = "init_from.method.name"
 # Of config.data: how its volumes are used. Anything else says which volumes they are.
 _USE = {
-    "dir", "splits", "split_seed", "labelled_cases", "validation_cases", "test_cases", "size",
-    "fit", "spacing", "plane", "intensity", "window", "percentiles", "bias_correction",
+    "dir", "follow_links", "splits", "split_seed", "labelled_cases", "validation_cases",
+    "test_cases", "size", "fit", "spacing", "plane", "intensity", "window", "percentiles",
+    "bias_correction",
 }  # fmt: skip
 
 

@@ -19,7 +19,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from folders import AFFINE, image_values, write_metaimage, write_msd, write_nnunet
+from folders import (
+    AFFINE,
+    image_values,
+    label_values,
+    write_metaimage,
+    write_msd,
+    write_nnunet,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -445,6 +452,17 @@ def test_metaimage_bomb(tmp_path, refused, behind):
     refused(lambda: read_image(path), "a.zraw: more than the 240 bytes of voxels")
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nrrd"])
+def test_voxels_whose_name_has_another_unicode_form(tmp_path, refused, ending):
+    path = tmp_path / f"a{ending}"
+    if ending == ".mhd":
+        metaimage(path, ElementDataFile="Sch\u00e4del.raw")
+    else:
+        nrrd(path, **{"data file": "Sch\u00e4del.raw"})
+    (tmp_path / "a.raw").rename(tmp_path / "Scha\u0308del.raw")
+    refused(lambda: read_image(path), f"a{ending}: ", "in another Unicode form; rename it")
+
+
 def test_compressed_metaimage_larger_than_a_chunk(tmp_path):
     values = np.random.default_rng(0).integers(0, 4, (256, 256, 20)).astype(np.int16)
     write_metaimage(tmp_path / "a.mhd", values, compressed=True)
@@ -739,6 +757,49 @@ def test_folder_that_is_a_link(tmp_path, refused, target):
     (tmp_path / "outside" / "a.nii").write_bytes(GOOD)
     (root / "imagesTr").symlink_to(target)
     refused(lambda: folder_recipe(str(root), kind="msd"), "imagesTr")
+
+
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
+@pytest.mark.parametrize("name", ["Case00.mhd", "Case00.nrrd"])
+@pytest.mark.parametrize("case", PATHS)
+def test_path_of_the_voxels_in_nnunet(tmp_path, refused, case, name):
+    root = tmp_path / "set"
+    ending = name.removeprefix("Case00")
+    description(root, {**NNUNET, "file_ending": ending})
+    (root / "imagesTr").mkdir()
+    path = root / "imagesTr" / f"Case00_0000{ending}"
+    metaimage(path) if ending == ".mhd" else nrrd(path, **{"data file": "Case00_0000.raw"})
+    fill(root, "imagesTr/Case00_0000.raw", PATHS[case])
+    refused(lambda: folder_recipe(str(root), kind="nnunet"), "Case00_0000.raw")
+
+
+def test_links_out_of_the_folder_are_followed_where_that_is_asked_for(tmp_path, refused):
+    """As where a hospital keeps the images in one store and the data sets are links into it."""
+    root = write_msd(tmp_path / "set")
+    (tmp_path / "store").mkdir()
+    for number, path in enumerate(sorted(root.glob("*/[!.]*.nii.gz"))):
+        path.symlink_to(path.rename(tmp_path / "store" / f"{number}.gz"))
+    options = {"directory": str(root), "cache": str(tmp_path / "cache")}
+    refused(lambda: open_source("folder", **options), "a link out of", "data.follow_links=True")
+    source = open_source("folder", **options, follow_links=True)
+    np.testing.assert_array_equal(source.volume("case_01").image[..., 0], image_values(1))
+    np.testing.assert_array_equal(source.volume("case_01").label, label_values(1))
+
+
+def test_every_source_has_the_option_to_follow_links(tmp_path):
+    (tmp_path / "outside").write_bytes(GOOD)
+    metaimage(tmp_path / "store" / "Case00.mhd")
+    (tmp_path / "set" / "training" / "patient001").mkdir(parents=True)
+    for name, target in (
+        ("Case00.mhd", "store/Case00.mhd"),
+        ("Case00.raw", "store/Case00.raw"),
+        ("training/patient001/patient001_frame01.nii", "outside"),
+    ):
+        (tmp_path / "set" / name).symlink_to(tmp_path / target)
+    for recipe in (acdc_recipe, promise12_recipe):
+        with pytest.raises(UserError, match="a link out of"):
+            recipe(str(tmp_path / "set"), testing=False)
+        assert len(recipe(str(tmp_path / "set"), testing=False, follow_links=True).cases) == 1
 
 
 def test_links_within_the_folder_are_followed(tmp_path):

@@ -113,6 +113,23 @@ def test_a_name_that_two_cases_have(tmp_path, channels, names, case):
         read_scan(scan, channels=channels)
 
 
+def test_names_in_either_unicode_form(tmp_path):
+    touch(tmp_path, "Scha\u0308del_0000.nii", "Sch\u00e4del_0001.nii")
+    assert found(tmp_path, 2) == {
+        "Sch\u00e4del": ["Scha\u0308del_0000.nii", "Sch\u00e4del_0001.nii"]
+    }
+    touch(tmp_path, "Scha\u0308del.nii")
+    assert r"'Scha\u0308del.nii'" in found(tmp_path, 2)["Sch\u00e4del"]
+
+
+def test_links_are_followed_since_their_reader_names_them(tmp_path):
+    save(tmp_path / "elsewhere.nii", 3, 4, 5)
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.nii").symlink_to(tmp_path / "elsewhere.nii")
+    (scan,) = find_scans(tmp_path / "scans", channels=1)
+    assert read_scan(scan, channels=1).image.shape == (3, 4, 5, 1)
+
+
 def test_nothing_there(tmp_path):
     for path, message in [
         (tmp_path / "nowhere", "no such file or folder"),

@@ -139,6 +139,19 @@ def test_patient_pattern(tmp_path):
         open_at(tmp_path, root, patient_pattern="(")
 
 
+def test_names_meet_in_whatever_unicode_form_they_are(tmp_path):
+    """ä as one character, and as a and ¨, as a Mac writes it."""
+    root = write_msd(tmp_path / "set", labelled=0, unlabelled=1, tests=0)
+    write_nifti(root / "imagesTr" / "Sch\u00e4del.nii.gz", image_values(0))
+    write_nifti(root / "labelsTr" / "Scha\u0308del.nii.gz", label_values(0))
+    source = open_at(tmp_path, root, patient_pattern="^case|a\u0308")
+    assert source.cases[0] == Case("Sch\u00e4del", "\u00e4", True)
+    np.testing.assert_array_equal(source.volume("Sch\u00e4del").label, label_values(0))
+    write_nifti(root / "imagesTr" / "Scha\u0308del.nii.gz", image_values(0))
+    with pytest.raises(UserError, match=r"Sch\u00e4del is there twice, also as 'Scha\\u0308del"):
+        open_at(tmp_path, root)
+
+
 def records(tmp_path):
     return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*array_record*")}
 

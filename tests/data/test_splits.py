@@ -149,3 +149,11 @@ def test_files_that_are_no_splits(tmp_path, text, expected):
 def test_missing_splits_file(tmp_path):
     with pytest.raises(UserError, match="splits.json: cannot be read"):
         read_splits(tmp_path / "splits.json")
+
+
+def test_names_of_a_splits_file_are_in_the_form_of_the_cases(tmp_path):
+    names = {"labelled": ["Scha\u0308del"], "unlabelled": [], "validation": ["b"], "test": []}
+    (tmp_path / "splits.json").write_text(json.dumps(names), encoding="utf-8")
+    splits = read_splits(tmp_path / "splits.json")
+    assert splits.labelled == ("Sch\u00e4del",)
+    check_splits(splits, [Case("Sch\u00e4del", "p", True), Case("b", "b", True)])

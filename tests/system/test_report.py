@@ -216,9 +216,10 @@ def test_full_supervision_of_given_splits_is_where_nothing_is_unlabelled(write):
 
 
 def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
+    elsewhere = {"cache": "elsewhere", "data__follow_links": True}
     folders = [
         write("a0", "local_mi", drawn(0, 0.6), seed=0),
-        write("a1", "local_mi", drawn(1, 0.6), seed=1, cache="elsewhere", log_every=10),
+        write("a1", "local_mi", drawn(1, 0.6), seed=1, **elsewhere, log_every=10),
         write("b0", "local_mi", drawn(2, 0.6), seed=0, method__weight=0.5),
     ]
     rows = rows_of(folders)
