@@ -117,7 +117,7 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
     source, output = Path(source), Path(output)
     channels = run.info()["channels"]
     scans = find_scans(source, channels=channels)
-    if others := not_scans(source, scans):
+    if others := not_scans(source, scans, output=output):
         tell(others)
     _check_outputs(source, scans, output, probabilities, overwrite)
 

@@ -51,10 +51,16 @@ def find_scans(path: Path, *, channels: int) -> list[Scan]:
     return [_scan(name, found) for name, found in sorted(cases.items())]
 
 
-def not_scans(path: Path, scans: list[Scan]) -> str | None:
-    """A line that names what lies in the folder of some scans and is none; None where all is."""
-    images = [image for scan in scans for image in scan.images]
-    return left_out(path, images, ENDINGS) if path.is_dir() else None
+def not_scans(path: Path, scans: list[Scan], *, output: Path) -> str | None:
+    """A line that names what lies in the folder of some scans and is none; None where all is.
+
+    The folder ``output`` of their label maps may lie there, too.
+    """
+    if not path.is_dir():
+        return None
+    known = [image for scan in scans for image in scan.images]
+    known += [other for other in visible(path) if other.resolve() == output.resolve()]
+    return left_out(path, known, ENDINGS)
 
 
 def read_scan(scan: Scan, *, channels: int) -> Volume:

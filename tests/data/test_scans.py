@@ -46,18 +46,23 @@ def test_endings_in_any_case(tmp_path):
 
 
 def test_what_is_no_scan_is_named(tmp_path):
+    def named(path=tmp_path, output=tmp_path / "out"):
+        return not_scans(path, find_scans(path, channels=1), output=output)
+
     touch(tmp_path, "a.nii", ".hidden.png", "notes.txt", "g.png", "e.raw", "f.raw", "f.mhd")
     (tmp_path / "f.mhd").write_text("ElementDataFile = f.raw\n")
     (tmp_path / "folder.nii").mkdir()
-    line = not_scans(tmp_path, find_scans(tmp_path, channels=1))
-    assert line.startswith(
+    assert named().startswith(
         f"{tmp_path}: not taken: 'e.raw', 'folder.nii/', 'g.png', 'notes.txt'; only .nii.gz, "
     )
-    assert not_scans(tmp_path / "a.nii", find_scans(tmp_path / "a.nii", channels=1)) is None
+    assert named(tmp_path / "a.nii") is None
     for path in (tmp_path / "e.raw", tmp_path / "g.png", tmp_path / "notes.txt"):
         path.unlink()
     (tmp_path / "folder.nii").rmdir()
-    assert not_scans(tmp_path, find_scans(tmp_path, channels=1)) is None
+    assert named() is None
+    (tmp_path / "out").mkdir()
+    assert named() is None and "'out/'" in named(output=tmp_path / "elsewhere")
+    assert named(output=tmp_path / "elsewhere" / ".." / "out") is None
 
 
 def test_files_of_several_channels(tmp_path):
