@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax import methods, parallel
-from mijax.data import Volume, correct_bias, list_cases, open_source, to_slices
+from mijax.data import Volume, correct_bias, list_cases, open_source, slice_flags, to_slices
 from mijax.errors import UserError
 from mijax.lock import locked
 from mijax.losses.labels import LABEL_LOSSES, label_loss
@@ -158,10 +158,25 @@ def check(config, *, devices=None):
     Raises:
       UserError: as ``build`` and ``data.to_slices``.
     """
+    if not config.data.size:
+        open_data(config, check=functools.partial(_without_size, config.data))
     experiment = build(config, classes=("background", "object"), channels=1, devices=devices)
     voxel = Volume("", np.zeros((1, 1, 1, 1), np.float32), None, np.diag([1e-9] * 3 + [1]))
     slice_volume(voxel, config.data)
     return experiment
+
+
+def _without_size(data, cases, geometry):
+    """Refuses ``config.data`` without a size, with one that the headers propose."""
+    found = {}
+    for case in cases:
+        with contextlib.suppress(UserError):  # a bad header, told when there is a size
+            found[case.name] = geometry(case.name)
+    advice = f"python -m mijax.inspect {data.dir} tells more"
+    if found:
+        flags = slice_flags(found, plane=data.plane, spacing=data.spacing)
+        advice = f"{flags} holds every slice of {len(found)} cases whole; {advice}"
+    raise UserError(f"no config.data.size is given; {advice}")
 
 
 def _method(config, weights=None):

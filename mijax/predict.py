@@ -112,11 +112,13 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
         learned without labels, or a file to be written exists.
     """
     from mijax.data.imagewriter import write_image
-    from mijax.data.scans import find_scans, read_scan
+    from mijax.data.scans import find_scans, not_scans, read_scan
 
     source, output = Path(source), Path(output)
     channels = run.info()["channels"]
     scans = find_scans(source, channels=channels)
+    if others := not_scans(source, scans, output=output):
+        tell(others)
     _check_outputs(source, scans, output, probabilities, overwrite)
 
     from mijax.inference import most_probable, predict_volumes, restore  # takes seconds

@@ -18,7 +18,7 @@ from mijax.models import CLASSIFIER
 from mijax.progress import doing
 from mijax.run import check_data, open_run, settle_splits, sole, taken_back, write_info
 from mijax.sampling import counts_of
-from mijax.training_set import divide, feed, load_training_set
+from mijax.training_set import check_slices, feed, load_training_set, unseen_classes
 from mijax.writer import Writer
 
 
@@ -50,8 +50,8 @@ def _train(run, *, tell, devices):
     config = run.config
     method = check(config, devices=devices).method
 
-    def settle(cases):
-        return divide(settle_splits(run, cases), method, config.method.name)
+    def settle(cases, geometry):
+        check_slices(settle_splits(run, cases), geometry, config, method)
 
     source = open_data(config, check=settle, tell=tell)
     splits = settle_splits(run, source.cases)
@@ -60,6 +60,8 @@ def _train(run, *, tell, devices):
         training_set = load_training_set(source, splits, config, experiment)
     slices = counts_of(training_set).unlabelled or 0
     validation = [source.volume(name) for name in splits.validation]
+    for line in unseen_classes(training_set, validation, source.classes):
+        tell(line)
 
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
         like = experiment.like(slices)

@@ -1,11 +1,13 @@
 """The training slices of a run: cut from its volumes, and fed to its steps."""
 
+import contextlib
 import itertools
 
 import jax
 import numpy as np
 
 from mijax import parallel
+from mijax.data import slice_shape
 from mijax.errors import UserError
 from mijax.experiment import slice_volume
 from mijax.methods import Unlabelled
@@ -28,6 +30,42 @@ def divide(splits, method, name):
             "set config.data.labelled_cases to fewer patients than there are (0 takes all)"
         )
     return labelled, unlabelled
+
+
+def check_slices(splits, geometry, config, method):
+    """Refuses training slices that exceed ``data.size``, before any voxel is read.
+
+    Args:
+      splits: ``data.Splits``.
+      geometry: (case name) -> ``data.Geometry``, from headers alone.
+      config: of the run.
+      method: ``methods.Method``.
+
+    Raises:
+      UserError: if there are such, or as ``divide``.
+    """
+    labelled, unlabelled = divide(splits, method, config.method.name)
+    names, data = [*labelled, *(unlabelled if method.unlabelled else ())], config.data
+    if config.get("outer", {}).get("weights"):
+        names += splits.validation
+    shapes = {}
+    for name in names:
+        with contextlib.suppress(UserError):  # a bad header, told with all that are
+            shape, _, affine = geometry(name)
+            shapes[name] = shape, affine
+    pixels = {
+        name: slice_shape(name, *place, spacing=data.spacing, plane=data.plane)
+        for name, place in shapes.items()
+    }
+    size = tuple(data.size)
+    larger = [name for name, hw in pixels.items() if hw[0] > size[0] or hw[1] > size[1]]
+    if larger and data.fit == "pad":
+        most = np.max([pixels[name] for name in larger], axis=0)
+        raise UserError(
+            f"slices of {len(larger)} of {len(names)} training cases exceed data.size "
+            f"{size[0]}×{size[1]}: up to {most[0]}×{most[1]}, {larger[0]} the first; raise "
+            "data.size or use data.fit=resize or crop"
+        )
 
 
 def load_training_set(source, splits, config, experiment):
@@ -59,6 +97,26 @@ def load_training_set(source, splits, config, experiment):
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
         )
     return TrainingSet(image, label, others, held_out)
+
+
+def unseen_classes(training_set, validation, classes):
+    """Yields a line about each class that no labelled training slice shows.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      validation: list of ``data.Volume``.
+      classes: names, background first.
+    """
+    if training_set.label is None:
+        return
+    shown = sum(np.bincount(s.ravel(), minlength=len(classes)) for s in training_set.label)
+    for index, name in enumerate(classes):
+        if not shown[index]:
+            having = sum(bool((volume.label == index).any()) for volume in validation)
+            yield (
+                f"no labelled case shows {name}, which {having} of {len(validation)} validation "
+                "cases have; the network cannot learn it"
+            )
 
 
 def feed(training_set, key, calls, config, experiment):

@@ -25,7 +25,7 @@ LEVELS = [
     {"step"},
     {"experiment", "stream"},
     {"inference", "training_set"},
-    {"evaluate", "export", "predict"},
+    {"evaluate", "export", "inspect", "predict"},
     {"train", "report"},
     {"main"},
     {"table1"},

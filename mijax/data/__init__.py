@@ -5,7 +5,7 @@ Knows nothing of JAX. TFDS is imported only when a source is opened.
 
 from mijax.data.arrays import write_arrays
 from mijax.data.bias import correct_bias
-from mijax.data.slices import Grid, Slices, to_native, to_slices
+from mijax.data.slices import Grid, Slices, slice_shape, to_native, to_slices
 from mijax.data.source import Source, list_cases, open_source
 from mijax.data.splits import (
     Splits,
@@ -15,6 +15,7 @@ from mijax.data.splits import (
     read_splits,
     write_splits,
 )
+from mijax.data.survey import slice_flags
 from mijax.data.volume import Case, Volume
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "list_cases",
     "open_source",
     "read_splits",
+    "slice_flags",
+    "slice_shape",
     "to_native",
     "to_slices",
     "write_arrays",

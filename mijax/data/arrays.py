@@ -8,13 +8,14 @@ label/CASE     (x, y, z), whole numbers below k; absent where nobody annotated
 affine/CASE    (4, 4), voxel index to millimetres, RAS+
 """
 
+import contextlib
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mijax.data.volume import Case, Recipe, Volume
+from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 
@@ -68,37 +69,52 @@ def arrays_recipe(path: str) -> Recipe:
             Case(name, patient, f"label/{name}" in content)
             for name, patient in sorted(zip(names, patients, strict=True))
         )
-        channels = _image(content, cases[0].name).shape[3]
+        channels = _shape(content, cases[0].name)[3]
     except (KeyError, IndexError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: not a data set of arrays ({error}); write it anew") from error
 
-    def read(name: str) -> Volume:
-        try:
-            image, affine = _image(content, name), np.asarray(content[f"affine/{name}"], float)
-            label = content.get(f"label/{name}")
-        except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"{file}: case {name} cannot be read ({error})") from error
-        if image.shape[3] != channels or not np.isfinite(image).all():
-            raise UserError(f"{file}: the image of case {name} is not finite, or of other channels")
+    def geometry(name: str) -> Geometry:
+        with _of_case(file, name):
+            shape, affine = _shape(content, name), np.asarray(content[f"affine/{name}"], float)
+        if shape[3] != channels:
+            raise UserError(f"{file}: case {name} has {shape[3]} channels, others {channels}")
         if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.linalg.det(affine):
             raise UserError(f"{file}: the affine of case {name} is no invertible (4, 4) matrix")
+        return Geometry(shape[:3], channels, affine)
+
+    def read(name: str) -> Volume:
+        shape, _, affine = geometry(name)
+        with _of_case(file, name):
+            image, label = content[f"image/{name}"].astype(np.float32), content.get(f"label/{name}")
+        if not np.isfinite(image).all():
+            raise UserError(f"{file}: the image of case {name} is not finite")
         if label is not None:
             wrong = set(np.unique(label).tolist()) - set(range(len(classes)))
-            if label.shape != image.shape[:3] or wrong:
+            if label.shape != shape or wrong:
                 raise UserError(
                     f"{file}: the label of case {name} has another shape than its image, or "
                     f"values that are none of the {len(classes)} classes"
                 )
             label = label.astype(np.uint8)
-        return Volume(name, image, label, affine)
+        return Volume(name, image.reshape(*shape, channels), label, affine)
 
-    return Recipe(None, "", classes, channels, cases, read)
+    return Recipe(None, "", classes, channels, cases, geometry, read)
 
 
-def _image(content, name: str) -> np.ndarray:
-    """(x, y, z, c) float32."""
-    image = content[f"image/{name}"]
-    image = image[..., None] if image.ndim == 3 else image
-    if image.ndim != 4:
-        raise ValueError(f"image/{name} has shape {image.shape}")
-    return image.astype(np.float32)
+@contextlib.contextmanager
+def _of_case(file: Path, name: str):
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: case {name} cannot be read ({error})") from error
+
+
+def _shape(content, name: str) -> tuple[int, ...]:
+    """(x, y, z, c) of an image, from its header alone."""
+    with content.zip.open(f"image/{name}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        of_1_0, of_2_0 = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+        shape = (of_1_0 if version == (1, 0) else of_2_0)(file)[0]
+    if len(shape) not in (3, 4):
+        raise ValueError(f"image/{name} has shape {shape}")
+    return shape if len(shape) == 4 else (*shape, 1)

@@ -7,17 +7,20 @@ addressable by name.
 
 import contextlib
 import io
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mijax.data.progress import Progress
 from mijax.data.volume import Recipe, Volume
 from mijax.errors import UserError
 
 _LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
+_TOLD = 20  # bad cases at most that are looked for before they are told of
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -34,6 +37,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def __init__(self, *, recipe: Recipe, data_dir: Path):
         self._recipe = recipe
         super().__init__(data_dir=data_dir)
+        self.progress = Progress(f"preparing {self.name}", len(recipe.cases))
 
     def _info(self) -> tfds.core.DatasetInfo:
         bytes_ = tfds.features.Encoding.BYTES
@@ -68,17 +72,14 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, index: int) -> Iterator[tuple[str, dict]]:
         case = self._recipe.cases[index]
-        _show_progress(self.name, index, len(self._recipe.cases))
-        volume = self._recipe.read(case.name)
+        self.progress(index)
+        try:
+            volume = self._recipe.finish(self._recipe.read(case.name))
+        except UserError as error:
+            raise self._with_others(index, error) from error
         label = volume.label
         if label is None:  # zeros, as TFDS cannot read an array of fewer bytes than axes back
             label = np.zeros(volume.image.shape[:3], np.uint8)
-        size = volume.image.nbytes + label.nbytes
-        if size > _LARGEST:
-            raise UserError(
-                f"case {case.name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
-                "crop or resample it"
-            )
         yield (
             case.name,
             {
@@ -91,6 +92,39 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 "patient": case.patient,
             },
         )
+
+    def check_headers(self) -> None:
+        """Refuses what headers alone show to be bad, in seconds.
+
+        Raises:
+          UserError: a bad header, or a case that no record holds.
+        """
+        found, cases = [], self._recipe.cases
+        for case in cases:
+            try:
+                shape, channels, _ = self._recipe.geometry(case.name)
+                _check_size(case.name, shape, channels)
+            except UserError as error:
+                found.append(error)
+        if found:
+            raise _refusal(found[:_TOLD], len(cases))
+
+    def _with_others(self, index: int, error: UserError) -> UserError:
+        """The error of a case, or, where cases after it are bad too, one for all of them.
+
+        So that a folder of many bad files is mended in one go.
+        """
+        found, cases = [error], self._recipe.cases
+        for later in range(index + 1, len(cases)):
+            if len(found) == _TOLD:
+                break
+            self.progress(later)
+            try:
+                self._recipe.read(cases[later].name)
+            except UserError as other:
+                found.append(other)
+        self.progress.end()
+        return _refusal(found, len(cases))
 
 
 class Msd(VolumeBuilder, skip_registration=True):
@@ -150,8 +184,9 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
     builder = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
     if builder.data_path.is_dir():
         return builder
+    builder.check_headers()
     try:
-        with _quiet():
+        with _quiet(builder):
             builder.download_and_prepare(file_format="array_record")
     except OSError as error:
         other = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
@@ -162,6 +197,28 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
             "free space there or choose another cache"
         ) from error
     return builder
+
+
+def _check_size(name: str, shape: tuple[int, int, int], channels: int) -> None:
+    size = math.prod(shape) * (4 * channels + 1)  # float32, and uint8 of the label
+    if size > _LARGEST:
+        raise UserError(
+            f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
+            "crop or resample it"
+        )
+
+
+def _refusal(found: Sequence[UserError], total: int) -> UserError:
+    """The one error there is; or one for several, each of which is told of first."""
+    if len(found) == 1:
+        return found[0]
+    for error in found:
+        print(error, file=sys.stderr, flush=True)
+    least = "at least " if len(found) == _TOLD else ""
+    return UserError(
+        f"{least}{len(found)} of {total} cases cannot be used, for the reasons above; repair their "
+        "files or take them away"
+    )
 
 
 def prepared(recipe: Recipe, cache: Path) -> Recipe:
@@ -192,7 +249,7 @@ def read_volume(builder: tfds.core.DatasetBuilder, index: int) -> Volume:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet(builder: VolumeBuilder):
     """Hides TFDS's own bars (one a split, which is one a case) and ends the line of ours."""
     tfds.disable_progress_bar()
     try:
@@ -200,13 +257,4 @@ def _quiet():
             yield
     finally:
         tfds.enable_progress_bar()
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
-
-
-def _show_progress(name: str, index: int, total: int) -> None:
-    if sys.stderr.isatty():
-        text = f"\rpreparing {name}: {index + 1} of {total}"
-        print(text, end="", file=sys.stderr, flush=True)
-    elif index == 0:
-        print(f"preparing {name}: {total} volumes", file=sys.stderr, flush=True)
+        builder.progress.end()

@@ -1,16 +1,18 @@
 """A folder of files to a recipe: what is in it, and each volume with all its checks."""
 
+import functools
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mijax.data.geometry import check_same_geometry
-from mijax.data.imagefile import files_of, read_image
+from mijax.data.imagefile import files_of, read_header, read_image
 from mijax.data.layout import Entry, read_layout
-from mijax.data.volume import Recipe, Volume
+from mijax.data.volume import Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 _WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and rounded
@@ -45,7 +47,7 @@ def folder_recipe(
         layout.entries,
         builder=layout.kind,
         classes=layout.classes,
-        channels=layout.channels,
+        channels=len(layout.channels),
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
         follow_links=follow_links,
     )
@@ -89,8 +91,27 @@ def entries_recipe(
         classes=classes,
         channels=channels,
         cases=tuple(entry.case for entry in entries),
+        geometry=functools.cache(lambda name: read_geometry(by_name[name], channels)),
         read=read,
     )
+
+
+def read_geometry(entry: Entry, channels: int) -> Geometry:
+    """Shape and place of one case, with those checks of its files that need no voxel.
+
+    Raises:
+      UserError: the first file whose header is bad or does not fit, and why.
+    """
+    per_file = channels // len(entry.images)
+    shape, affine = read_header(entry.images[0])
+    for path in (*entry.images, entry.label):
+        if path is None:
+            continue
+        other, other_affine = read_header(path)
+        if path != entry.label and math.prod(other[3:]) != per_file:
+            raise UserError(f"{path}: {math.prod(other[3:])} channels; {per_file} needed")
+        check_same_geometry(path, other[:3], other_affine, entry.images[0], shape[:3], affine)
+    return Geometry(shape[:3], channels, affine)
 
 
 def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Volume:

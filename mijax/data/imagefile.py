@@ -15,7 +15,7 @@ from mijax.data.metaimage import (
     check_metaimage_voxels,
     metaimage_voxels,
 )
-from mijax.data.nifti import NIFTI, nifti_affines, read_nifti
+from mijax.data.nifti import NIFTI, nifti_affines, read_nifti, read_nifti_header
 from mijax.data.nrrd import NRRD, check_nrrd, check_nrrd_voxels, nrrd_voxels
 from mijax.errors import UserError
 
@@ -63,6 +63,18 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return read_nifti(path) if has_ending(path, NIFTI) else _read_itk(path)
 
 
+def read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_image``, from the header alone, which is judged as there."""
+    if has_ending(path, NIFTI):
+        return read_nifti_header(path)
+    try:
+        header = _itk_header(path)
+    except (OSError, RuntimeError) as error:
+        raise _unreadable(path) from error
+    channels = header.GetNumberOfComponents()
+    return header.GetSize() + (channels,) * (channels > 1), itk_affine(header)
+
+
 def affines_of(path: Path) -> dict[str, np.ndarray]:
     """Every place that a sound file gives its voxels, by name; see ``nifti_affines``."""
     return (
@@ -88,23 +100,31 @@ def _format(path: Path) -> _Format | None:
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk  # half a second, and only for the rarer formats
 
-    form = _format(path)
     try:
-        if form:
-            form.check_header(path)
-        header = itk_header(path)
-        if header.GetDimension() != 3:
-            raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
-        size = _itk_bytes(header)
-        check_header(path, header.GetSize(), size, itk_affine(header))
-        if form:
-            form.check_voxels(path, size)
+        header = _itk_header(path)
+        if form := _format(path):
+            form.check_voxels(path, _itk_bytes(header))
         image = header.Execute()
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: SimpleITK cannot read it; copy or convert it again") from error
+        raise _unreadable(path) from error
     values = sitk.GetArrayFromImage(image)  # (z, y, x) or (z, y, x, c)
     check_kind(path, values.dtype)
     return np.moveaxis(values, (0, 1, 2), (2, 1, 0)), itk_affine(image)
+
+
+def _unreadable(path: Path) -> UserError:
+    return UserError(f"{path}: SimpleITK cannot read it; copy or convert it again")
+
+
+def _itk_header(path: Path):
+    """``itk_header``, where what it says can be a volume."""
+    if form := _format(path):
+        form.check_header(path)
+    header = itk_header(path)
+    if header.GetDimension() != 3:
+        raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
+    check_header(path, header.GetSize(), _itk_bytes(header), itk_affine(header))
+    return header
 
 
 def _itk_bytes(header) -> int:

@@ -1,15 +1,18 @@
-"""Folders on disk: what the MSD and the nnU-Net v2 raw layout hold, from names alone."""
+"""Folders on disk: what the MSD and the raw layouts of nnU-Net hold, from names alone."""
 
 import re
-import reprlib
-from collections.abc import Iterator, Mapping, Sequence, ValuesView
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data.imagefile import NIFTI
-from mijax.data.text import climbs, composed, distinct, is_plain, read_json
+from mijax.data.description import read_description
+from mijax.data.listing import left_out, stems
+from mijax.data.text import composed
 from mijax.data.volume import Case
-from mijax.errors import UserError
+from mijax.errors import Notice, UserError
+
+CHANNEL = re.compile(r"(.+)_(\d{4})")  # CASE_0000: a case and the number of a channel
 
 
 class Entry(NamedTuple):
@@ -21,11 +24,11 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A folder's classes, number of image channels and cases (sorted by name)."""
+    """A folder's classes, channels (their names) and cases (sorted by name)."""
 
     kind: str
     classes: tuple[str, ...]
-    channels: int
+    channels: tuple[str, ...]
     entries: tuple[Entry, ...]
 
 
@@ -46,6 +49,11 @@ def find_root(directory: str, *, name: str, advice: str) -> Path:
 def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: bool) -> Layout:
     """Lists a folder without opening an image.
 
+    The images are named as dataset.json lets expect, in the MSD like their labels and in nnU-Net
+    CASE_0000, one file a channel; or the other way, where only that gives every label its image.
+    So nnU-Net v1 is read, which has the dataset.json of the MSD. That, and whatever lies in these
+    folders and is not taken, is told (``Notice``).
+
     Args:
       root: the folder that holds dataset.json.
       kind: "msd", "nnunet", or "folder" to tell by dataset.json.
@@ -56,172 +64,63 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     Raises:
       UserError: names the folder or file that is missing or makes no sense.
     """
-    description = _read_description(root)
-    if kind == "folder":
-        kind = _detect(description, root)
-    if kind == "msd":
-        classes, channels, find = _msd(description, root)
-    else:
-        classes, channels, find = _nnunet(description, root)
-    images = find(root / "imagesTr")
-    if not images:
-        raise UserError(
-            f"{root / 'imagesTr'}: no images; are they named as the {kind} layout asks?"
-        )
-    tests = find(root / "imagesTs") if test_images else {}
-    for name in sorted(images.keys() & tests.keys()):
+    kind, classes, channels, endings = read_description(root, kind=kind)
+    folders = {name: stems(root / name, endings) for name in ("imagesTr", "labelsTr")}
+    if test_images:
+        folders["imagesTs"] = stems(root / "imagesTs", endings)
+    for name, found in folders.items():
+        if others := left_out(root / name, found.values(), endings):
+            _tell(others)
+    if not folders["imagesTr"]:
+        raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
+    labels = folders.pop("labelsTr")
+    numbered = _are_numbered(folders["imagesTr"], labels, usual=kind == "nnunet")
+    if numbered != (kind == "nnunet"):
+        _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
+    cases = [
+        _by_channel(found, len(channels), root / name) if numbered else _whole(found)
+        for name, found in folders.items()
+    ]
+    for name in sorted(cases[0].keys() & cases[-1].keys() if test_images else ()):
         raise UserError(f"{root}: case {name} is in imagesTr and in imagesTs; rename one")
-    endings = NIFTI if kind == "msd" else (description["file_ending"],)
-    labels = _stems(root / "labelsTr", endings)
-    for name in sorted(labels.keys() - images.keys()):
+    for name in sorted(labels.keys() - cases[0].keys()):
         raise UserError(f"{labels[name]}: a label without an image in {root / 'imagesTr'}")
     patient = _patients(patient_pattern)
     entries = tuple(
         Entry(Case(name, patient(name), name in labels), files, labels.get(name))
-        for name, files in sorted({**images, **tests}.items())
+        for name, files in sorted({**cases[0], **cases[-1]}.items())
     )
     return Layout(kind, classes, channels, entries)
 
 
-def _read_description(root: Path) -> dict:
-    if not root.is_dir():
-        raise UserError(
-            f"{root}: no such folder; say where the data are, by --config.data.dir to train or by "
-            "--data_dir for a run that is trained"
-        )
-    path = root / "dataset.json"
-    if not path.is_file():
-        raise UserError(f"{path}: missing; a data set in MSD or nnU-Net v2 layout has one")
-    try:
-        description = read_json(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    if not isinstance(description, dict):
-        raise UserError(f"{path}: must hold one JSON object")
-    for key in ("training", "test", "dataset"):
-        for name in _names(description.get(key)):
-            if climbs(name):
-                raise UserError(f'{path}: "{key}" names {name[:80]!a}, outside the folder')
-    return description
+def _tell(line: str) -> None:
+    warnings.warn(line, Notice, stacklevel=3)
 
 
-def _names(cases) -> Iterator[str]:
-    """What the list of cases in a description takes for names of files."""
-    cases = cases.values() if isinstance(cases, dict) else cases
-    for case in cases if isinstance(cases, list | ValuesView) else ():
-        for name in case.values() if isinstance(case, dict) else (case,):
-            for text in name if isinstance(name, list) else (name,):
-                if isinstance(text, str):
-                    yield text
+_UNUSUAL = {
+    "msd": "images are named CASE_0000 as in nnU-Net v1; each is taken for a channel of CASE",
+    "nnunet": "images are not named CASE_0000 as in nnU-Net; each is taken for a whole case",
+}
 
 
-def _detect(description: Mapping, root: Path) -> str:
-    for key, kind in (("channel_names", "nnunet"), ("modality", "msd")):
-        if key in description:
-            return kind
-    raise UserError(
-        f'{root / "dataset.json"}: neither "modality" (MSD) nor "channel_names" (nnU-Net v2)'
-    )
+def _are_numbered(images: Mapping, labels: Mapping, *, usual: bool) -> bool:
+    """Whether image names end in the number of a channel: as usual, or as the labels show."""
+    matches = [CHANNEL.fullmatch(stem) for stem in images]
+    fits = {
+        True: all(matches) and labels.keys() <= {match[1] for match in matches},
+        False: labels.keys() <= images.keys(),
+    }
+    return usual if fits[usual] or not fits[not usual] or not labels else not usual
 
 
-def _section(description: Mapping, key: str, root: Path) -> dict:
-    section = description.get(key)
-    if not isinstance(section, dict) or not section:
-        raise UserError(f'{root / "dataset.json"}: "{key}" must be an object that is not empty')
-    for name in section:
-        if not is_plain(name):
-            raise UserError(
-                f'{root / "dataset.json"}: "{key}" has the key {name[:80]!a}; rename it'
-            )
-    return section
+def _whole(stems: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+    return {stem: (path,) for stem, path in stems.items()}
 
 
-def _msd(description: Mapping, root: Path):
-    """Classes, channels and the finder of the Decathlon's layout, {"1": "spleen"}."""
-    channels = len(_section(description, "modality", root))
-    labels = _section(description, "labels", root)
-    classes = _consecutive(list(labels.items()), root)
-
-    def find(folder: Path) -> dict[str, tuple[Path, ...]]:
-        return {name: (path,) for name, path in _stems(folder, NIFTI).items()}
-
-    return classes, channels, find
-
-
-def _nnunet(description: Mapping, root: Path):
-    """Classes, channels and the finder of nnU-Net v2 raw, {"spleen": 1}, CASE_0000.nii.gz."""
-    path = root / "dataset.json"
-    channels = len(_section(description, "channel_names", root))
-    labels = _section(description, "labels", root)
-    if "ignore" in labels:
-        raise UserError(f'{path}: an "ignore" label is not supported; remove it')
-    for name, value in labels.items():
-        if isinstance(value, list):
-            raise UserError(
-                f'{path}: "{name}" is a region {reprlib.repr(value)}; only plain labels are '
-                "supported"
-            )
-    classes = _consecutive([(value, name) for name, value in labels.items()], root)
-    ending = description.get("file_ending")
-    if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
-        raise UserError(f'{path}: "file_ending" must be a text such as ".nii.gz"')
-
-    def find(folder: Path) -> dict[str, tuple[Path, ...]]:
-        return _channel_files(_stems(folder, (ending,)), channels, folder)
-
-    return classes, channels, find
-
-
-def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[str, ...]:
-    """Class names in the order of their values, which must be 0, 1, … k − 1."""
-    for _, name in pairs:
-        if not isinstance(name, str) or not is_plain(name) or not name:
-            raise UserError(
-                f'{root / "dataset.json"}: {reprlib.repr(name)} in "labels" must be the name of '
-                "a class"
-            )
-    try:
-        names = {int(_whole(value)): name for value, name in pairs}
-    except ValueError:
-        names = {}
-    if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= 256:
-        raise UserError(
-            f"{root / 'dataset.json'}: label values must be 0 (background), 1, 2, … without gaps, "
-            f"not {reprlib.repr([value for value, _ in pairs])}"
-        )
-    if len(set(names.values())) < len(names):
-        raise UserError(f'{root / "dataset.json"}: two classes of one name in "labels"; rename one')
-    return tuple(names[value] for value in range(len(names)))
-
-
-def _whole(value: object) -> str:
-    """A label value as text; anything but a number or a text is no whole number."""
-    return str(value) if isinstance(value, str | int | float) else ""
-
-
-def _stems(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
-    """Visible files by name without ending; {} where there is no such folder."""
-    stems = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        ending = next((e for e in endings if path.name.endswith(e)), None)
-        if ending is None or path.name.startswith("."):
-            continue
-        if not is_plain(path.name):
-            raise UserError(f"{folder}: the file name {path.name!a} is not plain UTF-8; rename it")
-        if not path.is_file():
-            raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
-        stem = composed(path.name.removesuffix(ending))
-        if stem in stems:
-            other = distinct(stems[stem].name)
-            raise UserError(f"{path}: case {stem} is there twice, also as {other}")
-        stems[stem] = path
-    return stems
-
-
-def _channel_files(stems: Mapping[str, Path], channels: int, folder: Path):
+def _by_channel(stems: Mapping[str, Path], channels: int, folder: Path):
     cases: dict[str, dict[int, Path]] = {}
     for stem, path in stems.items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        match = CHANNEL.fullmatch(stem)
         if match is None:
             raise UserError(f"{path}: nnU-Net images are named CASE_0000, CASE_0001, …")
         cases.setdefault(match[1], {})[int(match[2])] = path

@@ -38,37 +38,55 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       UserError: see ``imagefile.read_image``.
     """
+    with _readable(path) as file:
+        header, shape, affine = _sound_header(path, file)
+        dtype = header.get_data_dtype()
+        size = math.prod(shape) * dtype.itemsize
+        start = header.get_data_offset() or header.single_vox_offset
+        length = path.stat().st_size * (_DEFLATE if _is_packed(path) else 1)
+        if not header.sizeof_hdr <= start <= length - size:
+            raise EOFError(f"{size} bytes of voxels at {start} are announced")
+        file.seek(start)
+        voxels = bytearray(size)
+        if (found := file.readinto(voxels)) < size:
+            raise EOFError(f"{found} bytes of voxels instead of {size}")
+        if file.read(1):
+            raise UserError(
+                f"{path}: more than the {size} bytes of voxels that its header announces; "
+                "copy it again"
+            )
+        values = np.frombuffer(voxels, dtype).reshape(shape, order="F")
+        return apply_read_scaling(values, *header.get_slope_inter()), affine
+
+
+def read_nifti_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_nifti``, and its errors, but for those of the voxels."""
+    with _readable(path) as file:
+        return _sound_header(path, file)[1:]
+
+
+@contextlib.contextmanager
+def _readable(path: Path):
+    """The open file; what goes wrong with it, and is no ``UserError`` yet, becomes one."""
     try:
         with _open(path) as file, np.errstate(all="ignore"):
-            header = _read_header(file)
-            dtype, shape = header.get_data_dtype(), header.get_data_shape()
-            affine = _millimetres(header) @ np.asarray(header.get_best_affine(), np.float64)
-            size = math.prod(shape) * dtype.itemsize
-            check_kind(path, dtype)
-            check_header(path, volume_shape(shape), size, affine)
-            if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
-                raise UserError(
-                    f"{path}: NaN or infinity in pixdim or scl_slope; repair the header"
-                )
-            start = header.get_data_offset() or header.single_vox_offset
-            length = path.stat().st_size * (_DEFLATE if _is_packed(path) else 1)
-            if not header.sizeof_hdr <= start <= length - size:
-                raise EOFError(f"{size} bytes of voxels at {start} are announced")
-            file.seek(start)
-            voxels = bytearray(size)
-            if (found := file.readinto(voxels)) < size:
-                raise EOFError(f"{found} bytes of voxels instead of {size}")
-            if file.read(1):
-                raise UserError(
-                    f"{path}: more than the {size} bytes of voxels that its header announces; "
-                    "copy it again"
-                )
-            values = np.frombuffer(voxels, dtype).reshape(volume_shape(shape), order="F")
-            return apply_read_scaling(values, *header.get_slope_inter()), affine
+            yield file
     except _UNREADABLE as error:
         raise UserError(
             f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
         ) from error
+
+
+def _sound_header(path: Path, file):
+    """The header at the start of a file, the shape of the volume, and its affine, all judged."""
+    header = _read_header(file)
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    affine = _millimetres(header) @ np.asarray(header.get_best_affine(), np.float64)
+    check_kind(path, dtype)
+    check_header(path, volume_shape(shape), math.prod(shape) * dtype.itemsize, affine)
+    if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
+        raise UserError(f"{path}: NaN or infinity in pixdim or scl_slope; repair the header")
+    return header, volume_shape(shape), affine
 
 
 def nifti_affines(path: Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from mijax.data.volume import Case, Recipe, Volume
+from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 CLASSES = ("background", "body", "core")  # body: the ring; core: the cavity inside it
@@ -42,6 +42,7 @@ def phantom_recipe(*, seed: int, patients: int, shape: tuple[int, int, int]) -> 
         classes=CLASSES,
         channels=1,
         cases=tuple(Case(name, name, True) for name in names),
+        geometry=lambda name: Geometry(shape, 1, np.diag([*SPACING, 1.0])),
         read=read,
     )
 

@@ -11,7 +11,7 @@ from mijax.data.intensity import normalise
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
-_PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS+ axis that is cut across
+PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
 _FITS = ("pad", "crop", "resize")
 _LARGEST = 2**14  # pixels along a slice that is resampled
 
@@ -84,21 +84,12 @@ def to_slices(
         no ``multiple``.
     """
     height, width = _check_options(size, fit, spacing, plane)
-    axis = _PLANES[plane]
+    axis = _axis_of(plane)
     orientation = orientations.io_orientation(volume.affine)
-    in_plane = [a for a in range(3) if a != axis]
     native = _cut(volume.image, orientation, axis).shape[1:3]
-    target = native
-    if spacing is not None:
-        millimetres = volume.spacing[np.argsort(orientation[:, 0])][in_plane]
-        target = tuple(
-            max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)
-        )
-        if max(target) > _LARGEST:
-            raise UserError(
-                f"case {volume.name}: slices of {target[0]}×{target[1]} pixels at "
-                f"data.spacing={spacing!r}; raise it, or repair the voxel sizes of the file"
-            )
+    target = slice_shape(
+        volume.name, volume.image.shape, volume.affine, spacing=spacing, plane=plane
+    )
     if fit == "resize":
         window = (0, 0, height, width)
     else:
@@ -129,6 +120,36 @@ def to_slices(
     return Slices(image, label, grid)
 
 
+def slice_shape(
+    name: str, shape: Sequence[int], affine: np.ndarray, *, spacing: float | None, plane: str
+) -> tuple[int, int]:
+    """h and w of the slices of a volume before they are made to fit a size, from its header.
+
+    Args:
+      name: of the case, for the message.
+      shape: (x, y, z, …) voxels as they came.
+      affine: (4, 4), voxels to millimetres.
+      spacing: see ``to_slices``.
+      plane: see ``to_slices``.
+
+    Raises:
+      UserError: far too many pixels at that spacing.
+    """
+    axes = np.argsort(orientations.io_orientation(affine)[:, 0])  # x, y, z of RAS+
+    axes = np.delete(axes, _axis_of(plane))
+    native = tuple(int(shape[axis]) for axis in axes)
+    if spacing is None:
+        return native
+    millimetres = np.linalg.norm(affine[:3, :3], axis=0)[axes]
+    pixels = [max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)]
+    if max(pixels) > _LARGEST:
+        raise UserError(
+            f"case {name}: slices of {pixels[0]}×{pixels[1]} pixels at data.spacing={spacing!r}; "
+            "raise it, or repair the voxel sizes of the file"
+        )
+    return tuple(pixels)
+
+
 def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     """Class probabilities of slices on the native grid of their volume.
 
@@ -156,9 +177,14 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     return np.ascontiguousarray(orientations.apply_orientation(volume, back))
 
 
+def _axis_of(plane: str) -> int:
+    if plane not in PLANES:
+        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(PLANES)}")
+    return PLANES.index(plane)
+
+
 def _check_options(size, fit, spacing, plane) -> tuple[int, int]:
-    if plane not in _PLANES:
-        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(_PLANES)}")
+    _axis_of(plane)
     if fit not in _FITS:
         raise UserError(f"data.fit={fit!r}: must be one of {', '.join(_FITS)}")
     if spacing is not None and not spacing > 0:

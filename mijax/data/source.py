@@ -11,7 +11,7 @@ from mijax.data.folder import folder_recipe
 from mijax.data.phantom import phantom_recipe
 from mijax.data.promise12 import promise12_recipe
 from mijax.data.spleen import fetch_spleen
-from mijax.data.volume import Case, Recipe, Volume
+from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 _OF_ALL = {"directory", "cache", "follow_links"}  # what every recipe is given
@@ -51,7 +51,7 @@ def open_source(
     cache: str,
     bias_correction: bool = False,
     follow_links: bool = False,
-    check: Callable[[Sequence[Case]], object] | None = None,
+    check: Callable[[Sequence[Case], Callable[[str], Geometry]], object] | None = None,
     **options,
 ) -> Source:
     """Opens a data set, preparing it under the cache first where that was not done yet.
@@ -67,7 +67,8 @@ def open_source(
       bias_correction: whether the images are stored as ``correct_bias`` leaves them; with and
         without are two prepared data sets, side by side.
       follow_links: whether files of the folder may be links to files outside it.
-      check: called with the cases before any file is read, which may take long, to refuse them.
+      check: called before any voxel is read, which may take long, to refuse the data; with the
+        cases and a function that gives the ``Geometry`` of one by its name, from headers alone.
       **options: "msd", "nnunet", "folder": ``patient_pattern``, ``test_images``; "acdc",
         "promise12": ``testing``; "spleen": ``patient_pattern``; "phantom": ``seed``,
         ``patients``, ``shape``.
@@ -80,10 +81,10 @@ def open_source(
     if bias_correction:
         recipe = _without_bias(recipe)
     if check:
-        check(recipe.cases)
+        check(recipe.cases, recipe.geometry)
 
     if recipe.builder is None:
-        return Source(recipe)
+        return Source(recipe._replace(read=lambda name: recipe.finish(recipe.read(name))))
 
     from mijax.data.builders import prepared  # TFDS takes a second to import
 
@@ -123,9 +124,7 @@ def _recipe(
 
 
 def _without_bias(recipe: Recipe) -> Recipe:
-    return recipe._replace(
-        key=f"{recipe.key}-n4", read=lambda name: correct_bias(recipe.read(name))
-    )
+    return recipe._replace(key=f"{recipe.key}-n4", finish=correct_bias)
 
 
 def _folder(kind: str):

@@ -35,6 +35,25 @@ class Volume(NamedTuple):
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
 
+class Geometry(NamedTuple):
+    """What a header says of a volume.
+
+    Attributes:
+      shape: (x, y, z) voxels.
+      channels: of the image.
+      affine: (4, 4) float64, voxel index to millimetres, RAS+.
+    """
+
+    shape: tuple[int, int, int]
+    channels: int
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """(3,) millimetres between voxel centres along x, y, z."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
 class Recipe(NamedTuple):
     """All that a builder needs to write a data set once.
 
@@ -45,7 +64,9 @@ class Recipe(NamedTuple):
       classes: names, index is the label value, the first is the background.
       channels: of every image.
       cases: sorted by name.
+      geometry: (case name) -> Geometry, from headers alone; raises UserError for a bad one.
       read: (case name) -> Volume; raises UserError for a bad file.
+      finish: what becomes of a volume that is read before it is written.
     """
 
     builder: str | None
@@ -53,4 +74,6 @@ class Recipe(NamedTuple):
     classes: tuple[str, ...]
     channels: int
     cases: tuple[Case, ...]
+    geometry: Callable[[str], Geometry]
     read: Callable[[str], Volume]
+    finish: Callable[[Volume], Volume] = lambda volume: volume

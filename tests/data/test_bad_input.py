@@ -1,5 +1,6 @@
 """Every bad folder or file gives one line that names it."""
 
+import gzip
 import hashlib
 import tarfile
 
@@ -112,6 +113,47 @@ def test_truncated_uncompressed(tmp_path, msd):
     assert "plain.nii: truncated" in refused(tmp_path, msd)
 
 
+@pytest.mark.parametrize("kind", ["header", "voxels"])
+def test_all_bad_files_are_told_of_at_once(tmp_path, capfd, kind):
+    root = write_msd(tmp_path / "set", labelled=30)
+
+    def spoil(path):
+        if kind == "header":
+            path.write_bytes(b"hello")
+        else:
+            write_nifti(path, np.full(SHAPE, np.nan))
+
+    bad = ["imagesTr/case_03.nii.gz", "labelsTr/case_07.nii.gz", "imagesTs/test_0.nii.gz"]
+    for path in bad:
+        spoil(root / path)
+    message = refused(tmp_path, root)
+    assert message.startswith("3 of 32 cases cannot be used, for the reasons above; repair")
+    lines = capfd.readouterr().err.splitlines()
+    assert ("preparing msd: 32 volumes" in lines) == (kind == "voxels")
+    assert [line.split(": ")[0] for line in lines[-3:]] == [f"{root}/{path}" for path in bad]
+    for path in sorted((root / "imagesTr").glob("c*")):
+        spoil(path)
+    assert refused(tmp_path, root).startswith("at least 20 of 32 cases cannot be used")
+    assert len(capfd.readouterr().err.splitlines()) == 20 + (kind == "voxels")
+
+
+def test_headers_are_judged_before_any_voxel_is_read(tmp_path, msd, monkeypatch):
+    """All that they show: shape, channels, a grid of the label that is another, more than 1 GiB."""
+    monkeypatch.setattr("mijax.data.folder.read_image", lambda path: pytest.fail("voxels"))
+    write_nifti(msd / LABEL, label_values(0, (6, 5, 3)))
+    assert f"{LABEL}: shape (6, 5, 3)" in refused(tmp_path, msd)
+    write_nifti(msd / LABEL, label_values(0, (6, 5)))
+    assert f"{LABEL}: shape (6, 5)" in refused(tmp_path, msd)
+    write_nifti(msd / LABEL, label_values(0))
+    write_nifti(msd / IMAGE, image_values(0, (*SHAPE, 2)))
+    assert f"{IMAGE}: 2 channels; 1 needed" in refused(tmp_path, msd)
+    header = nib.Nifti1Header()
+    header.set_data_shape((1024, 1024, 256))
+    (msd / IMAGE).write_bytes(gzip.compress(header.binaryblock))
+    (msd / LABEL).unlink()
+    assert "case case_01 takes 1.2 GiB, more than a record" in refused(tmp_path, msd)
+
+
 def test_different_shapes(tmp_path, msd):
     write_nifti(msd / LABEL, label_values(0, (6, 5, 3)))
     message = refused(tmp_path, msd)
@@ -205,6 +247,7 @@ def test_nnunet_file_ending(tmp_path, nnunet):
     assert "file_ending" in refused(tmp_path, nnunet)
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
     write_description(
         nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1}, file_ending=".mha"
@@ -213,6 +256,7 @@ def test_file_that_simpleitk_cannot_read(tmp_path, nnunet):
     assert "c_0000.mha: SimpleITK cannot read it" in refused(tmp_path, nnunet)
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 @pytest.mark.parametrize("compressed", [True, False])
 def test_damaged_metaimage_in_one_file(tmp_path, nnunet, compressed):
     write_description(

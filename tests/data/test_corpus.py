@@ -748,6 +748,7 @@ def test_path_of_the_voxels(tmp_path, refused, case):
     refused(lambda: promise12_recipe(str(root), testing=False), "Case00.raw")
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 @pytest.mark.parametrize("target", ["../outside", "imagesTr", "/dev"])
 def test_folder_that_is_a_link(tmp_path, refused, target):
     root = tmp_path / "set"
@@ -758,6 +759,7 @@ def test_folder_that_is_a_link(tmp_path, refused, target):
     refused(lambda: folder_recipe(str(root), kind="msd"), "imagesTr")
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 @pytest.mark.parametrize("name", ["Case00.mhd", "Case00.nrrd"])
 @pytest.mark.parametrize("case", PATHS)
 def test_path_of_the_voxels_in_nnunet(tmp_path, refused, case, name):
@@ -1038,6 +1040,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
 @in_one_folder(50)
 @given(
     st.sampled_from([MSD, NNUNET]),

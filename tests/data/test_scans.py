@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data.scans import find_scans, read_scan
+from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError
 
 
@@ -39,6 +39,32 @@ def test_files_of_one_channel(tmp_path):
     assert found(tmp_path / "a_0000.nii.gz", 1) == {"a": ["a_0000.nii.gz"]}
 
 
+def test_endings_in_any_case(tmp_path):
+    touch(tmp_path, "a.NII.GZ", "b.Nii", "c.MHA", "d.NRRD", "e_0000.NII")
+    assert list(found(tmp_path, 1)) == ["a", "b", "c", "d", "e"]
+    assert found(tmp_path / "a.NII.GZ", 1) == {"a": ["a.NII.GZ"]}
+
+
+def test_what_is_no_scan_is_named(tmp_path):
+    def named(path=tmp_path, output=tmp_path / "out"):
+        return not_scans(path, find_scans(path, channels=1), output=output)
+
+    touch(tmp_path, "a.nii", ".hidden.png", "notes.txt", "g.png", "e.raw", "f.raw", "f.mhd")
+    (tmp_path / "f.mhd").write_text("ElementDataFile = f.raw\n")
+    (tmp_path / "folder.nii").mkdir()
+    assert named().startswith(
+        f"{tmp_path}: not taken: 'e.raw', 'folder.nii/', 'g.png', 'notes.txt'; only .nii.gz, "
+    )
+    assert named(tmp_path / "a.nii") is None
+    for path in (tmp_path / "e.raw", tmp_path / "g.png", tmp_path / "notes.txt"):
+        path.unlink()
+    (tmp_path / "folder.nii").rmdir()
+    assert named() is None
+    (tmp_path / "out").mkdir()
+    assert named() is None and "'out/'" in named(output=tmp_path / "elsewhere")
+    assert named(output=tmp_path / "elsewhere" / ".." / "out") is None
+
+
 def test_files_of_several_channels(tmp_path):
     touch(tmp_path, "a_0001.nii", "a_0000.nii", "b.nii", "c_0003.nii", "d_1_0000.mha")
     touch(tmp_path, "d_1_0001.mha", "e_0000.nii")
@@ -49,6 +75,27 @@ def test_files_of_several_channels(tmp_path):
         "d_1": ["d_1_0000.mha", "d_1_0001.mha"],
         "e_0000": ["e_0000.nii"],
     }
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (3, 4, 5, 1, 2)])
+def test_a_file_of_all_channels_is_a_case_whatever_its_name(tmp_path, shape):
+    """Two scans as the MSD names them would be the two channels of one in nnU-Net."""
+    save(tmp_path / "prostate_0000.nii", *shape)
+    save(tmp_path / "prostate_0001.nii", *shape)
+    save(tmp_path / "a_0000.nii", 3, 4, 5)
+    save(tmp_path / "a_0001.nii", 3, 4, 5)
+    touch(tmp_path, "b_0000.nii", "b_0001.nii")  # damaged; still two channels
+    assert found(tmp_path, 2) == {
+        "a": ["a_0000.nii", "a_0001.nii"],
+        "b": ["b_0000.nii", "b_0001.nii"],
+        "prostate_0000": ["prostate_0000.nii"],
+        "prostate_0001": ["prostate_0001.nii"],
+    }
+    scans = {scan.name: scan for scan in find_scans(tmp_path, channels=2)}
+    assert read_scan(scans["prostate_0001"], channels=2).image.shape == (3, 4, 5, 2)
+    (tmp_path / "prostate_0001.nii").unlink()
+    save(tmp_path / "prostate_0001.nii", 3, 4, 5)  # one of them is enough to show it
+    assert "prostate_0000" in found(tmp_path, 2)
 
 
 @pytest.mark.parametrize(

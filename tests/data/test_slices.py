@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data import Volume, to_native, to_slices
+from mijax.data import Volume, slice_shape, to_native, to_slices
 from mijax.errors import UserError
 
 AXCODES = [
@@ -245,6 +245,19 @@ def test_slices_that_exceed_the_size_are_padded_to_a_multiple(size, multiple, sh
     assert slices.image.shape == (6, *shape, 1)
     labels = to_native(one_hot(slices.label), slices.grid).argmax(-1)
     np.testing.assert_array_equal(labels, volume.label)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("spacing", [None, 0.7])
+@pytest.mark.parametrize("axcodes", ["RAS", "LIP", "SPL"])
+def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
+    """It is the window in which slices that are padded generously show the volume."""
+    straight = make_volume()
+    volume = reoriented(straight, axcodes)
+    options = {"plane": plane, "spacing": spacing}
+    shape = slice_shape("v", volume.image.shape, volume.affine, **options)
+    assert shape == slice_shape("v", straight.image.shape, straight.affine, **options)
+    assert shape == to_slices(volume, **OPTIONS | options | {"size": 64}).grid.window[2:]
 
 
 @pytest.mark.parametrize(

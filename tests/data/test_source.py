@@ -53,10 +53,10 @@ def test_msd_layout(tmp_path):
 
 
 def test_cases_may_be_refused_before_any_file_is_read(tmp_path):
-    def refuse(cases):
-        raise UserError(f"{len(cases)} cases")
+    def refuse(cases, geometry):
+        raise UserError(f"{len(cases)} cases of {geometry('case_02').shape}")
 
-    with pytest.raises(UserError, match="4 cases"):
+    with pytest.raises(UserError, match=r"4 cases of \(6, 5, 4\)"):
         open_at(tmp_path, write_msd(tmp_path / "set"), check=refuse)
     assert not (tmp_path / "cache").exists()
 
@@ -163,6 +163,16 @@ def test_second_open_reads_what_the_first_wrote(tmp_path):
     again = open_at(tmp_path, root)
     assert records(tmp_path) == first and len(first) == 4
     np.testing.assert_array_equal(again.volume("case_00").label, label_values(0))
+
+
+def test_progress_is_told_calmly(tmp_path, monkeypatch, capfd):
+    """A volume takes four seconds here, and a line comes every ten."""
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("mijax.data.progress.time.monotonic", lambda: next(clock))
+    open_at(tmp_path, write_msd(tmp_path / "set", labelled=6))
+    assert capfd.readouterr().err.splitlines() == [
+        "preparing msd: 8 volumes", "preparing msd: 4 of 8", "preparing msd: 7 of 8",
+    ]  # fmt: skip
 
 
 def test_changed_folder_is_prepared_anew(tmp_path):

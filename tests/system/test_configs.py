@@ -59,6 +59,7 @@ def test_method_is_the_only_difference_between_methods(name):
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_traces(name, method):
     config = get_config(name, method)
+    config.data.size = config.data.size or (256, 256)  # that of a folder is its user's
     classes, channels = SHAPES.get(name, (4, 1))
     experiment = build(
         config,

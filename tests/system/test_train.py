@@ -10,7 +10,7 @@ import pytest
 
 from mijax import losses, methods, parallel
 from mijax import train as loop
-from mijax.data import draw_splits
+from mijax.data import Volume, draw_splits
 from mijax.errors import UserError
 from mijax.experiment import build, check, open_data
 from mijax.inference import restore
@@ -19,7 +19,7 @@ from mijax.run import start_run
 from mijax.sampling import TrainingSet
 from mijax.step import make_train_step
 from mijax.train import dispatches, train
-from mijax.training_set import load_training_set
+from mijax.training_set import load_training_set, unseen_classes
 
 
 def bytes_of(tree):
@@ -257,6 +257,21 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
     assert list(run.checkpoints.iterdir()) == []
 
 
+def test_classes_that_no_labelled_case_shows_are_told():
+    def volume(*values):
+        label = np.array(values, np.uint8).reshape(-1, 1, 1)
+        return Volume("v", np.zeros((*label.shape, 1), np.float32), label, np.eye(4))
+
+    shown = TrainingSet(None, np.array([[[0, 1]], [[1, 0]]], np.uint8), None)
+    validation = [volume(0, 1), volume(0, 2), volume(2, 2)]
+    assert list(unseen_classes(shown, validation, ("background", "a", "b", "c"))) == [
+        "no labelled case shows b, which 2 of 3 validation cases have; the network cannot learn it",
+        "no labelled case shows c, which 0 of 3 validation cases have; the network cannot learn it",
+    ]
+    assert not list(unseen_classes(shown, validation, ("background", "a")))
+    assert not list(unseen_classes(TrainingSet(None, None, None), validation, ("background", "a")))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -266,7 +281,11 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"data.size": (32, 31)}, "config.data.size .*multiples of 2"),
         ({"data.size": (32,)}, "config.data.size .*multiples of 2"),
         ({"data.size": ("abc",)}, "config.data.size .*multiples of 2"),
-        ({"data.size": (16, 16)}, "exceed data.size"),
+        (
+            {"data.size": (32, 16)},
+            "slices of 4 of 4 training cases exceed data.size 32×16: up to "
+            "32×32, phantom_000. the first",
+        ),
         ({"augmentation.crop": (33, 33)}, "config.augmentation.crop"),
         ({"augmentation.crop": (64, 64)}, "config.augmentation.crop .*exceeds"),
         ({"augmentation.crop": (16,)}, "config.augmentation.crop"),
@@ -314,6 +333,14 @@ def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkey
     config = tiny("local_mi")
     config.update_from_flattened_dict({key: (0.0, 0.0) if key.endswith("scale") else "none"})
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
+        train(start_run(tmp_path, config), tell=print)
+
+
+def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
+    config = tiny("local_mi", **{"data.size": (16, 16)})
+    config.cache = str(tmp_path / "cache")
+    monkeypatch.setattr("mijax.data.builders.prepare", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="exceed data.size"):
         train(start_run(tmp_path, config), tell=print)
 
 

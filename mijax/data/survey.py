@@ -1,0 +1,142 @@
+"""What a folder of volumes looks like: grids from headers, intensities and classes from voxels."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from mijax.data.slices import PLANES, slice_shape
+from mijax.data.volume import Geometry, Volume
+
+LEVELS = (0, 1, 50, 99, 100)  # percentiles of an image that are told
+_EDGES = (0.5, 99.5)  # percentiles of what is labelled that a window must hold
+_MULTIPLE = 16  # of sizes: the stride of a network of five levels
+_LARGEST = 512  # pixels along a proposed slice
+_AIR = -500  # Hounsfield units; an image whose lowest values are below is taken for a CT
+
+
+class Grids(NamedTuple):
+    """Of n volumes, axes in the order of RAS+.
+
+    Attributes:
+      shape: (n, 3) voxels.
+      spacing: (n, 3) millimetres.
+      axcodes: (n,) where the axes of the files point, "LPS" or the like.
+    """
+
+    shape: np.ndarray
+    spacing: np.ndarray
+    axcodes: tuple[str, ...]
+
+
+class Look(NamedTuple):
+    """Of one volume.
+
+    Attributes:
+      levels: (c, 5) ``LEVELS`` of each channel.
+      counts: (k,) voxels of each class; None where nobody annotated.
+      edges: (c, 2) range of what is labelled, or None where nothing is.
+    """
+
+    levels: np.ndarray
+    counts: np.ndarray | None
+    edges: np.ndarray | None
+
+
+def grids(geometries: Iterable[Geometry]) -> Grids:
+    """The grids of some volumes."""
+    rows = []
+    for shape, _, affine in geometries:
+        order = np.argsort(nib.io_orientation(affine)[:, 0])
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        rows.append((np.take(shape, order), spacing[order], "".join(nib.aff2axcodes(affine))))
+    shapes, spacings, axcodes = zip(*rows, strict=True)
+    return Grids(np.array(shapes), np.array(spacings), axcodes)
+
+
+def look(volume: Volume, classes: int) -> Look:
+    """Intensities and classes of a volume, of which there are so many."""
+    channels = np.moveaxis(volume.image, 3, 0)
+    levels = np.array([np.percentile(channel, LEVELS) for channel in channels])
+    if volume.label is None:
+        return Look(levels, None, None)
+    counts = np.bincount(volume.label.ravel(), minlength=classes)
+    inside = volume.label > 0
+    edges = [np.percentile(c[inside], _EDGES) for c in channels] if inside.any() else None
+    return Look(levels, counts, edges and np.array(edges))
+
+
+def thin_plane(found: Grids) -> str:
+    """The plane across which most volumes have their thickest voxels; axial where none is."""
+    spacing = np.median(found.spacing, axis=0)
+    thick = spacing.argmax()
+    return PLANES[thick] if spacing[thick] > 1.5 * np.sort(spacing)[1] else "axial"
+
+
+def propose_slices(
+    geometries: Mapping[str, Geometry], *, plane: str, spacing: float | None = None
+) -> tuple[tuple[int, int], float | None]:
+    """A size that holds every slice whole, and the spacing it is at.
+
+    Pixels stay as they are where all are of one size, to a tenth, and no slice is larger than 512
+    of them; else the spacing is the median one, or as much more as that takes.
+
+    Args:
+      geometries: by case.
+      plane: of the slices.
+      spacing: where it is given already.
+
+    Returns:
+      (h, w), multiples of 16; and millimetres, or None for the native ones.
+    """
+    most = _largest(geometries, spacing, plane)
+    in_plane = np.delete(grids(geometries.values()).spacing, PLANES.index(plane), axis=1)
+    median = float(np.median(in_plane))
+    if spacing is None and not np.allclose(in_plane, median, rtol=0.1):
+        spacing = _round(median)
+        most = _largest(geometries, spacing, plane)
+    if max(most) > _LARGEST:
+        spacing = _round((spacing or median) * max(most) / _LARGEST, up=True)
+        most = _largest(geometries, spacing, plane)
+    return tuple(int(-(-n // _MULTIPLE) * _MULTIPLE) for n in most), spacing
+
+
+def slice_flags(
+    geometries: Mapping[str, Geometry], *, plane: str, spacing: float | None = None
+) -> str:
+    """What ``propose_slices`` proposes, to paste into a command."""
+    (height, width), spacing = propose_slices(geometries, plane=plane, spacing=spacing)
+    flags = f"--config.data.size='({height},{width})' --config.data.fit=pad"
+    return flags if spacing is None else f"{flags} --config.data.spacing={spacing}"
+
+
+def _largest(geometries, spacing, plane) -> tuple[int, int]:
+    shapes = [
+        slice_shape(name, shape, affine, spacing=spacing, plane=plane)
+        for name, (shape, _, affine) in geometries.items()
+    ]
+    return tuple(np.max(shapes, axis=0))
+
+
+def _round(value: float, *, up: bool = False) -> float:
+    """Two digits of a positive number."""
+    step = 10.0 ** (np.floor(np.log10(value)) - 1)
+    digits = np.ceil(value / step - 1e-9) if up else np.round(value / step)
+    return float(f"{digits * step:.6g}")
+
+
+def propose_window(looks: Sequence[Look], channels: Sequence[str]) -> tuple[float, float] | None:
+    """A window of Hounsfield units about what is labelled; None where the images are no CT.
+
+    It holds the range of the labelled voxels, 0.5 % at each end aside, and half of it again on
+    both sides, so that what surrounds them is seen as well.
+    """
+    lowest = np.median([found.levels[:, 0] for found in looks], axis=0)
+    ct = [name.strip().upper() == "CT" for name in channels]
+    edges = [found.edges for found in looks if found.edges is not None]
+    if not edges or not (all(ct) or (lowest < _AIR).all()):
+        return None
+    low, high = np.median(edges, axis=0)[:, 0].min(), np.median(edges, axis=0)[:, 1].max()
+    margin = (high - low) / 2
+    return float(np.floor((low - margin) / 10) * 10), float(np.ceil((high + margin) / 10) * 10)

@@ -1,0 +1,143 @@
+"""What a folder of volumes looks like, and flags for it: python -m mijax.inspect FOLDER
+
+FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and checked; those that
+cannot be used are told of, and the exit code is 1 then. JAX is not needed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mijax import commands
+from mijax.errors import UserError
+
+
+def main(argv):
+    """Prints the tables and the flags."""
+    if len(argv) != 2:
+        commands.fail("needs a folder: python -m mijax.inspect FOLDER")
+    for line in describe(Path(argv[1]).expanduser(), tell=commands.tell):
+        print(line, flush=True)
+
+
+def describe(root, *, tell):
+    """Yields the lines about a folder, what headers tell first.
+
+    Args:
+      root: the folder that holds dataset.json.
+      tell: called with a line about each case that cannot be used.
+
+    Raises:
+      UserError: after the last line, if there were such cases; at once, if all are.
+    """
+    from mijax.data.folder import read_geometry, read_volume
+    from mijax.data.layout import read_layout
+    from mijax.data.progress import Progress
+    from mijax.data.survey import grids, look, propose_window, slice_flags, thin_plane
+
+    layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
+    channels, total = len(layout.channels), len(layout.entries)
+    yield _headline(root, layout)
+
+    def each(read, entries, begin=lambda index: None):
+        for index, entry in enumerate(entries):
+            begin(index)
+            try:
+                yield entry, read(entry)
+            except UserError as error:
+                bad.append(error)
+
+    bad = []
+    found = list(each(lambda entry: read_geometry(entry, channels), layout.entries))
+    for error in bad:
+        tell(error)
+    if not found:
+        raise UserError(f"{root}: no case can be used, for the reasons above")
+    geometries = {entry.case.name: geometry for entry, geometry in found}
+    seen = grids(geometries.values())
+    yield from _grid_table(seen)
+
+    def read(entry):
+        return look(
+            read_volume(entry, classes=layout.classes, channels=channels), len(layout.classes)
+        )
+
+    headers, progress = len(bad), Progress("reading", len(found))
+    looks = [look for _, look in each(read, [entry for entry, _ in found], progress)]
+    progress.end()
+    for error in bad[headers:]:
+        tell(error)
+    if not looks:
+        raise UserError(f"{root}: no case can be used, for the reasons above")
+    yield from _intensity_table(layout.channels, looks)
+    yield from _class_table(layout.classes, looks)
+    plane = thin_plane(seen)
+    yield ""
+    turned = f" --config.data.plane={plane}" if plane != "axial" else ""
+    window = _intensity_flags(propose_window(looks, layout.channels))
+    yield f"flags: {slice_flags(geometries, plane=plane)}{turned}{window}"
+    if bad:
+        raise UserError(f"{len(bad)} of {total} cases cannot be used, for the reasons above")
+
+
+def _intensity_flags(window):
+    if window is None:
+        return " --config.data.intensity=percentile"
+    return f" --config.data.intensity=window --config.data.window='({window[0]},{window[1]})'"
+
+
+def _headline(root, layout):
+    labelled = sum(entry.case.labelled for entry in layout.entries)
+    channels = ", ".join(layout.channels)
+    return (
+        f"{root}: {labelled} labelled cases and {len(layout.entries) - labelled} unlabelled ones; "
+        f"{'1 channel' if len(layout.channels) == 1 else f'{len(layout.channels)} channels'} "
+        f"({channels[:80]!r})"
+    )
+
+
+def _grid_table(seen):
+    yield ""
+    yield _row("", "least", "median", "most")
+    for axis, name in enumerate("xyz"):
+        yield _spread(f"voxels along {name}", seen.shape[:, axis])
+    for axis, name in enumerate("xyz"):
+        yield _spread(f"mm a voxel along {name}", seen.spacing[:, axis])
+    codes = sorted(set(seen.axcodes), key=lambda code: (-seen.axcodes.count(code), code))
+    yield "axes of the files: " + ", ".join(f"{c} {seen.axcodes.count(c)}" for c in codes)
+
+
+def _intensity_table(channels, looks):
+    from mijax.data.survey import LEVELS
+
+    levels = np.array([look.levels for look in looks])
+    for channel, name in enumerate(channels):
+        yield ""
+        yield _row(f"intensity {name[:12]!r}", "least", "median", "most")
+        for level, percent in enumerate(LEVELS):
+            text = {0: "lowest", 100: "highest"}.get(percent, f"{percent} % are below")
+            yield _spread(f"  {text}", levels[:, channel, level])
+
+
+def _class_table(classes, looks):
+    counts = np.array([look.counts for look in looks if look.counts is not None])
+    if not len(counts):
+        return
+    yield ""
+    yield _row("class", "cases", "share of voxels", "")
+    for name, of_class in zip(classes, counts.T, strict=True):
+        yield _row(name, np.count_nonzero(of_class), f"{of_class.sum() / counts.sum():.3%}", "")
+        if not of_class.any():
+            yield f"no labelled case shows {name}"
+
+
+def _spread(name, values):
+    return _row(name, *(f"{v:.4g}" for v in (values.min(), np.median(values), values.max())))
+
+
+def _row(name, *cells):
+    return (f"{name:24s}" + "".join(f"{cell!s:>16s}" for cell in cells)).rstrip()
+
+
+if __name__ == "__main__":
+    commands.run(main, arguments=True)

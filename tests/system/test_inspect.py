@@ -1,0 +1,99 @@
+"""python -m mijax.inspect, and a run that was given no size."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from configs import folder
+from mijax.errors import UserError
+from mijax.experiment import check
+from mijax.inspect import describe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from folders import SHAPE, write_msd, write_nifti
+
+FLAGS = "--config.data.size='(16,16)' --config.data.fit=pad --config.data.spacing=1.2"
+
+
+def test_tables_and_flags(tmp_path):
+    """Voxels of 1, 1.5 and 3 mm; class b is in no label."""
+    root = write_msd(tmp_path / "set")
+    for path in (root / "labelsTr").iterdir():
+        write_nifti(path, np.pad(np.ones((1, *SHAPE[1:]), np.uint8), ((0, 5), (0, 0), (0, 0))))
+    lines = list(describe(root, tell=pytest.fail))
+    text = "\n".join(" ".join(line.split()) for line in lines)
+    for line in (
+        f"{root}: 2 labelled cases and 2 unlabelled ones; 1 channel ('MRI')",
+        "voxels along x 6 6 6",
+        "mm a voxel along y 1.5 1.5 1.5",
+        "axes of the files: RAS 4",
+        "background 2 83.333%",
+        "a 2 16.667%",
+        "no labelled case shows b",
+    ):
+        assert f"{line}\n" in text
+    assert lines[-1] == f"flags: {FLAGS} --config.data.intensity=percentile"
+
+
+def test_flags_of_a_ct_in_sagittal_slices(tmp_path):
+    root = write_msd(tmp_path / "set")
+    for path in (root / "imagesTr").glob("c*"):
+        image = np.linspace(-1000, 1000, np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+        nib.save(nib.Nifti1Image(image, np.diag([4.0, 0.5, 0.5, 1])), path)
+    for path in (root / "labelsTr").iterdir():
+        write_nifti(path, np.ones(SHAPE, np.uint8), np.diag([4.0, 0.5, 0.5, 1]))
+    (root / "imagesTs" / "test_0.nii.gz").unlink()
+    *_, flags = describe(root, tell=pytest.fail)
+    assert flags == (
+        "flags: --config.data.size='(16,16)' --config.data.fit=pad --config.data.plane=sagittal "
+        "--config.data.intensity=window --config.data.window='(-1990.0,1990.0)'"
+    )
+
+
+def test_bad_files_are_listed_and_the_rest_is_described(tmp_path):
+    root = write_msd(tmp_path / "set", labelled=3)
+    (root / "imagesTr" / "case_00.nii.gz").write_bytes(b"hello")
+    write_nifti(root / "labelsTr" / "case_01.nii.gz", np.full(SHAPE, 9, np.uint8))
+    told, lines = [], []
+    with pytest.raises(UserError, match="2 of 5 cases cannot be used, for the reasons above"):
+        lines.extend(describe(root, tell=told.append))
+    assert [str(line).split(": ")[0] for line in told] == [
+        f"{root}/imagesTr/case_00.nii.gz", f"{root}/labelsTr/case_01.nii.gz",
+    ]  # fmt: skip
+
+
+def test_needs_no_jax(tmp_path):
+    code = (
+        "import sys, pathlib, mijax.inspect\n"
+        "list(mijax.inspect.describe(pathlib.Path(sys.argv[1]), tell=print))\n"
+        "print([m for m in ('jax', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(write_msd(tmp_path / "set"))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_the_command(run_module, tmp_path):
+    root = write_msd(tmp_path / "set")
+    code, out, lines = run_module("mijax.inspect", root)
+    assert code == 0 and out.splitlines()[-1].startswith(f"flags: {FLAGS}") and lines == []
+    code, _, (line,) = run_module("mijax.inspect", tmp_path / "nowhere")
+    assert code == 1 and "no such folder" in line
+    code, _, (line,) = run_module("mijax.inspect")
+    assert code == 2 and "python -m mijax.inspect FOLDER" in line
+
+
+def test_a_run_without_a_size_is_told_one(tmp_path):
+    config = folder.get_config("supervised")
+    config.data.dir = str(write_msd(tmp_path / "set"))
+    config.cache = str(tmp_path / "cache")
+    with pytest.raises(UserError) as caught:
+        check(config)
+    assert str(caught.value) == (
+        f"no config.data.size is given; {FLAGS} holds every slice of 4 cases whole; "
+        f"python -m mijax.inspect {config.data.dir} tells more"
+    )
