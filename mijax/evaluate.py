@@ -92,12 +92,23 @@ def measures(experiment, state, volumes, data):
     return measure(experiment, state, even_slices(volumes, data, count=count, stored=True))
 
 
-def segment(experiment, state, volumes, data):
-    """Yields the label map (x, y, z) of each volume, on its native grid."""
-    from mijax.inference import most_probable, predict_volumes
+def segment(experiment, state, volumes, data, *, largest_component=False, mirror=False):
+    """Yields the label map (x, y, z) of each volume, on its native grid.
 
-    stream = predict_volumes(experiment, state, volumes, data, stored=True)
-    yield from map(most_probable, stream)
+    Options as of ``inference.predict_volumes``.
+    """
+    from mijax.inference import predict_volumes
+
+    stream = predict_volumes(
+        experiment,
+        state,
+        volumes,
+        data,
+        stored=True,
+        largest_component=largest_component,
+        mirror=mirror,
+    )
+    yield from (labels for labels, _ in stream)
 
 
 def mean_dsc(predictions, volumes, classes):

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mijax.data.imagefile import NIFTI, itk_affine, itk_header
+from mijax.data.imagefile import NIFTI, check_same_geometry, itk_affine, itk_header, read_image
 
 
 def label_ending(path: Path) -> str:
@@ -38,6 +38,31 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_written(path: Path, *, reference: Path) -> None:
+    """Refuses an image that is not whole, or does not lie on the grid of another file.
+
+    Of the other file the header alone is read. One that cannot be read is no fault of the image.
+
+    Raises:
+      UserError: what is wrong with the image.
+    """
+    values, _ = read_image(path)
+    try:
+        shape_0, affine_0 = _grid(reference)
+    except Exception:  # of nibabel, zlib or SimpleITK; told of by whoever needs the other file
+        return
+    check_same_geometry(path, values.shape[:3], _grid(path)[1], reference, shape_0, affine_0)
+
+
+def _grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a header."""
+    if path.name.endswith(NIFTI):
+        image = nib.load(path)
+        return image.shape[:3], image.affine
+    header = itk_header(path)
+    return header.GetSize(), itk_affine(header)
 
 
 def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:

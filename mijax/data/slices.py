@@ -137,11 +137,12 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     classes stay what they were.
 
     Args:
-      values: (n, h, w, k), as the slices of ``to_slices``.
+      values: (n, h, w, k), as the slices of ``to_slices``, or one of them alone, (1, h, w, k):
+        each is interpolated by itself.
       grid: from ``to_slices``.
 
     Returns:
-      (x, y, z, k) float32.
+      (x, y, z, k) float32; of one slice that of the volume, see ``native_slice``.
     """
     inside, shown = _overlap(grid.window, values.shape[1:3])
     values = np.asarray(values, np.float32)[:, *inside]
@@ -154,6 +155,13 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, np.array(grid.orientation, float))
     return np.ascontiguousarray(orientations.apply_orientation(volume, back))
+
+
+def native_slice(grid: Grid, place: int) -> tuple[slice, ...]:
+    """Index of the slice ``place`` in the volume as it came, (x, y, z, …)."""
+    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
+    index = place if grid.orientation[axis][1] > 0 else grid.shape[axis] - 1 - place
+    return (slice(None),) * axis + (slice(index, index + 1),)
 
 
 def _check_options(size, fit, spacing, plane) -> tuple[int, int]:
