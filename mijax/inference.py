@@ -13,6 +13,7 @@ from mijax.data import native_slice, to_native
 from mijax.errors import UserError
 from mijax.experiment import build, slice_volume
 from mijax.metrics import largest_components
+from mijax.writer import waiting
 
 _MIRRORS = ((), (1,), (2,), (1, 2))
 
@@ -23,7 +24,7 @@ def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
     Args:
       run: ``run.Run``.
       checkpoint: "best" (by validation DSC) or "last".
-      tell: called with a line about each damaged checkpoint.
+      tell: called with a line about each damaged checkpoint, and where it takes long.
       devices: to predict on; all by default.
       must_segment: refuse a run that learned without labels.
 
@@ -43,7 +44,8 @@ def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
         step = checkpoints.step(checkpoint)
         if step is None:
             raise UserError(f"{run.checkpoints} has no sound checkpoint")
-        return experiment, checkpoints.restore(step, like)
+        with waiting(tell, lambda: f"restoring the checkpoint of step {step}"):
+            return experiment, checkpoints.restore(step, like)
 
 
 def rebuild(run, *, devices=None):

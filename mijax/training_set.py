@@ -10,6 +10,7 @@ from mijax.errors import UserError
 from mijax.experiment import slice_volume
 from mijax.methods import Unlabelled
 from mijax.sampling import TrainingSet, counts_of
+from mijax.scores import shown_classes
 from mijax.stream import fits, stream
 
 
@@ -59,6 +60,33 @@ def load_training_set(source, splits, config, experiment):
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
         )
     return TrainingSet(image, label, others, held_out)
+
+
+def check_classes(label, validation, classes, *, tell):
+    """Tells which classes are in none of the training labels, or of the validation volumes.
+
+    Args:
+      label: (n, h, w) of the ``TrainingSet``.
+      validation: list of ``data.Volume``.
+      classes: names, background first.
+      tell: called with a line about each.
+
+    Raises:
+      UserError: if the validation volumes show no class at all: nothing could be scored.
+    """
+    scored = shown_classes((volume.label for volume in validation), classes)
+    if not scored:
+        raise UserError(
+            "the validation cases show no class, so that no checkpoint can be the best; choose "
+            "others by config.data.splits or config.data.split_seed"
+        )
+    for cases, shown, then in (
+        ("labelled", shown_classes([label], classes), "it cannot be learned"),
+        ("validation", scored, "it has no part in the validation DSC"),
+    ):
+        for name in classes[1:]:
+            if name not in shown:
+                tell(f"no {cases} case shows {name}: {then}")
 
 
 def feed(training_set, key, calls, config, experiment):

@@ -1,11 +1,14 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, the terminal."""
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, the terminal, waits."""
 
 import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
+
+_PATIENCE = 5.0  # seconds that a user waits without a word
 
 
 class Writer:
@@ -41,20 +44,37 @@ class Writer:
                 self._lines.close()
                 self._events.close()
 
+    def hyperparameters(self, values, *, score):
+        """Records values by name, and the scalar that they are to be compared by."""
+        if not self._enabled:
+            return
+        from tensorboardX.summary import hparams
+
+        shown = {k: v if isinstance(v, str | int | float) else str(v) for k, v in values.items()}
+        # Not add_hparams, which makes a run of its own of them, in a folder of its own.
+        for summary in hparams(shown, {score: 0}):
+            self._events.file_writer.add_summary(summary)
+
     def scalars(self, step, values):
-        """Records floats by name at a step and shows them."""
+        """Records floats by name at a step and shows them, but for the parts of a "whole/part"."""
         if not self._enabled:
             return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        values = {name: value for name, value in values.items() if "/" not in name}
         self._shown |= values
         if not self._bar:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             left = (time.monotonic() - self._began) / max(step - self._start, 1)
             minutes = left * (self._steps - step) / 60
             print(f"step {step}/{self._steps}  {shown}  {minutes:.1f} min left", file=sys.stderr)
+
+    def picture(self, step, name, image):
+        """Records an image (h, w, 3) uint8 for TensorBoard alone."""
+        if self._enabled:
+            self._events.add_image(name, image, step, dataformats="HWC")
 
     def progress(self, step):
         """Moves the bar to ``step``."""
@@ -63,11 +83,47 @@ class Writer:
             self._bar.update(self._bar.task_ids[0], completed=step, shown=shown)
 
 
+@contextlib.contextmanager
+def waiting(tell, what):
+    """Tells what is waited for, where that takes longer than five seconds.
+
+    Args:
+      tell: called with a line, from a thread.
+      what: () -> the line; it is told again, at most every five seconds, when it has changed.
+    """
+    over = threading.Event()
+
+    def watch():
+        told = None
+        while not over.wait(_PATIENCE):
+            line = what()
+            if line != told:
+                tell(line)
+            told = line
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def counted(items, total, tell, what):
+    """The same items; tells how many of the ``total`` are done where they take their time."""
+    done = 0
+    with waiting(tell, lambda: f"{what} {done}/{total}"):
+        for item in items:
+            yield item
+            done += 1
+
+
 def _short(name):
     return {
         "supervised": "L",
         "mutual_information": "MI",
-        "validation_dsc": "DSC",
+        "validation_dsc_percent": "DSC %",
         "learning_rate": "lr",
     }.get(name, name)
 

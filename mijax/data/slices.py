@@ -86,11 +86,10 @@ def to_slices(
     height, width = _check_options(size, fit, spacing, plane)
     axis = _PLANES[plane]
     orientation = orientations.io_orientation(volume.affine)
-    in_plane = [a for a in range(3) if a != axis]
     native = _cut(volume.image, orientation, axis).shape[1:3]
     target = native
     if spacing is not None:
-        millimetres = volume.spacing[np.argsort(orientation[:, 0])][in_plane]
+        millimetres = pixel_size(volume.affine, plane=plane)
         target = tuple(
             max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)
         )
@@ -155,6 +154,18 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, np.array(grid.orientation, float))
     return np.ascontiguousarray(orientations.apply_orientation(volume, back))
+
+
+def cut(values: np.ndarray, affine: np.ndarray, *, plane: str) -> np.ndarray:
+    """(x, y, z, …) as it came -> (n, h, w, …), the native slices in RAS+ order; a view."""
+    return _cut(values, orientations.io_orientation(affine), _PLANES[plane])
+
+
+def pixel_size(affine: np.ndarray, *, plane: str) -> np.ndarray:
+    """(2,) millimetres along h and w of the slices of ``cut``."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    along = np.argsort(orientations.io_orientation(affine)[:, 0])
+    return np.delete(spacing[along], _PLANES[plane])
 
 
 def native_slice(grid: Grid, place: int) -> tuple[slice, ...]:
