@@ -10,7 +10,7 @@ From Python, the same with arrays: ``predict.predict(run, image, affine)``.
 import contextlib
 import itertools
 import sys
-from collections import Counter, deque
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +148,15 @@ def predict_files(
         learned without labels, or a file to be written exists and is not a whole one of its scan.
     """
     from mijax.data.imagewriter import write_image
+    from mijax.data.outputs import missing_outputs, outputs
     from mijax.data.scans import find_scans, read_scan
 
     source, output = Path(source), Path(output)
     channels = run.info()["channels"]
     scans = find_scans(source, channels=channels)
-    missing = _missing(source, scans, output, probabilities, overwrite)
+    missing = missing_outputs(
+        source, scans, output, probabilities=probabilities, overwrite=overwrite
+    )
     done, failed, at_work = [s.name for s in scans if not missing[s.name]], [], deque()
     if done:
         tell(
@@ -194,51 +197,13 @@ def predict_files(
         )
         for labels, probs in stream:
             scan = at_work.popleft()
-            path, soft = _outputs(scan, output)
+            path, soft = outputs(scan, output)
             for file, values in ((soft, probs), (path, labels)):
                 if file in missing[scan.name]:
                     write_image(file, values, reference=scan.images[0])
             done.append(scan.name)
             progress(str(path))
     return done, failed
-
-
-def _outputs(scan, output):
-    """Paths of the label map and of the probabilities of a scan."""
-    from mijax.data.imagewriter import label_ending
-
-    ending = label_ending(scan.images[0])
-    return output / f"{scan.name}{ending}", output / f"{scan.name}_probabilities.nii.gz"
-
-
-def _missing(source, scans, output, probabilities, overwrite):
-    """``{name of a scan: paths that are to be written for it}``; with ``overwrite`` all of them.
-
-    Raises:
-      UserError: if what is there must not be taken for a label map of its scan, or replaced.
-    """
-    from mijax.data.imagewriter import check_written
-
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file; --output is a folder")
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(f"{output} holds the scans; choose another folder for the label maps")
-    wanted = {scan.name: _outputs(scan, output)[: 1 + probabilities] for scan in scans}
-    for path, times in Counter(itertools.chain(*wanted.values())).items():
-        if times > 1:
-            raise UserError(f"{path} would be written for two cases; rename one")
-    if overwrite:
-        return wanted
-    for scan in scans:
-        for path in filter(Path.exists, wanted[scan.name]):
-            try:
-                check_written(path, reference=scan.images[0])
-            except UserError as error:
-                raise UserError(
-                    f"{path} exists already; --overwrite replaces it. It is no label map of "
-                    f"{scan.images[0].name}, or not whole: {error}"
-                ) from error
-    return {name: [p for p in paths if not p.exists()] for name, paths in wanted.items()}
 
 
 def _checked_image(image, channels):
