@@ -5,12 +5,17 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mijax.checkpoint import Checkpoints
-from mijax.data import to_native
+from mijax.data import native_slice, to_native
 from mijax.errors import UserError
 from mijax.experiment import build, slice_volume
+from mijax.metrics import largest_components
+from mijax.progress import doing
+
+_MIRRORS = ((), (1,), (2,), (1, 2))
 
 
 def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
@@ -19,7 +24,7 @@ def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
     Args:
       run: ``run.Run``.
       checkpoint: "best" (by validation DSC) or "last".
-      tell: called with a line about each damaged checkpoint.
+      tell: called with a line about each damaged checkpoint, and where it takes long.
       devices: to predict on; all by default.
       must_segment: refuse a run that learned without labels.
 
@@ -39,7 +44,8 @@ def restore(run, *, checkpoint, tell, devices=None, must_segment=False):
         step = checkpoints.step(checkpoint)
         if step is None:
             raise UserError(f"{run.checkpoints} has no sound checkpoint")
-        return experiment, checkpoints.restore(step, like)
+        with doing(f"restoring the checkpoint of step {step}", tell=tell):
+            return experiment, checkpoints.restore(step, like)
 
 
 def rebuild(run, *, devices=None):
@@ -70,8 +76,22 @@ def measure(experiment, state, images):
     return {name: float(np.mean([f[name] for f in found])) for name in found[0]}
 
 
-def predict_volumes(experiment, state, volumes, data, *, stored):
-    """Yields the class probabilities of each volume on its native grid, (x, y, z, k) float32.
+def predict_volumes(
+    experiment,
+    state,
+    volumes,
+    data,
+    *,
+    stored,
+    probabilities=False,
+    largest_component=False,
+    mirror=False,
+):
+    """Yields the label map of each volume on its native grid, and the class probabilities.
+
+    Of each voxel the most probable class, of equals the first, by the probabilities on the
+    native grid. Those are made slice by slice: unless asked for, only two batches of them are in
+    memory, since of a hundred classes those of a whole CT take as many gigabytes.
 
     The next volume is taken and sliced on a thread while the device works; one at a time, as
     a CT is hundreds of megabytes. Labels are not looked at. A slice that exceeds ``data.size``
@@ -83,6 +103,13 @@ def predict_volumes(experiment, state, volumes, data, *, stored):
       volumes: iterable of ``data.Volume``.
       data: ``config.data``.
       stored: see ``experiment.slice_volume``; False for new scans.
+      probabilities: whether they are wanted.
+      largest_component: keep the largest of each class, see ``metrics.largest_components``; in
+        the label map alone.
+      mirror: predict the mirror images of each slice as well, see ``mirrored``.
+
+    Yields:
+      (x, y, z) uint8; and (x, y, z, k) float32, or None.
     """
     variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
     grids = deque()
@@ -95,11 +122,42 @@ def predict_volumes(experiment, state, volumes, data, *, stored):
             grids.append(slices.grid)
             yield slices.image
 
-    stream = predict_stacks(
-        experiment.predict, variables, _ahead(stacks()), batch=experiment.predict_batch
-    )
-    for probs in stream:
-        yield to_native(probs, grids.popleft())
+    predict = mirrored(experiment.predict) if mirror else experiment.predict
+    stream = _predict_blocks(predict, variables, _ahead(stacks()), batch=experiment.predict_batch)
+    for blocks in _by_stack(stream):
+        labels, probs = _on_native_grid(blocks, grids.popleft(), probabilities)
+        yield largest_components(labels) if largest_component else labels, probs
+
+
+def _on_native_grid(blocks, grid, probabilities):
+    """Label map and probabilities, or None, of a volume from those of its slices."""
+    labels, whole = np.empty(grid.shape, np.uint8), None
+    slices = (block[i : i + 1] for block in blocks for i in range(len(block)))
+    for place, one in enumerate(slices):
+        probs, where = to_native(one, grid), native_slice(grid, place)
+        labels[where] = most_probable(probs)
+        if probabilities:
+            if whole is None:
+                whole = np.empty((*grid.shape, probs.shape[3]), np.float32)
+            whole[where] = probs
+    return labels, whole
+
+
+def mirrored(predict):
+    """``predict`` of an image and of its mirror images along h, w and both; their mean.
+
+    Args:
+      predict: ``(variables, (b, h, w, c)) -> (b, h, w, k)`` probabilities.
+
+    Returns:
+      A function of the same arguments, which takes four times as long.
+    """
+
+    def mean(variables, images):
+        found = [jnp.flip(predict(variables, np.flip(images, axes)), axes) for axes in _MIRRORS]
+        return sum(found) / len(found)
+
+    return mean
 
 
 def most_probable(probs):
@@ -122,18 +180,36 @@ def predict_stacks(predict, variables, stacks, *, batch):
     Yields:
       (n, h, w, k) float32, in the order of the stacks.
     """
+    for blocks in _by_stack(_predict_blocks(predict, variables, stacks, batch=batch)):
+        yield np.concatenate(list(blocks))
+
+
+def _by_stack(blocks):
+    """Yields an iterator over the blocks of each stack, to be used up before the next."""
+    blocks = iter(blocks)
+
+    def stack(block, ends):
+        yield block
+        while not ends:
+            block, ends = next(blocks)
+            yield block
+
+    for first in blocks:
+        yield stack(*first)
+
+
+def _predict_blocks(predict, variables, stacks, *, batch):
+    """Yields the rows of each stack in one or several blocks, and whether it ends with that."""
     for _, alike in itertools.groupby(stacks, key=lambda stack: stack.shape[1:]):
-        yield from _predict_alike(predict, variables, alike, batch)
-
-
-def _predict_alike(predict, variables, stacks, batch):
-    sizes, done = deque(), []
-    for probs in _predict_chunks(predict, variables, _chunks(stacks, sizes, batch), batch):
-        done.append(probs)
-        while sizes and sum(map(len, done)) >= sizes[0]:
-            rows = np.concatenate(done)
-            done = [rows[sizes[0] :]]
-            yield rows[: sizes.popleft()]
+        left = deque()  # rows to come, of each stack that was taken
+        for rows in _predict_chunks(predict, variables, _chunks(alike, left, batch), batch):
+            while left and len(rows) >= left[0]:
+                size = left.popleft()
+                yield rows[:size], True
+                rows = rows[size:]
+            if len(rows):
+                left[0] -= len(rows)
+                yield rows, False
 
 
 def _chunks(stacks, sizes, batch):

@@ -37,6 +37,8 @@ def main(argv):
         checkpoint=values.checkpoint,
         probabilities=values.probabilities,
         overwrite=values.overwrite,
+        largest_component=values.largest_component,
+        mirror=values.mirror,
         tell=commands.tell,
     )
     if failed:
@@ -45,7 +47,16 @@ def main(argv):
     commands.tell(f"{len(done)} of {len(done)} done, in {values.output}")
 
 
-def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
+def predict(
+    folder,
+    images,
+    affines,
+    *,
+    checkpoint="best",
+    probabilities=False,
+    largest_component=False,
+    mirror=False,
+):
     """Label maps of images that are arrays, by the network of a run folder.
 
         labels = predict("runs/spleen/local_mi-4labelled-seed0", ct, affine)
@@ -60,6 +71,8 @@ def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
       affines: (4, 4) from voxel indices to millimetres, RAS+ as in nibabel; or a list of such.
       checkpoint: "best" (by validation DSC) or "last".
       probabilities: return class probabilities instead of labels.
+      largest_component: see ``metrics.largest_components``; of labels alone.
+      mirror: see ``inference.mirrored``.
 
     Returns:
       (x, y, z) uint8, values as in the run's info.json; with ``probabilities``
@@ -70,7 +83,7 @@ def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
         cannot take.
     """
     from mijax.data import Volume
-    from mijax.inference import most_probable, predict_volumes, restore
+    from mijax.inference import predict_volumes, restore
     from mijax.run import open_run
 
     one = not isinstance(images, list | tuple)
@@ -84,16 +97,37 @@ def predict(folder, images, affines, *, checkpoint="best", probabilities=False):
         for i, (image, affine) in enumerate(zip(images, affines, strict=True))
     ]
     experiment, state = restore(run, checkpoint=checkpoint, tell=commands.tell, must_segment=True)
-    stream = predict_volumes(experiment, state, volumes, run.config.data, stored=False)
-    results = [probs if probabilities else most_probable(probs) for probs in stream]
+    found = predict_volumes(
+        experiment,
+        state,
+        volumes,
+        run.config.data,
+        stored=False,
+        probabilities=probabilities,
+        largest_component=largest_component,
+        mirror=mirror,
+    )
+    results = [probs if probabilities else labels for labels, probs in found]
     return results[0] if one else results
 
 
-def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, tell):
+def predict_files(
+    run,
+    source,
+    output,
+    *,
+    checkpoint,
+    probabilities=False,
+    overwrite=False,
+    largest_component=False,
+    mirror=False,
+    tell,
+):
     """Writes the label maps of a file or of a folder of scans.
 
-    A label map has the grid and the file format family of its scan. A file that cannot be
-    read is told of and passed over.
+    A label map has the grid and the file format family of its scan, and appears in one piece. A
+    file that cannot be read is told of and passed over, and so is a scan whose label map is
+    there already: what was interrupted goes on with the scans that are missing.
 
     Args:
       run: ``run.Run``.
@@ -101,17 +135,20 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
       output: folder to write to, created where it is missing.
       checkpoint: "best" or "last".
       probabilities: also write CASE_probabilities.nii.gz, (x, y, z, k) float32.
-      overwrite: whether existing files may be replaced.
+      overwrite: replace the files that are there already instead.
+      largest_component: see ``metrics.largest_components``; of the label maps alone.
+      mirror: see ``inference.mirrored``.
       tell: called with a line about each scan.
 
     Returns:
-      Names of the cases that are done, and of those that failed.
+      Names of the cases that are done, now or before, and of those that failed.
 
     Raises:
       UserError: before anything is done, if there is no scan or no sound checkpoint, the run
-        learned without labels, or a file to be written exists.
+        learned without labels, or a file to be written exists and is not a whole one of its scan.
     """
     from mijax.data.imagewriter import write_image
+    from mijax.data.outputs import missing_outputs, outputs
     from mijax.data.scans import find_scans, not_scans, read_scan
 
     source, output = Path(source), Path(output)
@@ -119,17 +156,28 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
     scans = find_scans(source, channels=channels)
     if others := not_scans(source, scans, output=output):
         tell(others)
-    _check_outputs(source, scans, output, probabilities, overwrite)
+    missing = missing_outputs(
+        source, scans, output, probabilities=probabilities, overwrite=overwrite
+    )
+    done, failed, at_work = [s.name for s in scans if not missing[s.name]], [], deque()
+    if done:
+        tell(
+            f"{len(done)} of {len(scans)} are there already and passed over; --overwrite predicts "
+            "them again"
+        )
+    if len(done) == len(scans):
+        return done, failed
 
-    from mijax.inference import most_probable, predict_volumes, restore  # takes seconds
+    from mijax.inference import predict_volumes, restore  # takes seconds
 
     experiment, state = restore(run, checkpoint=checkpoint, tell=tell, must_segment=True)
-    done, failed, at_work = [], [], deque()
     output.mkdir(parents=True, exist_ok=True)
-    with _progress(len(scans), tell) as progress:
+    with _progress(len(done), len(scans), tell) as progress:
 
         def volumes():
             for scan in scans:
+                if not missing[scan.name]:
+                    continue
                 try:
                     volume = read_scan(scan, channels=channels)
                 except UserError as error:
@@ -139,39 +187,25 @@ def predict_files(run, source, output, *, checkpoint, probabilities, overwrite, 
                 at_work.append(scan)
                 yield volume
 
-        stream = predict_volumes(experiment, state, volumes(), run.config.data, stored=False)
-        for probs in stream:
+        stream = predict_volumes(
+            experiment,
+            state,
+            volumes(),
+            run.config.data,
+            stored=False,
+            probabilities=probabilities,
+            largest_component=largest_component,
+            mirror=mirror,
+        )
+        for labels, probs in stream:
             scan = at_work.popleft()
-            path, soft = _outputs(scan, output)
-            if probabilities:
-                write_image(soft, probs, reference=scan.images[0])
-            write_image(path, most_probable(probs), reference=scan.images[0])
+            path, soft = outputs(scan, output)
+            for file, values in ((soft, probs), (path, labels)):
+                if file in missing[scan.name]:
+                    write_image(file, values, reference=scan.images[0])
             done.append(scan.name)
             progress(str(path))
     return done, failed
-
-
-def _outputs(scan, output):
-    """Paths of the label map and of the probabilities of a scan."""
-    from mijax.data.imagewriter import label_ending
-
-    ending = label_ending(scan.images[0])
-    return output / f"{scan.name}{ending}", output / f"{scan.name}_probabilities.nii.gz"
-
-
-def _check_outputs(source, scans, output, probabilities, overwrite):
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file; --output is a folder")
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(f"{output} holds the scans; choose another folder for the label maps")
-    paths = [path for scan in scans for path in _outputs(scan, output)[: 1 + probabilities]]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise UserError(f"{path} would be written for two cases; rename one")
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
-        raise UserError(f"{there[0]} exists already{more}; --overwrite replaces it")
 
 
 def _checked_image(image, channels):
@@ -193,17 +227,17 @@ def _checked_affine(affine):
 
 
 @contextlib.contextmanager
-def _progress(total, tell):
+def _progress(done, total, tell):
     """``advance(line, failed=False)`` after each scan: a bar on a terminal, else a line."""
     if not sys.stderr.isatty():
-        count = itertools.count(1)
+        count = itertools.count(done + 1)
         yield lambda line, failed=False: tell(f"{next(count)}/{total} {line}")
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as bar:  # lines on stderr go above it
-        task = bar.add_task("predict", total=total)
+        task = bar.add_task("predict", total=total, completed=done)
 
         def advance(line, failed=False):
             if failed:
@@ -222,7 +256,9 @@ def _define_flags():
     flags.DEFINE_string("output", None, "folder of the label maps, created where missing")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
     flags.DEFINE_bool("probabilities", False, "also write CASE_probabilities.nii.gz")
-    flags.DEFINE_bool("overwrite", False, "replace files that exist in --output")
+    flags.DEFINE_bool("overwrite", False, "predict again what is in --output already")
+    flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
+    flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
 
 
 if __name__ == "__main__":

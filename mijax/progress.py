@@ -43,6 +43,29 @@ def doing(what, *, tell=None, patience=None):
         tell(f"{what} took {time.monotonic() - began:.0f} s")
 
 
+def counted(items, total, tell, what):
+    """The same items; tells every ``PATIENCE`` seconds how many of the ``total`` are done."""
+    over, done = threading.Event(), 0
+
+    def watch():
+        told = None
+        while not over.wait(PATIENCE):
+            line = f"{what} {done}/{total}"
+            if line != told:
+                tell(line)
+            told = line
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        for item in items:
+            yield item
+            done += 1
+    finally:
+        over.set()
+        thread.join()
+
+
 def out_of_memory(error):
     """The line about an error, if it says that memory ran out, or else None.
 

@@ -9,17 +9,21 @@ import numpy as np
 
 from mijax import parallel
 from mijax.checkpoint import Checkpoints
+from mijax.contours import contours
 from mijax.data import read_splits
 from mijax.errors import Preempted, UserError
-from mijax.evaluate import mean_dsc, measures, segment
+from mijax.evaluate import measures, segment
 from mijax.experiment import build, check, open_data, same_volumes
 from mijax.inference import predict_stacks, restore
 from mijax.models import CLASSIFIER
 from mijax.progress import doing
-from mijax.run import check_data, open_run, settle_splits, sole, taken_back, write_info
+from mijax.run import check_data, flat, open_run, settle_splits, sole, taken_back, write_info
 from mijax.sampling import counts_of
-from mijax.training_set import check_slices, feed, load_training_set, unseen_classes
+from mijax.scores import mean_dsc
+from mijax.training_set import check_classes, check_slices, feed, load_training_set
 from mijax.writer import Writer
+
+_PICTURES = 4  # of validation cases, each time
 
 
 def train(run, *, tell, devices=None):
@@ -60,8 +64,8 @@ def _train(run, *, tell, devices):
         training_set = load_training_set(source, splits, config, experiment)
     slices = counts_of(training_set).unlabelled or 0
     validation = [source.volume(name) for name in splits.validation]
-    for line in unseen_classes(training_set, validation, source.classes):
-        tell(line)
+    if not experiment.measure:
+        check_classes(training_set.label, validation, source.classes, tell=tell)
 
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
         like = experiment.like(slices)
@@ -96,6 +100,10 @@ def _train(run, *, tell, devices):
             parallel.preemption() as must_stop,
             doing("training"),
         ):
+            if not start:
+                score = f"validation_{experiment.score}"
+                score += "_percent" * (experiment.measure is None)
+                writer.hyperparameters(dict(flat(config.to_dict())), score=score)
             logs = []
             for (step, length), taken in zip(calls, rows, strict=False):
                 if step in new_rounds:
@@ -119,9 +127,13 @@ def _train(run, *, tell, devices):
                 if step % config.evaluate_every == 0 or step == config.steps:
                     _check_weights(state)
                     with doing(f"validating step {step}", tell=tell):
-                        found = validate(experiment, state, validation, config.data, source.classes)
-                    writer.scalars(step, {f"validation_{k}": v for k, v in found.items()})
-                    checkpoints.save(state, score=found[experiment.score])
+                        score, values, pictures = validate(
+                            experiment, state, validation, config.data, source.classes
+                        )
+                    writer.scalars(step, values)
+                    for name, picture in pictures.items():
+                        writer.picture(step, name, picture)
+                    checkpoints.save(state, score=score)
                 if notice := must_stop():
                     if checkpoints.last_step() != step:
                         _check_weights(state)
@@ -165,10 +177,28 @@ def round_starts(rounds, config):
 
 
 def validate(experiment, state, volumes, data, classes):
-    """Values of the validation by name, ``experiment.score`` among them."""
+    """The score that ranks checkpoints, and what the log says of the validation.
+
+    Returns:
+      The score, DSC as a fraction; floats for the log by name, DSC in %; and pictures of some
+      of the volumes by name, none of a method that does not segment.
+    """
     if experiment.measure:
-        return measures(experiment, state, volumes, data)
-    return {"dsc": mean_dsc(segment(experiment, state, volumes, data), volumes, classes)}
+        found = measures(experiment, state, volumes, data)
+        return found[experiment.score], {f"validation_{k}": v for k, v in found.items()}, {}
+    pictures = {}
+
+    def predictions():
+        maps = segment(experiment, state, volumes, data)
+        for labels, volume in zip(maps, volumes, strict=True):
+            if len(pictures) < _PICTURES:
+                picture = contours(volume, labels, plane=data.plane)
+                pictures[f"validation/{volume.name}"] = picture
+            yield labels
+
+    mean, by_class = mean_dsc(predictions(), volumes, classes)
+    values = {f"validation_dsc_percent/{name}": 100 * dsc for name, dsc in by_class.items()}
+    return mean, {"validation_dsc_percent": 100 * mean, **values}, pictures
 
 
 def begin_round(experiment, state, best, training_set):

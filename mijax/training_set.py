@@ -12,6 +12,7 @@ from mijax.errors import UserError
 from mijax.experiment import slice_volume
 from mijax.methods import Unlabelled
 from mijax.sampling import TrainingSet, counts_of
+from mijax.scores import shown_classes
 from mijax.stream import fits, stream
 
 
@@ -99,24 +100,31 @@ def load_training_set(source, splits, config, experiment):
     return TrainingSet(image, label, others, held_out)
 
 
-def unseen_classes(training_set, validation, classes):
-    """Yields a line about each class that no labelled training slice shows.
+def check_classes(label, validation, classes, *, tell):
+    """Tells which classes are in none of the training labels, or of the validation volumes.
 
     Args:
-      training_set: ``TrainingSet`` of arrays of the host.
+      label: (n, h, w) of the ``TrainingSet``.
       validation: list of ``data.Volume``.
       classes: names, background first.
+      tell: called with a line about each.
+
+    Raises:
+      UserError: if the validation volumes show no class at all: nothing could be scored.
     """
-    if training_set.label is None:
-        return
-    shown = sum(np.bincount(s.ravel(), minlength=len(classes)) for s in training_set.label)
-    for index, name in enumerate(classes):
-        if not shown[index]:
-            having = sum(bool((volume.label == index).any()) for volume in validation)
-            yield (
-                f"no labelled case shows {name}, which {having} of {len(validation)} validation "
-                "cases have; the network cannot learn it"
-            )
+    scored = shown_classes((volume.label for volume in validation), classes)
+    if not scored:
+        raise UserError(
+            "the validation cases show no class, so that no checkpoint can be the best; choose "
+            "others by config.data.splits or config.data.split_seed"
+        )
+    for cases, shown, then in (
+        ("labelled", shown_classes([label], classes), "it cannot be learned"),
+        ("validation", scored, "it has no part in the validation DSC"),
+    ):
+        for name in classes[1:]:
+            if name not in shown:
+                tell(f"no {cases} case shows {name}: {then}")
 
 
 def feed(training_set, key, calls, config, experiment):

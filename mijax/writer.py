@@ -41,14 +41,26 @@ class Writer:
                 self._lines.close()
                 self._events.close()
 
+    def hyperparameters(self, values, *, score):
+        """Records values by name, and the scalar that they are to be compared by."""
+        if not self._enabled:
+            return
+        from tensorboardX.summary import hparams
+
+        shown = {k: v if isinstance(v, str | int | float) else str(v) for k, v in values.items()}
+        # Not add_hparams, which makes a run of its own of them, in a folder of its own.
+        for summary in hparams(shown, {score: 0}):
+            self._events.file_writer.add_summary(summary)
+
     def scalars(self, step, values):
-        """Records floats by name at a step and shows them."""
+        """Records floats by name at a step and shows them, but for the parts of a "whole/part"."""
         if not self._enabled:
             return
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        values = {name: value for name, value in values.items() if "/" not in name}
         self._shown |= values
         if not self._bar:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
@@ -61,6 +73,11 @@ class Writer:
         if self._enabled:
             self._began += seconds
 
+    def picture(self, step, name, image):
+        """Records an image (h, w, 3) uint8 for TensorBoard alone."""
+        if self._enabled:
+            self._events.add_image(name, image, step, dataformats="HWC")
+
     def progress(self, step):
         """Moves the bar to ``step``."""
         if self._enabled and self._bar:
@@ -72,7 +89,7 @@ def _short(name):
     return {
         "supervised": "L",
         "mutual_information": "MI",
-        "validation_dsc": "DSC",
+        "validation_dsc_percent": "DSC %",
         "learning_rate": "lr",
     }.get(name, name)
 

@@ -5,7 +5,16 @@ Knows nothing of JAX. TFDS is imported only when a source is opened.
 
 from mijax.data.arrays import write_arrays
 from mijax.data.bias import correct_bias
-from mijax.data.slices import Grid, Slices, slice_shape, to_native, to_slices
+from mijax.data.slices import (
+    Grid,
+    Slices,
+    cut,
+    native_slice,
+    pixel_size,
+    slice_shape,
+    to_native,
+    to_slices,
+)
 from mijax.data.source import Source, list_cases, open_source
 from mijax.data.splits import (
     Splits,
@@ -28,9 +37,12 @@ __all__ = [
     "all_labelled",
     "check_splits",
     "correct_bias",
+    "cut",
     "draw_splits",
     "list_cases",
+    "native_slice",
     "open_source",
+    "pixel_size",
     "read_splits",
     "slice_flags",
     "slice_shape",

@@ -6,9 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from mijax.data.imagefile import has_ending, itk_affine, itk_header
+from mijax.data.geometry import check_same_geometry
+from mijax.data.imagefile import has_ending, itk_affine, itk_header, read_header, read_image
 from mijax.data.nifti import NIFTI
 from mijax.data.nrrd import NRRD
+from mijax.errors import UserError
 
 
 def label_ending(path: Path) -> str:
@@ -40,6 +42,22 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_written(path: Path, *, reference: Path) -> None:
+    """Refuses an image that is not whole, or does not lie on the grid of another file.
+
+    Of the other file the header alone is read. One that cannot be read is no fault of the image.
+
+    Raises:
+      UserError: what is wrong with the image.
+    """
+    values, affine = read_image(path)
+    try:
+        shape_0, affine_0 = read_header(reference)
+    except UserError:  # told of by whoever needs the other file
+        return
+    check_same_geometry(path, values.shape[:3], affine, reference, shape_0[:3], affine_0)
 
 
 def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:

@@ -158,11 +158,12 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
     classes stay what they were.
 
     Args:
-      values: (n, h, w, k), as the slices of ``to_slices``.
+      values: (n, h, w, k), as the slices of ``to_slices``, or one of them alone, (1, h, w, k):
+        each is interpolated by itself.
       grid: from ``to_slices``.
 
     Returns:
-      (x, y, z, k) float32.
+      (x, y, z, k) float32; of one slice that of the volume, see ``native_slice``.
     """
     inside, shown = _overlap(grid.window, values.shape[1:3])
     values = np.asarray(values, np.float32)[:, *inside]
@@ -181,6 +182,25 @@ def _axis_of(plane: str) -> int:
     if plane not in PLANES:
         raise UserError(f"data.plane={plane!r}: must be one of {', '.join(PLANES)}")
     return PLANES.index(plane)
+
+
+def cut(values: np.ndarray, affine: np.ndarray, *, plane: str) -> np.ndarray:
+    """(x, y, z, …) as it came -> (n, h, w, …), the native slices in RAS+ order; a view."""
+    return _cut(values, orientations.io_orientation(affine), _axis_of(plane))
+
+
+def pixel_size(affine: np.ndarray, *, plane: str) -> np.ndarray:
+    """(2,) millimetres along h and w of the slices of ``cut``."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    along = np.argsort(orientations.io_orientation(affine)[:, 0])
+    return np.delete(spacing[along], _axis_of(plane))
+
+
+def native_slice(grid: Grid, place: int) -> tuple[slice, ...]:
+    """Index of the slice ``place`` in the volume as it came, (x, y, z, …)."""
+    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
+    index = place if grid.orientation[axis][1] > 0 else grid.shape[axis] - 1 - place
+    return (slice(None),) * axis + (slice(index, index + 1),)
 
 
 def _check_options(size, fit, spacing, plane) -> tuple[int, int]:

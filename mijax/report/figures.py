@@ -43,7 +43,7 @@ STYLE = {
     "savefig.pad_inches": 0.05,
 }
 _QUANTITIES = {  # of metrics.jsonl, with how it is called and in which unit, in this order
-    "validation_dsc": "Validation DSC (%)",
+    "validation_dsc_percent": "Validation DSC (%)",
     "validation_mutual_information": "Validation mutual information (nats)",
     "loss": "Loss",
     "supervised": "Loss of the labelled slices",
@@ -75,7 +75,7 @@ def learning_curves(rows):
     """
     logs = [[_read_log(one.run.folder / "metrics.jsonl") for one in row.runs] for row in rows]
     logged = {name for row in logs for log in row for name in log}
-    others = sorted(logged - _QUANTITIES.keys() - _IGNORED)
+    others = sorted(logged - _QUANTITIES.keys())
     names = [name for name in _QUANTITIES if name in logged] + others
     names.sort(key=lambda name: not name.startswith("validation_"))
     if not names:
@@ -97,7 +97,6 @@ def learning_curves(rows):
                 continue
             steps = sorted(set.intersection(*(set(curve) for curve in curves)))
             values = np.array([[curve[step] for step in steps] for curve in curves])
-            values *= 100 if name == "validation_dsc" else 1
             marker = "o" if len(steps) < 12 else None
             (line,) = ax.plot(
                 steps, values.mean(0), **style, lw=1.4, marker=marker, ms=2.5, label=label
@@ -157,7 +156,10 @@ def wrapped(text, width):
 
 
 def _read_log(path):
-    """``{quantity: {step: value}}``; whole lines only, none of a log that is not there."""
+    """``{quantity: {step: value}}``; whole lines only, none of a log that is not there.
+
+    Of a "whole/part" only the whole. Older logs have the DSC as a fraction.
+    """
     found = {}
     if not path.exists():
         return found
@@ -167,7 +169,9 @@ def _read_log(path):
             step = values.pop("step")
         except (ValueError, KeyError, AttributeError):
             continue  # half a line of a killed run
+        if "validation_dsc" in values:
+            values["validation_dsc_percent"] = 100 * values.pop("validation_dsc")
         for name, value in values.items():
-            if name not in _IGNORED:
+            if name not in _IGNORED and "/" not in name:
                 found.setdefault(name, {})[step] = value
     return found

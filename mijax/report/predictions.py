@@ -14,6 +14,7 @@ from mijax.experiment import open_data, slice_volume
 from mijax.inference import predict_stacks, rebuild
 from mijax.losses import joint_distribution, mutual_information
 from mijax.report.statistics import case_means
+from mijax.scores import OPTIONS
 from mijax.transforms import sample_view
 
 _SLICES = 16  # of the joint distribution, from a few validation cases
@@ -94,7 +95,8 @@ def predict(rows, *, data_dir):
             notes.append(f"{row.label} is missing here: {error}")
             labels.append([None] * len(volumes))
             continue
-        maps = segment(experiment, state, volumes, config.data)
+        options = {name: row.runs[0].entry.get(name, False) for name in OPTIONS}
+        maps = segment(experiment, state, volumes, config.data, **options)
         labels.append(
             [
                 slice_volume(thinned(volume, found, cut.grid, some), config.data).label

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from mijax.data import Splits, read_splits
 from mijax.errors import UserError
-from mijax.evaluate import METRICS
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import kind_of, name_of, place_of
 from mijax.run import Run, flat, open_run
+from mijax.scores import METRICS, OPTIONS
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
 _OF_A_RUN = {
@@ -226,6 +226,12 @@ def _check_comparable(first, other):
                 f"{first.run.folder} and {other.run.folder} are not comparable: they were scored "
                 f"on different {what}"
             )
+    options = [[bool(one.entry.get(name)) for name in OPTIONS] for one in (first, other)]
+    if options[0] != options[1]:
+        raise UserError(
+            f"{first.run.folder} and {other.run.folder} are not comparable: one was scored with "
+            f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate scores again"
+        )
     data, other_data = (one.run.info().get("data") for one in (first, other))
     validation, other_validation = (sorted(one.splits.validation) for one in (first, other))
     if data and other_data and data != other_data and validation == other_validation:

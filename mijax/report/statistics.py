@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mijax.evaluate import METRICS
 from mijax.report.names import FULL, PARTIAL
+from mijax.scores import METRICS
 
 MEAN = "mean"  # the column of the mean over classes
 SIGNIFICANT = 0.05
@@ -43,19 +43,22 @@ class Table(NamedTuple):
       columns: the foreground classes, then "mean".
       cells: ``cells[metric][column]`` is a list with a ``Cell`` a row.
       gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
+      unseen: the classes that no case shows; undefined in every row, and not in the mean.
     """
 
     rows: list
     columns: tuple[str, ...]
     cells: dict
     gaps: dict
+    unseen: tuple[str, ...] = ()
 
 
 def make_table(rows):
     """The ``Table`` of rows of the same cases and classes."""
     classes = tuple(rows[0].runs[0].entry["classes"])
     columns = (*classes, MEAN)
-    parts = [*([i] for i in range(len(classes))), slice(None)]  # classes of each column
+    seen = _seen(rows)
+    parts = [*([i] if i in seen else [] for i in range(len(classes))), seen]  # of each column
     values = {metric: [_values(row, metric) for row in rows] for metric in METRICS}
     cells = {
         metric: {
@@ -65,7 +68,8 @@ def make_table(rows):
         for metric in METRICS
     }
     gaps = {column: _gaps(rows, cells["dsc"][column]) for column in columns}
-    return Table(rows, columns, cells, gaps)
+    unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
+    return Table(rows, columns, cells, gaps, unseen)
 
 
 def paired_p(better, worse, *, higher):
@@ -94,9 +98,32 @@ def case_means(row):
 
 
 def case_scores(row):
-    """(cases, columns) DSC, averaged over seeds; cases sorted by name."""
-    values = _values(row, "dsc").mean(0)
-    return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
+    """(cases, columns) DSC, averaged over seeds, NaN of no case's class; cases sorted by name."""
+    values, seen = _values(row, "dsc").mean(0), _seen([row])
+    shown = np.full_like(values, np.nan)
+    shown[:, seen] = values[:, seen]
+    return np.concatenate([shown, _mean(values[:, seen])[:, None]], -1)
+
+
+def _seen(rows):
+    """Indices of the classes that the cases of some rows show.
+
+    Rows share their cases: where one says that a class is in none of them, it is undefined in
+    all, those included that were scored before mijax looked.
+    """
+    entries = [one.entry["classes"] for row in rows for one in row.runs]
+    unseen = {
+        name
+        for classes in entries
+        for name, metrics in classes.items()
+        if metrics.get("dsc", {}).get("mean", 0) is None
+    }
+    return [i for i, name in enumerate(entries[0]) if name not in unseen]
+
+
+def _mean(values):
+    """Mean over the last axis; NaN, without a warning, where that is empty."""
+    return values.mean(-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
 
 
 def _values(row, metric):
@@ -118,7 +145,7 @@ def _compare(rows, values, *, higher):
         return cells
     best = (max if higher else min)(candidates, key=lambda i: cells[i].mean)
     # A case of which one class is undefined has no mean: that of the others would flatter it.
-    per_case = [_nanmean(v.mean(-1), axis=0) for v in values]
+    per_case = [_nanmean(_mean(v), axis=0) for v in values]
     for i, row in enumerate(rows):
         if i == best:
             cells[i] = cells[i]._replace(best=True)
@@ -130,7 +157,7 @@ def _compare(rows, values, *, higher):
 
 
 def _cell(values):
-    seeds = _nanmean(values, axis=1).mean(-1)
+    seeds = _mean(_nanmean(values, axis=1))
     undefined = int(np.isnan(values).any(-1).sum())
     if np.isnan(seeds).any():
         return Cell(None, None, undefined)
@@ -150,7 +177,7 @@ def _gaps(rows, cells):
     for row, cell in zip(rows, cells, strict=True):
         full, partial = (baseline(row, rows, base) for base in (FULL, PARTIAL))
         gap = None
-        if row.kind != FULL and row.base != PARTIAL and None not in (full, partial):
+        if row.kind != FULL and row.base != PARTIAL and None not in (full, partial, cell.mean):
             width = cells[full].mean - cells[partial].mean
             gap = (cell.mean - cells[partial].mean) / width if width > _TINY else None
         gaps.append(gap)

@@ -3,8 +3,8 @@
 import csv
 import io
 
-from mijax.evaluate import METRICS
 from mijax.report.statistics import LEAST_CASES, MEAN, SIGNIFICANT
+from mijax.scores import METRICS
 
 UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
 NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}
@@ -64,6 +64,14 @@ def caption(table, *, checkpoint):
         + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid. "
         "Training cases: labelled + unlabelled."
     ]  # fmt: skip
+    if entry.get("largest_component"):
+        sentences.append("Of each class the largest component of a label map was kept.")
+    if entry.get("mirror"):
+        sentences.append("Probabilities are means over mirrored slices.")
+    if table.unseen:
+        sentences.append(
+            f"No case shows {', '.join(table.unseen)}: undefined, and left out of the mean."
+        )
     if checkpoint == "best" and entry["split"] == "validation":
         sentences.append(
             "The checkpoint was chosen by the DSC of the very same cases, which flatters all rows."

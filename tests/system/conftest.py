@@ -10,6 +10,7 @@ import sys
 import jax
 import ml_collections
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from configs import phantom
 from mijax.experiment import build
@@ -60,6 +61,14 @@ def build_once():
     return get
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patience():
+    """No line about a wait, which a busy machine makes long: what is told depends on none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mijax.progress.PATIENCE", 1e6)
+        yield
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
     """Where prepared data and compiled programs go; the same program is compiled once."""
@@ -74,7 +83,6 @@ def cache(tmp_path_factory):
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
         once = build_once()
-        patch.setattr("mijax.progress.PATIENCE", 1e6)  # what is told depends on no machine
         for module in ("train", "inference"):
             patch.setattr(f"mijax.{module}.build", once)
         yield folder
@@ -139,6 +147,23 @@ def copied(uninterrupted, tmp_path):
     return get
 
 
+@pytest.fixture
+def events_of():
+    """``events_of(run folder)``: (event, value) of all that TensorBoard would read."""
+
+    def read(folder):
+        (file,) = (folder / "events").iterdir()
+        content, found = file.read_bytes(), []
+        while content:  # each record: its length, a checksum, itself, a checksum
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            found += [(event, value) for value in event.summary.value]
+            content = content[16 + length :]
+        return found
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def run_module(cache):
     """``run_module(module, *arguments)``: exit code, stdout, our lines of another process."""
@@ -150,6 +175,8 @@ def run_module(cache):
         assert "Traceback" not in done.stderr, done.stderr
         lines = done.stderr.splitlines()
         ours = [line.removeprefix("mijax: ") for line in lines if line.startswith("mijax: ")]
+        waits = ("restoring ", "predicting ", "scoring ")  # on a busy machine
+        ours = [line for line in ours if not line.startswith(waits)]
         return done.returncode, done.stdout, ours
 
     return run

@@ -1,15 +1,17 @@
 """scores.json and its table: complete, valid JSON, and right by another computation."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
 from mijax.data import Volume
 from mijax.errors import UserError
-from mijax.evaluate import METRICS, evaluate, mean_dsc, score, segment, table
+from mijax.evaluate import evaluate, segment
 from mijax.experiment import build, open_data, slice_volume
 from mijax.run import start_run
+from mijax.scores import METRICS, OPTIONS, mean_dsc, score, table
 
 CLASSES = ("background", "body", "core")
 
@@ -31,12 +33,14 @@ def test_form_of_scores(scored):
     run, scores = scored
     test = json.loads((run.folder / "splits.json").read_text())["test"]
     log = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
-    validations = {x["step"]: x["validation_dsc"] for x in log if "validation_dsc" in x}
+    key = "validation_dsc_percent"
+    validations = {x["step"]: x[key] for x in log if key in x}
     best = max(validations, key=lambda step: (validations[step], step))
     assert scores.keys() == {"last", "best"}
     assert (scores["last"]["step"], scores["best"]["step"]) == (12, best)
     for entry in scores.values():
-        assert entry.keys() == {"step", "split", "mean_dsc", "classes", "cases"}
+        assert entry.keys() == {"step", "split", *OPTIONS, "mean_dsc", "classes", "cases"}
+        assert not any(entry[name] for name in OPTIONS)
         assert entry["split"] == "test"
         assert 0 <= entry["mean_dsc"] <= 1
         assert list(entry["cases"]) == test
@@ -87,9 +91,10 @@ def test_scores_are_those_of_the_label_maps(scored):
             p, t = prediction == value, volume.label == value
             expected = 2 * (p & t).sum() / (p.sum() + t.sum())
             np.testing.assert_allclose(scores["last"]["cases"][volume.name][name]["dsc"], expected)
-    np.testing.assert_allclose(
-        mean_dsc(predictions, volumes, CLASSES), scores["last"]["mean_dsc"], rtol=1e-6
-    )
+    mean, by_class = mean_dsc(predictions, volumes, CLASSES)
+    np.testing.assert_allclose(mean, scores["last"]["mean_dsc"], rtol=1e-6)
+    for name, value in by_class.items():
+        np.testing.assert_allclose(value, scores["last"]["classes"][name]["dsc"]["mean"])
 
 
 def test_segment_never_sees_a_label(scored):
@@ -170,6 +175,63 @@ def test_never_defined(by_hand):
     assert entry["classes"]["core"]["assd"] == {"mean": None, "std": None, "undefined": 1}
     row = table({"last": entry}).splitlines()[2]
     assert row.split() == ["last", "(step", "1)", "body", "0.00", "undefined", "undefined"]
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_a_class_that_no_case_shows_is_undefined_and_out_of_the_mean(predicted):
+    """Found nowhere it would be perfect, and lift the mean of the others."""
+    truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2))]
+    maps = [cube(1, 2), cube(1, 5) + predicted * cube(2, 0)]
+    entry = {"step": 4, "split": "test", **score(maps, truth, CLASSES)}
+    json.dumps(entry, allow_nan=False)
+    undefined = {"mean": None, "std": None, "undefined": 2}
+    assert entry["classes"]["core"] == {metric: undefined for metric in METRICS}
+    assert entry["classes"]["body"]["dsc"]["mean"] == entry["mean_dsc"] == 0.5
+    # Each case by itself keeps its rule.
+    assert [entry["cases"][case]["core"]["dsc"] for case in "ab"] == [1, 1 - predicted]
+    assert mean_dsc(maps, truth, CLASSES) == (0.5, {"body": 0.5})
+    lines = table({"last": entry}).splitlines()
+    assert lines[3].split() == ["last", "(step", "4)", "core", *["undefined"] * 3]
+    assert lines[4].split() == ["last", "(step", "4)", "mean", "50.00"]
+    assert lines[5] == "core: no case shows it; undefined, and left out of the mean" + (
+        "; last predicts it in 1 cases" * predicted
+    )
+
+
+def test_no_case_shows_any_class():
+    empty = volume_of("a", 0 * cube(1, 2))
+    entry = {"step": 4, "split": "test", **score([empty.label], [empty], CLASSES)}
+    json.dumps(entry, allow_nan=False)
+    assert entry["mean_dsc"] is None
+    assert table({"last": entry}).splitlines()[4].split()[-2:] == ["mean", "undefined"]
+    mean, by_class = mean_dsc([empty.label], [empty], CLASSES)
+    assert np.isnan(mean) and by_class == {}
+
+
+def test_options_are_noted(copied):
+    run = copied("local_mi")
+    plain = evaluate(run, tell=pytest.fail)
+    scores = evaluate(run, largest_component=True, mirror=True, tell=pytest.fail)
+    assert json.loads((run.folder / "scores.json").read_text()) == scores
+    assert all(entry[name] for entry in scores.values() for name in OPTIONS)
+    assert scores["last"]["cases"] != plain["last"]["cases"]
+    first = table(scores).splitlines()[0]
+    assert first == "2 test cases, mean (standard deviation), --largest_component, --mirror"
+
+
+def test_a_long_wait_is_told_of(monkeypatch, by_hand):
+    monkeypatch.setattr("mijax.progress.PATIENCE", 0.01)
+    truth, lines = [volume_of(name, cube(1, 2)) for name in "ab"], []
+
+    def predictions():
+        for volume in truth:
+            wait_for = len(lines) + 1
+            while len(lines) < wait_for:
+                time.sleep(0.005)
+            yield volume.label
+
+    score(predictions(), truth, CLASSES, tell=lines.append)
+    assert lines[:2] == ["predicting 0/2", "predicting 1/2"]
 
 
 def test_no_checkpoint(tiny, uninterrupted, tmp_path):

@@ -197,11 +197,40 @@ def test_the_scans_are_never_written_over(run, scans, overwrite):
         )
 
 
-@pytest.mark.parametrize("soft", [False, True])
-def test_existing_files_stay(run, scans, tmp_path, soft):
-    path = tmp_path / ("case_probabilities.nii.gz" if soft else "nifti2.nii.gz")
+def other_grid(path, scans):
+    save_nifti(path, np.zeros((32, 32, 4), np.uint8), np.diag([1.0, 1, 9, 1]))
+
+
+def other_shape(path, scans):
+    save_nifti(path, np.zeros((32, 32, 5), np.uint8), OBLIQUE)
+
+
+def cut_short(path, scans):
+    other_shape(path, scans)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def text(path, scans):
     path.write_text("mine")
-    with pytest.raises(UserError, match=f"{path.name} exists already; --overwrite"):
+
+
+@pytest.mark.parametrize(
+    ("soft", "write", "reason"),
+    [
+        (False, text, "not NIfTI"),
+        (True, text, "not NIfTI"),
+        (False, cut_short, "truncated"),
+        (False, other_grid, "affine differs"),
+        (False, other_shape, "shape"),
+    ],
+)
+def test_files_that_are_no_whole_label_maps_of_the_scan_stay(
+    run, scans, tmp_path, soft, write, reason
+):
+    path = tmp_path / ("nifti2_probabilities.nii.gz" if soft else "nifti2.nii.gz")
+    write(path, scans)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"{path.name} exists already; --overwrite.*{reason}"):
         predict_files(
             run,
             scans,
@@ -211,7 +240,84 @@ def test_existing_files_stay(run, scans, tmp_path, soft):
             overwrite=False,
             tell=pytest.fail,
         )
-    assert [f.name for f in tmp_path.iterdir()] == [path.name] and path.read_text() == "mine"
+    assert [f.name for f in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
+
+
+# What goes on ----------------------------------------------------------------------------
+
+
+def contents(folder):
+    return {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
+
+
+def test_an_interrupted_prediction_goes_on_with_what_is_missing(
+    run, scans, predicted, tmp_path, monkeypatch
+):
+    options = {"checkpoint": "last", "probabilities": True, "overwrite": False}
+    new, lines, save = tmp_path / "new", [], nib.save
+
+    def interrupted(image, path):
+        if "large_probabilities" not in path.name:
+            return save(image, path)
+        path.write_text("half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nib, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(run, scans, new, tell=lines.append, **options)
+    before = contents(new)
+    assert 0 < len(before) < 2 * len(SCANS) and not any("part" in name for name in before)
+    (new / "case.nii.gz").unlink()  # as if it had been stopped between the two files of a scan
+    lines = []
+    done, failed = predict_files(run, scans, new, tell=lines.append, **options)
+    assert (sorted(done), sorted(failed)) == (sorted(SCANS), BAD)
+    after = contents(new)
+    assert before.items() - after.items() == {("case.nii.gz", before["case.nii.gz"])}
+    for name in contents(predicted[0]):
+        np.testing.assert_allclose(
+            read_image(new / name)[0], read_image(predicted[0] / name)[0], atol=1e-6
+        )
+    assert lines[0] == (
+        f"{len(before) // 2 - 1} of {len(SCANS) + len(BAD)} are there already and passed over; "
+        "--overwrite predicts them again"
+    )
+    assert lines[1].startswith(f"{len(before) // 2}/{len(SCANS) + len(BAD)} ")
+
+
+def test_nothing_is_left_to_do(run, scans, predicted, monkeypatch):
+    monkeypatch.setattr("mijax.inference.restore", pytest.fail)  # seconds for nothing
+    before, lines = contents(predicted[0]), []
+    done, failed = predict_files(
+        run,
+        scans / "meta.mha",
+        predicted[0],
+        checkpoint="last",
+        probabilities=True,
+        overwrite=False,
+        tell=lines.append,
+    )
+    assert (done, failed) == (["meta"], [])
+    assert lines == ["1 of 1 are there already and passed over; --overwrite predicts them again"]
+    assert contents(predicted[0]) == before
+
+
+def test_probabilities_may_be_asked_for_later(run, scans, predicted, tmp_path):
+    path = tmp_path / "case.nii.gz"
+    shutil.copy(predicted[0] / path.name, path)
+    before = contents(tmp_path)
+    predict_files(
+        run,
+        scans / "case.nii.gz",
+        tmp_path,
+        checkpoint="last",
+        probabilities=True,
+        overwrite=False,
+        tell=lambda line: None,
+    )
+    after = contents(tmp_path)
+    soft = after.pop("case_probabilities.nii.gz")
+    assert after == before and soft[0] == contents(predicted[0])["case_probabilities.nii.gz"][0]
 
 
 def test_two_files_of_one_name(run, scans, tmp_path):
@@ -240,11 +346,14 @@ def test_command(run, scans, run_module, tmp_path):
     arguments = ["--workdir", run.folder, "--input", tmp_path, "--output", tmp_path / "out"]
     code, out, (line,) = run_module("mijax.predict", *arguments)
     assert (code, out) == (1, "")
-    assert line.endswith("signed.nii.gz exists already; --overwrite replaces it")
+    assert "signed.nii.gz exists already; --overwrite replaces it" in line
     code, out, lines = run_module("mijax.predict", *arguments, "--overwrite")
     assert (code, out, len(lines)) == (1, "", 3)
     assert lines[-1] == "1 of 2 done; failed: truncated"
     assert nib.load(tmp_path / "out" / "signed.nii.gz").shape == (32, 32, 4)
+    code, out, lines = run_module("mijax.predict", *arguments, "--mirror", "--largest_component")
+    assert (code, out, lines[-1]) == (1, "", "1 of 2 done; failed: truncated")
+    assert lines[0].startswith("1 of 2 are there already and passed over")
 
 
 @pytest.mark.parametrize(

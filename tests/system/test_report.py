@@ -20,7 +20,7 @@ from mijax.errors import UserError
 from mijax.evaluate import evaluate
 from mijax.experiment import slice_volume
 from mijax.report import make_report
-from mijax.report.figures import styles
+from mijax.report.figures import _read_log, styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
 from mijax.report.names import ORDER
@@ -33,7 +33,7 @@ from mijax.report.predictions import (
     thinned,
 )
 from mijax.report.runs import Row, read_rows
-from mijax.report.statistics import make_table, paired_p
+from mijax.report.statistics import case_means, make_table, paired_p
 from mijax.report.table import latex, to_latex, to_markdown
 from mijax.run import open_run
 
@@ -60,6 +60,7 @@ def write(tmp_path):
         data="0",
         labelled=10,
         unlabelled=0,
+        options=(),
         **changes,
     ):
         folder = tmp_path / folder
@@ -85,7 +86,7 @@ def write(tmp_path):
             }
             for case, row in zip(CASES, np.asarray(dsc).tolist(), strict=False)
         }
-        entry = {"step": 400, "split": split, "mean_dsc": float(np.mean(dsc)),
+        entry = {"step": 400, "split": split, "mean_dsc": float(np.mean(dsc)), **dict(options),
                  "classes": {name: {} for name in classes}, "cases": cases}  # fmt: skip
         scores = {"best": entry, "last": {**entry, "step": 500}}
         (folder / "scores.json").write_text(json.dumps(scores))
@@ -156,6 +157,42 @@ def test_t_test_by_its_formula(study):
         assert cell.best == distance.best
         if cell.p is not None:
             np.testing.assert_allclose(cell.p, distance.p, rtol=1e-6)
+
+
+def test_a_class_that_no_case_shows_is_in_no_mean(study):
+    """One row says so, and the others, scored before, have it as perfect in every case."""
+    folders, values = study
+    perfect = {row: np.stack([v[..., 0], np.ones_like(v[..., 0])], -1) for row, v in values.items()}
+    for folder in folders:
+        scores = json.loads((folder / "scores.json").read_text())
+        for entry in scores.values():
+            for case in entry["cases"].values():
+                case["core"] = {"dsc": 1.0, "hd95": 0.0, "assd": 0.0}
+            if "Ours" in folder.name:
+                entry["classes"]["core"] = {"dsc": {"mean": None, "std": None, "undefined": 7}}
+        (folder / "scores.json").write_text(json.dumps(scores))
+    table = make_table(rows_of(folders))
+    assert table.unseen == ("core",)
+    for i, dsc in enumerate(perfect.values()):
+        for metric in ("dsc", "hd95", "assd"):
+            assert table.cells[metric]["core"][i] == (None, None, 0, False, None)
+            assert table.cells[metric]["mean"][i] == table.cells[metric]["body"][i]
+        np.testing.assert_allclose(table.cells["dsc"]["mean"][i].mean, dsc[..., 0].mean())
+    assert table.gaps["core"] == [None] * 4 and table.gaps["mean"] == table.gaps["body"]
+    text = to_markdown(table, checkpoint="best")
+    assert "No case shows core: undefined, and left out of the mean." in text
+    (ours,) = (row for row in table.rows if row.label == "Ours (KL)")
+    means = dict(zip(CASES, values["Ours (KL)"][..., 0].mean(0), strict=True))
+    assert case_means(ours) == pytest.approx(means)
+
+
+def test_logs_of_older_runs_have_the_dsc_as_a_fraction(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 4, "validation_dsc": 0.5}\n'
+        '{"step": 8, "validation_dsc_percent": 0.5, "validation_dsc_percent/body": 0.5}\n'
+    )
+    assert _read_log(path) == {"validation_dsc_percent": {4: 50.0, 8: 0.5}}
 
 
 def test_t_test_without_an_answer():
@@ -382,6 +419,7 @@ def test_checkpoint(study):
         ({"data__seed": 1}, "different data sets"),
         ({"classes": ["body", "brain"]}, "different classes"),
         ({"dsc": drawn(0, 0.5)[:-1]}, "different cases"),
+        ({"options": {"mirror": True}}, "one was scored with --largest_component or --mirror"),
         ({"split": "validation"}, "different splits"),
         ({"data": "1", "seed": 1}, "different data, whose cases have the same names"),
         ({"name": "twin"}, "same configuration with the same seed 0"),

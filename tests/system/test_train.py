@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from mijax import losses, methods, parallel
 from mijax import train as loop
+from mijax.checkpoint import Checkpoints
 from mijax.data import Volume, draw_splits
 from mijax.errors import UserError
 from mijax.experiment import build, check, open_data
@@ -19,7 +21,7 @@ from mijax.run import start_run
 from mijax.sampling import TrainingSet
 from mijax.step import make_train_step
 from mijax.train import dispatches, train
-from mijax.training_set import load_training_set, unseen_classes
+from mijax.training_set import check_classes, load_training_set
 
 
 def bytes_of(tree):
@@ -40,9 +42,56 @@ def test_log_holds_the_losses_and_the_validation(uninterrupted):
     assert [line["step"] for line in losses] == [2, 4, 6, 8, 10, 12]
     names = {"supervised", "mutual_information", "consistency", "loss", "learning_rate"}
     assert all(line.keys() == {"step", *names} for line in losses)
-    validations = [line for line in log if "validation_dsc" in line]
+    mean, of_class = "validation_dsc_percent", "validation_dsc_percent/"
+    validations = [line for line in log if mean in line]
     assert [line["step"] for line in validations] == [4, 8, 12]
-    assert all(0 <= line["validation_dsc"] <= 1 for line in validations)
+    for line in validations:
+        parts = [line[of_class + name] for name in ("body", "core")]
+        assert line.keys() == {"step", mean, *(of_class + name for name in ("body", "core"))}
+        assert all(0 <= part <= 100 for part in parts)
+        np.testing.assert_allclose(line[mean], np.mean(parts))
+    run = uninterrupted("local_mi")
+    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
+        folder = run.checkpoints / str(checkpoints.best_step())
+    score = json.loads((folder / "metrics" / "metrics").read_text())["score"]
+    np.testing.assert_allclose(100 * score, max(line[mean] for line in validations))
+
+
+def test_tensorboard_has_pictures_and_hyperparameters(uninterrupted, events_of):
+    run = uninterrupted("local_mi")
+    events = events_of(run.folder)
+    splits = json.loads((run.folder / "splits.json").read_text())
+    for name in splits["validation"]:
+        pictures = [(e, v) for e, v in events if v.tag == f"validation/{name}"]
+        assert [e.step for e, _ in pictures] == [4, 8, 12]
+        assert all((v.image.height, v.image.width) == (256, 256) for _, v in pictures)
+    tags = {v.tag for _, v in events}
+    assert {"loss", "validation_dsc_percent", "validation_dsc_percent/core"} <= tags
+    (start,) = (v for _, v in events if v.tag.endswith("session_start_info"))
+    found = HParamsPluginData.FromString(start.metadata.plugin_data.content)
+    values = found.session_start_info.hparams
+    assert values["method.name"].string_value == "local_mi"
+    assert values["method.weight"].number_value == 30.0
+    assert values["data.size"].string_value == "(32, 32)"
+
+
+def volume_of(name, value):
+    label = np.zeros((4, 4, 2), np.uint8)
+    label[1, 1] = value
+    return Volume(name, np.zeros((4, 4, 2, 1), np.float32), label, np.eye(4))
+
+
+def test_classes_that_no_case_shows_are_told_of_at_the_start():
+    classes, lines = ("background", "body", "core", "lesion"), []
+    volumes = [volume_of("a", 1), volume_of("b", 3)]
+    check_classes(volumes[0].label, volumes, classes, tell=lines.append)
+    assert lines == [
+        "no labelled case shows core: it cannot be learned",
+        "no labelled case shows lesion: it cannot be learned",
+        "no validation case shows core: it has no part in the validation DSC",
+    ]
+    with pytest.raises(UserError, match="the validation cases show no class"):
+        check_classes(volumes[0].label, [volume_of("a", 0)], classes, tell=pytest.fail)
 
 
 def test_loss_is_the_sum_of_its_terms(uninterrupted):
@@ -255,21 +304,6 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
     with pytest.raises(UserError, match="weights are not finite after step 1;"):
         train(run, tell=print)
     assert list(run.checkpoints.iterdir()) == []
-
-
-def test_classes_that_no_labelled_case_shows_are_told():
-    def volume(*values):
-        label = np.array(values, np.uint8).reshape(-1, 1, 1)
-        return Volume("v", np.zeros((*label.shape, 1), np.float32), label, np.eye(4))
-
-    shown = TrainingSet(None, np.array([[[0, 1]], [[1, 0]]], np.uint8), None)
-    validation = [volume(0, 1), volume(0, 2), volume(2, 2)]
-    assert list(unseen_classes(shown, validation, ("background", "a", "b", "c"))) == [
-        "no labelled case shows b, which 2 of 3 validation cases have; the network cannot learn it",
-        "no labelled case shows c, which 0 of 3 validation cases have; the network cannot learn it",
-    ]
-    assert not list(unseen_classes(shown, validation, ("background", "a")))
-    assert not list(unseen_classes(TrainingSet(None, None, None), validation, ("background", "a")))
 
 
 @pytest.mark.parametrize(

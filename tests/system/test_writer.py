@@ -3,10 +3,12 @@
 import io
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from mijax.progress import counted
 from mijax.writer import Writer
 
 
@@ -73,30 +75,53 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     with Writer(tmp_path, steps=10, start=3) as writer:
         assert "3/10" in terminal.getvalue().replace(" ", "")
-        writer.scalars(5, {"loss": 0.25, "validation_dsc": 0.8})
+        writer.scalars(5, {"loss": 0.25, "validation_dsc_percent": 80.0})
         writer.progress(5)
     shown = terminal.getvalue()
     assert "step 5/10" not in shown and "\x1b[" in shown
-    assert "5/10" in shown and "loss 0.250" in shown and "DSC 0.800" in shown
+    assert "5/10" in shown and "loss 0.250" in shown and "DSC % 80.000" in shown
     assert "0:00" in shown or "-:--:--" in shown  # time left
 
 
-def test_events_for_tensorboard(tmp_path):
-    from tensorboardX.proto.event_pb2 import Event
-
+def test_events_for_tensorboard(tmp_path, events_of):
     write(tmp_path, [2, 4])
-    (file,) = (tmp_path / "events").iterdir()
-    content, found = file.read_bytes(), []
-    while content:  # each record: its length, a checksum, itself, a checksum
-        length = int.from_bytes(content[:8], "little")
-        event = Event.FromString(content[12 : 12 + length])
-        found += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
-        content = content[16 + length :]
+    found = [(v.tag, event.step, v.simple_value) for event, v in events_of(tmp_path)]
     assert found == [("loss", 2, 0.5), ("loss", 4, 1.0)]
+
+
+def test_parts_of_a_whole_are_written_and_not_shown(tmp_path, capsys, events_of):
+    with Writer(tmp_path, steps=10, start=0) as writer:
+        writer.scalars(5, {"dsc": 69.123, "dsc/body": 70.5})
+    assert lines(tmp_path) == [{"step": 5, "dsc": 69.123, "dsc/body": 70.5}]
+    assert [v.tag for _, v in events_of(tmp_path)] == ["dsc", "dsc/body"]
+    err = capsys.readouterr().err
+    assert "dsc 69.12" in err and "body" not in err
 
 
 def test_other_processes_write_nothing(tmp_path, capsys):
     with Writer(tmp_path, steps=2, start=0, enabled=False) as writer:
         writer.progress(1)
         writer.scalars(1, {"loss": 1.0})
+        writer.picture(1, "a", None)
+        writer.hyperparameters({"b": 1}, score="loss")
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr() == ("", "")
+
+
+# Waits -----------------------------------------------------------------------------------
+
+
+def test_how_far_it_is_where_that_takes_long(monkeypatch):
+    monkeypatch.setattr("mijax.progress.PATIENCE", 0.01)
+    told, deadline = [], time.monotonic() + 60
+
+    def slow(done):
+        while f"work {done}/3" not in told and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return done
+
+    assert list(counted(map(slow, range(3)), 3, told.append, "work")) == [0, 1, 2]
+    assert told == ["work 0/3", "work 1/3", "work 2/3"]
+
+
+def test_no_word_where_it_takes_no_time():
+    assert list(counted("abc", 3, pytest.fail, "work")) == ["a", "b", "c"]

@@ -1,0 +1,52 @@
+"""What a prediction writes for its scans: the paths, and which of them are there already."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mijax.data.imagewriter import check_written, label_ending
+from mijax.data.scans import Scan
+from mijax.errors import UserError
+
+
+def outputs(scan: Scan, folder: Path) -> tuple[Path, Path]:
+    """Paths of the label map and of the probabilities of a scan."""
+    ending = label_ending(scan.images[0])
+    return folder / f"{scan.name}{ending}", folder / f"{scan.name}_probabilities.nii.gz"
+
+
+def missing_outputs(
+    source: Path, scans: Sequence[Scan], folder: Path, *, probabilities: bool, overwrite: bool
+) -> dict[str, list[Path]]:
+    """The paths that are to be written for each scan, by its name.
+
+    Args:
+      source: what the scans were found in.
+      scans: from ``find_scans``.
+      folder: of the outputs, may be missing.
+      probabilities: whether they are wanted.
+      overwrite: take none of what is there for done.
+
+    Raises:
+      UserError: if what is there must not be taken for the output of its scan, or replaced.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; --output is a folder")
+    if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(f"{folder} holds the scans; choose another folder for the label maps")
+    wanted = {scan.name: outputs(scan, folder)[: 1 + probabilities] for scan in scans}
+    for path, times in Counter(itertools.chain(*wanted.values())).items():
+        if times > 1:
+            raise UserError(f"{path} would be written for two cases; rename one")
+    found = set() if overwrite else set(filter(Path.exists, itertools.chain(*wanted.values())))
+    for scan in scans:
+        for path in found.intersection(wanted[scan.name]):
+            try:
+                check_written(path, reference=scan.images[0])
+            except UserError as error:
+                raise UserError(
+                    f"{path} exists already; --overwrite replaces it. It is no label map of "
+                    f"{scan.images[0].name}, or not whole: {error}"
+                ) from error
+    return {name: [path for path in paths if path not in found] for name, paths in wanted.items()}
