@@ -8,12 +8,30 @@ python -m mijax.main --config configs/folder.py --config.data.dir=FOLDER \
 """
 
 from configs import common
+from mijax import methods
+
+_STEPS = 3000
+# A T for anatomy that always lies the same way: patients differ by some degrees and a tenth in
+# size, and none is upside down. Where yours lies anyhow (cells, skin), turn and flip it.
+_VIEW = {"rotation": 15.0, "shear": 0.0, "scale": (0.9, 1.1), "flip": False}
+_SAFE = {**_VIEW, "ramp_steps": _STEPS // 2}  # the first predictions teach nothing
+OF_METHOD = {
+    method: {k: v for k, v in _SAFE.items() if k in methods.defaults(method)}
+    for method in methods.names()
+    if method not in ("boundary_iic", "position_contrast")  # pre-training has views of its own
+}
 
 
 def get_config(method="local_mi"):
     config = common.get_config(method)
     config.name = ""  # that of the folder
-    config.steps = 6000
+    config.steps = _STEPS
+    config.label_loss = "cross_entropy+dice"  # by cross-entropy alone a rare class may die
+    config.method.update(OF_METHOD.get(method, {}))
+    config.teacher.update(_VIEW)
+    for consistency in (config.method, config.teacher):
+        if "ramp_steps" in consistency:  # half of the steps, whatever these are set to
+            consistency.ramp_steps = config.get_oneway_ref("steps") // 2
     data = config.data
     data.patient_pattern = ""  # regular expression: its first group on a case name is the patient
     data.test_images = True  # whether imagesTs are unlabelled cases

@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,14 @@ def patience():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mijax.progress.PATIENCE", 1e6)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Ctrl-C interrupts, also where a shell started the tests in the background without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

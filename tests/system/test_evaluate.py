@@ -194,7 +194,7 @@ def test_a_class_that_no_case_shows_is_undefined_and_out_of_the_mean(predicted):
     assert lines[3].split() == ["last", "(step", "4)", "core", *["undefined"] * 3]
     assert lines[4].split() == ["last", "(step", "4)", "mean", "50.00"]
     assert lines[5] == "core: no case shows it; undefined, and left out of the mean" + (
-        "; last predicts it in 1 cases" * predicted
+        "; last (step 4) predicts it in 1 cases" * predicted
     )
 
 
