@@ -25,7 +25,7 @@ LEVELS = [
     {"step"},
     {"experiment", "stream"},
     {"inference", "training_set"},
-    {"evaluate", "export", "inspect", "predict"},
+    {"evaluate", "export", "inspect", "predict", "pretraining"},
     {"train", "report"},
     {"main"},
     {"table1"},

@@ -11,8 +11,9 @@ from mijax.evaluate import evaluate, table
 from mijax.experiment import build, open_data, same_volumes
 from mijax.inference import even_slices, restore
 from mijax.models import CLASSIFIER
+from mijax.pretraining import pretrained
 from mijax.run import default_folder, open_run, start_run
-from mijax.train import pretrained, train
+from mijax.train import train
 
 pytestmark = pytest.mark.xdist_group("pretraining")
 
@@ -141,7 +142,7 @@ def test_the_same_scans_are_known_however_they_are_read(tiny, tmp_path, option):
 
 def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch):
     told = []
-    monkeypatch.setattr("mijax.train.same_volumes", lambda *_: False)
+    monkeypatch.setattr("mijax.pretraining.same_volumes", lambda *_: False)
     train(finetuned("supervised", data__split_seed=3, steps=1, evaluate_every=2), tell=told.append)
     assert any("the names of" in line and "worth nothing" in line for line in told)
 
