@@ -1,4 +1,4 @@
-"""Any folder in the layout of MSD or of nnU-Net v2 (raw); classes come from its dataset.json.
+"""Any folder in the layout of MSD or of nnU-Net, raw; classes come from its dataset.json.
 
 Cases without a label are unlabelled. Say at least how many patients are held back, and a size
 (multiples of 16) that holds the slices; python -m mijax.inspect FOLDER proposes one:

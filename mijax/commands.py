@@ -1,6 +1,7 @@
 """What the commands share: flags to one clean line, errors to one clean line, the cache."""
 
 import contextlib
+import errno
 import functools
 import logging as python_logging
 import os
@@ -101,7 +102,8 @@ def _main(main, argv):
     except Exception as error:
         line = out_of_memory(error)
         if line is None and isinstance(error, OSError):  # a full disk, a folder become read-only
-            line = _last_line(error)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            line = _last_line(error) + "; free space there, and the same command goes on" * full
         if line is not None:
             fail(line, code=1)
         if _has_others():
@@ -110,12 +112,13 @@ def _main(main, argv):
         raise
 
 
-def _show_warning(message, category, *place, _others=warnings.showwarning):
-    """A notice as a line of its own; anything else as Python does."""
-    if issubclass(category, Notice):
-        tell(message)
-    else:
+def _show_warning(message, category, *place, _others=warnings.showwarning, _told=set()):  # noqa: B006
+    """A notice as a line of its own, once; anything else as Python does."""
+    if not issubclass(category, Notice):
         _others(message, category, *place)
+    elif str(message) not in _told:
+        _told.add(str(message))
+        tell(message)
 
 
 def _pass_on_warnings_of_devices():

@@ -33,10 +33,13 @@ def main(argv):
     run = open_run(values.workdir)
     devices()  # refuses JAX_PLATFORMS where there are none of those
     exported = export(run, checkpoint=values.checkpoint, tell=commands.tell)
-    output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".part-{output.name}")
-    part.write_bytes(exported.serialize())
-    os.replace(part, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(exported.serialize())
+        os.replace(part, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
     (images,), (probs,) = exported.in_avals, exported.out_avals
     commands.tell(f"{output}: images {images.str_short()} to probabilities {probs.str_short()}")
 

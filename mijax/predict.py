@@ -171,7 +171,10 @@ def predict_files(
     from mijax.inference import predict_volumes, restore  # takes seconds
 
     experiment, state = restore(run, checkpoint=checkpoint, tell=tell, must_segment=True)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     with _progress(len(done), len(scans), tell) as progress:
 
         def volumes():

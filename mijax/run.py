@@ -172,8 +172,12 @@ def choose_splits(data, cases, *, given=None):
     Raises:
       UserError: if they are not disjoint by patient, or do not fit the cases.
     """
-    if given or data.splits:
-        splits = read_splits(given or data.splits)
+    if file := given or data.splits:
+        splits = read_splits(file)
+        try:
+            check_splits(splits, cases)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
     else:
         splits = draw_splits(
             cases,
@@ -182,7 +186,7 @@ def choose_splits(data, cases, *, given=None):
             test=data.test_cases,
             seed=data.split_seed,
         )
-    check_splits(splits, cases)
+        check_splits(splits, cases)
     return splits
 
 

@@ -47,7 +47,8 @@ def check_sizes(config, stride):
         whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
         if len(shape) not in lengths or not whole:
             raise UserError(
-                f"config.{name} {shape}: height and width must be positive multiples of {stride}"
+                f"config.{name} {shape}: must be two numbers, height and width, that are positive "
+                f"multiples of {stride}"
             )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.geometry import check_same_geometry
+from mijax.data.geometry import check_same_geometry, tell_of_doubt
 from mijax.data.imagefile import files_of, read_header, read_image
 from mijax.data.layout import Entry, read_layout
 from mijax.data.volume import Geometry, Recipe, Volume
@@ -122,7 +122,9 @@ def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Vol
     """
     image, affine = read_channels(entry.images, channels)
     label = None
-    if entry.label is not None:
+    if entry.label is None:
+        tell_of_doubt(entry.images[0], image.shape)
+    else:
         label, label_affine = read_image(entry.label)
         label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
         check_same_geometry(

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 
 from mijax.data.imagefile import affines_of
@@ -57,6 +58,25 @@ def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, aff
         f"differs from the {next(iter(forms_0))} there by up to {mm:.4g} mm; taken as the same "
         "voxels"
     )
+
+
+def tell_of_doubt(path: Path, shape) -> None:
+    """Tells (``Notice``) where the header of a sound image leaves open which side is left.
+
+    Args:
+      path: an image file.
+      shape: of its array.
+    """
+    forms = affines_of(path)
+    (first, affine), *others = forms.items()
+    if first == "pixdim":
+        axes = "".join(nib.aff2axcodes(affine))
+        _tell(f"{path}: neither sform nor qform; its axes are taken as {axes}, which is a guess")
+        return
+    for other, affine_0 in others:
+        apart, mm = _distance(affine, affine_0, shape[:3])
+        if apart > _SAME:
+            _tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")
 
 
 def _distance(affine, affine_0, shape) -> tuple[float, float]:

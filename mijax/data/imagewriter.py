@@ -1,5 +1,6 @@
 """Arrays to image files that lie on the grid of another file."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
       path: to write, NIfTI or of a format of SimpleITK, by its ending.
       values: (x, y, z), or for NIfTI (x, y, z, k), in the type to be stored.
       reference: image file whose geometry it takes.
+
+    Raises:
+      UserError: if it cannot be written there.
     """
     part = path.with_name(f".part-{path.name}")
     try:
@@ -40,8 +44,14 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
 
             sitk.WriteImage(_itk_like(values, reference), str(part), useCompression=True)
         os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
+            "folder"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def check_written(path: Path, *, reference: Path) -> None:

@@ -48,7 +48,10 @@ def _scale(intensity, percentiles):
         return lambda values: _percentile(values, first, last)
     if intensity not in _SCALES:
         names = ", ".join(sorted((*_SCALES, "percentile")))
-        raise UserError(f"data.intensity={intensity!r}: must be one of {names}, or (low, high)")
+        raise UserError(
+            f"data.intensity={intensity!r}: must be one of {names}, or window with "
+            "data.window=(low, high)"
+        )
     return _SCALES[intensity]
 
 

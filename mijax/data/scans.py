@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.folder import read_channels
+from mijax.data.geometry import tell_of_doubt
 from mijax.data.imagefile import ENDINGS, read_header
 from mijax.data.layout import CHANNEL
 from mijax.data.listing import left_out, stem_of, visible
@@ -72,6 +73,7 @@ def read_scan(scan: Scan, *, channels: int) -> Volume:
     if scan.problem:
         raise UserError(scan.problem)
     image, affine = read_channels(scan.images, channels)
+    tell_of_doubt(scan.images[0], image.shape)
     return Volume(scan.name, image, None, affine)
 
 

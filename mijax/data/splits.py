@@ -95,7 +95,9 @@ def check_splits(splits: Splits, cases: Sequence[Case]) -> None:
     by_name = {case.name: case for case in cases}
     for name, number in Counter(name for names in splits for name in names).items():
         if name not in by_name:
-            raise UserError(f"splits: case {name} is not in the data set; draw the splits anew")
+            near = next((case for case in by_name if name.startswith(f"{case}.")), None)
+            hint = f"; names have no ending: {near}" if near else ""
+            raise UserError(f"splits: case {name} is not in the data set{hint}")
         if number > 1:
             where = [field for field, names in splits._asdict().items() if name in names]
             raise UserError(

@@ -12,6 +12,7 @@ from mijax.data.folder import read_volume
 from mijax.data.imagefile import affines_of, read_image
 from mijax.data.imagewriter import write_image
 from mijax.data.layout import Entry
+from mijax.data.scans import Scan, read_scan
 from mijax.data.volume import Case
 from mijax.errors import Notice, UserError
 
@@ -259,3 +260,22 @@ def test_endings_in_large_letters(tmp_path, ending):
     sitk.WriteImage(image, str(tmp_path / f"a{ending.lower()}"), useCompression=True)
     path = (tmp_path / f"a{ending.lower()}").rename(tmp_path / f"b{ending}")
     np.testing.assert_array_equal(read_image(path)[0], image_values(0))
+
+
+# Which side is left --------------------------------------------------------------------
+
+
+def test_an_image_whose_forms_differ_is_told_of(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.float32), np.diag([2.0, 2, 2, 1]))
+    image.set_qform(np.diag([-2.0, 2, 2, 1]), code=1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.warns(Notice, match=r"sform and qform differ by up to 12 mm; the sform is taken"):
+        volume = read_scan(Scan("a", (tmp_path / "a.nii.gz",)), channels=1)
+    assert (volume.affine == np.diag([2, 2, 2, 1])).all()
+
+
+def test_an_image_without_a_form_is_told_of(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 5, 6), np.float32), None)
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.warns(Notice, match="neither sform nor qform; its axes are taken as LAS"):
+        read_scan(Scan("a", (tmp_path / "a.nii.gz",)), channels=1)
