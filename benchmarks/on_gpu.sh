@@ -12,6 +12,7 @@
 # packages ml_collections, nibabel, tensorboardX and MedPy; neither TFDS nor SimpleITK.
 # By environment, with what it is by default:
 #   STAGES="agree speed train"  SECONDS_AGREE=120  SECONDS_SPEED=300  SECONDS_TRAIN=420
+#   SPEED_FLAGS="…"  of benchmarks.speed, such as "--size 32 --steps-per-dispatch 1" to rehearse
 #   ROWS="…"  one a word, METHOD or METHOD,--flag,--flag  FLAGS="…"  for all rows
 set -uo pipefail
 output=$(realpath -m "$1") data=${2:+$(realpath "$2")} splits=${3:+$(realpath "$3")}
@@ -29,7 +30,7 @@ agree() {
 
 speed() {
     timeout "${SECONDS_SPEED:-300}" "$PYTHON" -m benchmarks.speed --torch "$PYTHON" \
-        --gpu --runs 5 --output "$output/speed.json" --case step --case "step, supervised" \
+        --gpu --runs 5 --output "$output/speed.json" ${SPEED_FLAGS:-} --case step --case "step, supervised" \
         --case "mutual information" --case "KL consistency" --case "warp of probabilities"
 }
 

@@ -73,6 +73,9 @@ def main():
     parser.add_argument("--labelled", type=int, default=4, help="slices a step (4)")
     parser.add_argument("--unlabelled", type=int, default=10, help="slices a step (10)")
     parser.add_argument("--gpu", action="store_true", help="bfloat16, scan, AMP and compile too")
+    parser.add_argument(
+        "--steps-per-dispatch", type=int, default=50, help="with --gpu (50); 1 to rehearse on a CPU"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile too, on a CPU")
     parser.add_argument("--start", action="store_true", help="time to the first step as well")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
@@ -105,7 +108,7 @@ def main():
 def sides(options):
     """The processes to compare; the first is the one that the others are divided by."""
     ours, torch = "benchmarks.ours", "benchmarks.pytorch"
-    scan = ("--steps-per-dispatch", "50") if options.gpu else ()
+    scan = ("--steps-per-dispatch", str(options.steps_per_dispatch))
     half, last = "--precision=bfloat16", "--channels-last"
     if options.gpu:  # float32 is TF32 on both sides, in products and convolutions
         found = [

@@ -87,7 +87,7 @@ def caption(table, *, checkpoint):
     if any(cell.undefined for m in METRICS for cells in table.cells[m].values() for cell in cells):
         sentences.append(
             "[n]: in n cases (over all seeds) the class was not found, or was found where there "
-            "is none; their distance is undefined and left out."
+            "is none; their distance is undefined and left out. –: a seed has no distance at all."
         )
     return " ".join(sentences)
 

@@ -18,6 +18,9 @@ from mijax.run import open_run
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
 
+# Of some scans sform and qform differ, or are not there.
+pytestmark = pytest.mark.filterwarnings("ignore::mijax.errors.Notice")
+
 
 @pytest.fixture(scope="module")
 def run(uninterrupted, tmp_path_factory):
