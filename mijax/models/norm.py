@@ -35,37 +35,42 @@ class StreamNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         mean, var = running_mean.value[None], running_var.value[None]
+        # Nothing depends on it: what it has of the gradient is 0.
+        near = jax.lax.stop_gradient(jnp.mean(x[:, 0], axis=1))
+        # Rows of pixels and channels at once: so XLA sums the gradients as fast as it reads.
+        rows = x.reshape(*x.shape[:2], -1) - jnp.tile(near, x.shape[2])[:, None]
         if train:
             streams = streams or (x.shape[0],)
-            mean, var = _statistics(x, streams)
+            mean, var = _statistics(rows, near, x.shape[2], streams)
             if not self.is_initializing():
                 for running, new in ((running_mean, mean[0]), (running_var, var[0])):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
             stream_of = np.repeat(np.arange(len(streams)), streams)
             mean, var = mean[stream_of], var[stream_of]
         factor = scale[None] / jnp.sqrt(var + self.epsilon)
-        # Rows of pixels and channels at once: so XLA sums the gradients as fast as it reads.
-        rows = x.reshape(*x.shape[:2], -1)
-        mean, factor, offset = (
-            jnp.tile(v, x.shape[2])[:, None] for v in (mean, factor, bias[None])
-        )
-        return ((rows - mean) * factor + offset).astype(self.dtype).reshape(x.shape)
+        offset = bias[None] - (mean - near) * factor
+        factor, offset = (jnp.tile(v, x.shape[2])[:, None] for v in (factor, offset))
+        return (rows * factor + offset).astype(self.dtype).reshape(x.shape)
 
 
-def _statistics(x, streams):
-    """Means and variances (s, c) of each stream of (b, h, w, c) images.
+def _statistics(rows, near, width, streams):
+    """Means and variances (s, c) of each stream of b images.
 
     One pass over the pixels of each image, as distances from the mean of its first row: about 0,
     the difference of two squares would leave nothing of a variance that is small beside them. A
     mean of one row in h that is d away from the image's makes the variance at least d²/h, so
     that no more than its last log₂ h bits are lost.
+
+    Args:
+      rows: (b, h, w · c), less ``near``.
+      near: (b, c).
+      width: w.
+      streams: numbers of images.
     """
-    b, h, w, c = x.shape
-    # Neither result depends on it: what it has of the gradient is 0.
-    near = jax.lax.stop_gradient(jnp.mean(x[:, 0], axis=1))
-    rows = x.reshape(b, h, w * c) - jnp.tile(near, w)[:, None]  # see above
+    b, h, _ = rows.shape
     shifted, square = (
-        jnp.sum(jnp.sum(v, axis=1).reshape(b, w, c), axis=1) / (h * w) for v in (rows, rows * rows)
+        jnp.sum(jnp.sum(v, axis=1).reshape(b, width, -1), axis=1) / (h * width)
+        for v in (rows, rows * rows)
     )
     own = near + shifted, jnp.maximum(square - shifted * shifted, 0.0)
     ends = np.cumsum(streams)[:-1]
