@@ -17,11 +17,15 @@ def get_config(method):
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,
-            "label_loss": "cross_entropy",  # or dice, or cross_entropy+dice
+            # or dice, or cross_entropy+dice, or with squared_dice (V-Net's) in the place of dice
+            "label_loss": "cross_entropy",
             "labelled_batch": 4,
             "unlabelled_batch": 10,
+            "optimizer": "adam",  # or sgd
             "learning_rate": 1e-3,
             "warmup_steps": 100,
+            "schedule": "cosine",  # of the learning rate; or polynomial
+            "momentum": 0.9,  # for optimizer=sgd
             "weight_decay": 0.0,
             "precision": "float32",  # of activations; or bfloat16
             "steps_per_dispatch": 0,  # 0: 1 on a CPU, log_every elsewhere
@@ -36,7 +40,7 @@ def get_config(method):
             # names as in method, such as ("mi_weight", "consistency_weight"); empty: none
             "outer": {"weights": (), "rate": 0.01, "batch": 16},
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
-            "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0},
+            "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
             "data": {
                 "source": "folder",
                 "dir": "",
@@ -64,10 +68,12 @@ def get_config(method):
                 "shear": 0.0,  # degrees
                 "scale": (1.0, 1.0),
                 "flip": False,
+                "quarter_turns": False,
                 "brightness": 0.0,
                 "contrast": 0.0,
                 "gamma": 0.0,
                 "noise": 0.0,
+                "blur": 0.0,  # standard deviation in pixels
             },
         }
     )

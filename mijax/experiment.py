@@ -97,12 +97,21 @@ def build(config, *, classes, channels, devices=None):
         num_classes=len(classes),
         widths=tuple(config.model.widths),
         dropout=config.model.dropout,
+        encoder_dropout=tuple(config.model.get("encoder_dropout", ())),
         dtype=dtype,
     )
     schedule = learning_rate(
-        peak=config.learning_rate, warmup_steps=config.warmup_steps, steps=config.steps
+        config.get("schedule", "cosine"),
+        peak=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        steps=config.steps,
     )
-    optimizer = make_optimizer(schedule, weight_decay=config.weight_decay)
+    optimizer = make_optimizer(
+        config.get("optimizer", "adam"),
+        schedule,
+        weight_decay=config.weight_decay,
+        momentum=config.get("momentum", 0.9),
+    )
     augmentation = check_sizes(config, model.stride)
     replicated = parallel.replicated(mesh)
     jit = functools.partial(jax.jit, out_shardings=replicated)

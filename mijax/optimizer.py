@@ -1,21 +1,39 @@
-"""Optimiser of a run: Adam with linear warm-up and cosine decay."""
+"""Optimiser of a run: Adam or SGD with linear warm-up and cosine or polynomial decay."""
 
 import optax
 
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("cosine", "polynomial")
 
-def learning_rate(*, peak, warmup_steps, steps):
-    """Schedule: up to ``peak`` over ``warmup_steps``, then a half cosine down to 0 at ``steps``.
+
+def learning_rate(schedule, *, peak, warmup_steps, steps):
+    """Schedule: up to ``peak`` over ``warmup_steps``, then down to 0 at ``steps``.
 
     The first step has ``peak / warmup_steps``, or ``peak`` without a warm-up.
+
+    Args:
+      schedule: "cosine", half a cosine, or "polynomial", (1 − t)^0.9.
+      peak, warmup_steps, steps: see above.
     """
-    return optax.warmup_cosine_decay_schedule(
-        init_value=peak / max(warmup_steps, 1),
-        peak_value=peak,
-        warmup_steps=warmup_steps,
-        decay_steps=max(steps, warmup_steps + 1),
+    warmup = {"init_value": peak / max(warmup_steps, 1), "end_value": 0.0}
+    steps = max(steps, warmup_steps + 1)
+    if schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            **warmup, peak_value=peak, warmup_steps=warmup_steps, decay_steps=steps
+        )
+    rising = optax.linear_schedule(warmup["init_value"], peak, warmup_steps)
+    falling = optax.polynomial_schedule(peak, 0.0, power=0.9, transition_steps=steps - warmup_steps)
+    return optax.join_schedules([rising, falling], [warmup_steps])
+
+
+def make_optimizer(name, schedule, *, weight_decay, momentum=0.9):
+    """The optimiser of that name on that schedule.
+
+    "adam" has a decoupled ``weight_decay`` (AdamW); 0 is plain Adam. "sgd" has momentum, and the
+    weight decay added to the gradients, as PyTorch.
+    """
+    if name == "adam":
+        return optax.adamw(schedule, weight_decay=weight_decay)
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )
-
-
-def make_optimizer(schedule, *, weight_decay):
-    """Adam on that schedule; ``weight_decay`` is decoupled (AdamW), 0 for plain Adam."""
-    return optax.adamw(schedule, weight_decay=weight_decay)

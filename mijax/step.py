@@ -142,12 +142,13 @@ def make_train_step(
                 )
             return jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
 
-        def forward(network, images, *, key, streams=None):
+        def forward(network, images, *, key, streams=None, **options):
             (logits, features), updated = model.apply(
                 {"params": network, "batch_stats": state.batch_stats},
                 divided(images),
                 train=True,
                 streams=streams,
+                **options,
                 mutable=["batch_stats"],
                 rngs={"dropout": key},
             )

@@ -41,6 +41,7 @@ ROWS = {  # of Table 1. Folder: (method, values of the configuration)
     "ours_mse": ("local_mi", {"method.consistency": "mse"}),
     "ours_kl": ("local_mi", {}),
 }
+OTHER_ROWS = {"mixed_without_mi": ("mixed_mi", {"method.mi_weight": 0.0})}  # to compare with
 COMMAND = (sys.executable, "-m", training.__name__)
 
 flags.declare_key_flag("config")
@@ -149,15 +150,14 @@ def make_jobs(file, overrides, *, output, seeds, rows):
 
 def _resolve(rows):
     """Folder name, method and values of each row, a pre-training before what begins with it."""
-    found = {}
+    found, known = {}, ROWS | OTHER_ROWS
     for row in rows:
         name, _, origin = row.partition(":")
-        method, values = ROWS.get(name, (name, {}))
+        method, values = known.get(name, (name, {}))
         for which in filter(None, (method, origin)):
             if which not in methods.names():
-                raise UserError(
-                    f"--rows: {which!r} is none of {', '.join([*ROWS, *methods.names()])}"
-                )
+                choices = ", ".join([*known, *methods.names()])
+                raise UserError(f"--rows: {which!r} is none of {choices}")
         if origin:
             found[origin] = (origin, {})
             values = {**values, "init_from": origin}

@@ -2,6 +2,7 @@
 
 from mijax.errors import UserError
 from mijax.methods.parts import check_least
+from mijax.optimizer import OPTIMIZERS, SCHEDULES
 from mijax.transforms import check_ranges
 
 _LEAST = {
@@ -22,11 +23,22 @@ def check_numbers(config):
             raise UserError(f"config.{name} is at least {least}, not {config[name]}")
     if config.seed >= 2**31:
         raise UserError(f"config.seed is below 2**31, not {config.seed}")
+    for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if config.get(name, choices[0]) not in choices:
+            raise UserError(f"config.{name} is {' or '.join(choices)}, not {config[name]!r}")
+    if not 0 <= config.get("momentum", 0.9) < 1:
+        raise UserError(f"config.momentum is at least 0 and below 1, not {config.momentum}")
     widths, dropout = tuple(config.model.widths), config.model.dropout
     if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
         raise UserError(f"config.model.widths {widths}: must be whole numbers above 0")
     if not 0 <= dropout < 1:
         raise UserError(f"config.model.dropout is at least 0 and below 1, not {dropout}")
+    rates = tuple(config.model.get("encoder_dropout", ()))
+    if len(rates) not in (0, len(widths)) or not all(0 <= rate < 1 for rate in rates):
+        raise UserError(
+            f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
+            f"1, for each of the {len(widths)} levels"
+        )
     # So that the means in the log are over the same steps after a restart.
     if config.evaluate_every % config.log_every:
         raise UserError(
@@ -54,7 +66,13 @@ def check_sizes(config, stride):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.size {size}")
     try:
         check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
-        check_least(0, **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise")})
+        check_least(
+            0,
+            **{
+                k: augmentation.get(k, 0.0)
+                for k in ("brightness", "contrast", "gamma", "noise", "blur")
+            },
+        )
     except (TypeError, ValueError) as error:
         raise UserError(f"config.augmentation: {error}") from error
     return augmentation

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 
 from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss
 
-LABEL_LOSSES = ("cross_entropy", "dice", "cross_entropy+dice")
+LABEL_LOSSES = (
+    "cross_entropy", "dice", "squared_dice", "cross_entropy+dice", "cross_entropy+squared_dice",
+)  # fmt: skip
 
 
 def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=None):
@@ -17,8 +19,9 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
     Args:
       logits: (..., k).
       labels: (...), integers in [0, k).
-      kind: "cross_entropy" (eq. 4 of Peng et al., MIDL 2020), "dice" or "cross_entropy+dice"
-        (as nnU-Net).
+      kind: "cross_entropy" (eq. 4 of Peng et al., MIDL 2020), "dice", "cross_entropy+dice" (as
+        nnU-Net), or these with "squared_dice": squares in the denominator, and classes that no
+        label has count (as SSL4MIS, UniMatch and AD-MT).
       mask: (...) or None; pixels of weight 0 reach neither value nor gradient.
       axis_name: mapped axis whose devices hold parts of the batch.
 
@@ -33,13 +36,15 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
     if kind not in LABEL_LOSSES:
         raise ValueError(f"the loss of labels is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
 
-    def dice():
+    def dice(**options):
         # Masked before the softmax too, whose gradient makes NaN of a NaN that does not count.
         probs = jax.nn.softmax(masked(logits, mask).astype(jnp.float32))
-        return soft_dice_loss(probs, labels, mask=mask, background=True, axis_name=axis_name)
+        options |= {"mask": mask, "background": True, "axis_name": axis_name}
+        return soft_dice_loss(probs, labels, **options)
 
     terms = {
         "cross_entropy": lambda: cross_entropy(logits, labels, mask=mask, axis_name=axis_name),
         "dice": dice,
+        "squared_dice": lambda: dice(squared=True, absent=True),
     }
     return sum(terms[name]() for name in kind.split("+"))

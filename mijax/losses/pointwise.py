@@ -106,24 +106,28 @@ def squared_error(p, q, *, mask=None, axis_name=None):
     return _mean(jnp.sum((p - q) ** 2, axis=-1), mask, axis_name)
 
 
-def soft_dice_loss(probs, labels, *, mask=None, background=False, axis_name=None):
-    """1 − soft Dice, pooled over the batch and averaged over the classes present.
+def soft_dice_loss(
+    probs, labels, *, mask=None, background=False, squared=False, absent=False, axis_name=None
+):
+    """1 − soft Dice, pooled over the batch and averaged over the classes.
 
-        1 − mean_k 2 Σ p_k y_k / (Σ p_k + Σ y_k)
-
-    A class that is absent from ``labels`` over the whole batch is left out of the mean.
+        1 − mean_k (2 Σ p_k y_k + ε) / (Σ p_k + Σ y_k + ε),   or p_k² and y_k² below
 
     Args:
       probs: (..., k).
       labels: (...), integers in [0, k).
-      mask: (...) or None.
+      mask: (...) or None; pixels of weight 0 are ignored.
       background: whether class 0 counts.
+      squared: squares in the denominator, as V-Net has them.
+      absent: whether a class counts that is absent from ``labels`` over the whole batch; its
+        Dice is then ε / (Σ p_k + ε), ε = 1e-5. Otherwise it is left out of the mean and ε is 0.
       axis_name: mapped axis whose devices hold parts of the batch.
 
     Returns:
-      Scalar in [0, 1]; 0 if no counted class is present.
+      Scalar in [0, 1]; 0 if no class counts.
 
-    Reference: Milletari et al., V-Net, 3DV 2016 (there with squares in the denominator).
+    Reference: Milletari et al., V-Net, 3DV 2016; with ``background``, ``squared`` and ``absent``
+    as in the releases of SSL4MIS, UniMatch and AD-MT.
     """
     probs = _float32(masked(probs, mask))
     target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
@@ -131,14 +135,14 @@ def soft_dice_loss(probs, labels, *, mask=None, background=False, axis_name=None
     pixels = tuple(range(probs.ndim - 1))
     overlap, predicted, true = (
         sum_over(jnp.sum(weights * x, axis=pixels), axis_name)
-        for x in (probs * target, probs, target)
+        for x in (probs * target, probs**2 if squared else probs, target)
     )
-    present = true > 0
+    counted = jnp.ones_like(true, bool) if absent else true > 0
     if not background:
-        present = present.at[0].set(False)
-    dice = 2 * overlap / jnp.where(present, predicted + true, 1.0)
-    count = jnp.sum(present)
-    return jnp.sum(jnp.where(present, 1 - dice, 0.0)) / jnp.maximum(count, 1)
+        counted = counted.at[0].set(False)
+    smooth = 1e-5 if absent else 0.0
+    dice = (2 * overlap + smooth) / jnp.where(counted, predicted + true + smooth, 1.0)
+    return jnp.sum(jnp.where(counted, 1 - dice, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
 
 
 def sum_over(x, axis_name):

@@ -32,7 +32,7 @@ __all__ = [
 def names():
     """Names of the methods there are, sorted."""
     modules = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(n for n in modules if n not in ("method", "parts"))
+    return sorted(n for n in modules if n not in ("method", "mixing", "parts"))
 
 
 def build(name, **hyperparameters):

@@ -101,6 +101,8 @@ class Method(NamedTuple):
       loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``,
         where ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
         training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
+        A method that asks for it gives it ``perturb`` as well: ``(name, feature) -> feature``,
+        of what the encoder hands to the decoder.
         ``label_loss(logits, labels)`` is the supervised loss of ``config.label_loss``.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;

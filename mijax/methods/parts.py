@@ -23,7 +23,7 @@ def check_positive(**values):
             raise ValueError(f"{name} is above 0, not {value}")
 
 
-def forward_streams(forward, network, streams, *, key, shared_statistics=False):
+def forward_streams(forward, network, streams, *, key, shared_statistics=False, perturb=None):
     """Runs several image batches through the network in one pass.
 
     By default each is normalised by its own BatchNorm statistics, and the running ones are
@@ -37,6 +37,7 @@ def forward_streams(forward, network, streams, *, key, shared_statistics=False):
       streams: image batches (b_i, h, w, c), the labelled one first.
       key: PRNG key of the dropout.
       shared_statistics: one set of statistics over all of them, as the authors.
+      perturb: ``(name, feature) -> feature`` of all streams, see ``Method.loss``, or None.
 
     Returns:
       List of ``Output``, one a stream; the new running statistics are the same in each.
@@ -47,6 +48,7 @@ def forward_streams(forward, network, streams, *, key, shared_statistics=False):
         jnp.concatenate(streams),
         key=key,
         streams=None if shared_statistics else tuple(counts),
+        **({} if perturb is None else {"perturb": perturb}),
     )
 
     def split(x):
@@ -167,13 +169,10 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         return value, Aux(aux.batch_stats, aux.logs | {"teacher_consistency": distance} | logs)
 
     def update(memory, params, batch_stats, step):
-        rate = jnp.minimum(1 - 1 / (step + 1), decay)
         student = {"network": params["network"], "batch_stats": batch_stats}
         return {
             "student": method.update(memory["student"], params, batch_stats, step),
-            "teacher": jax.tree.map(
-                lambda old, new: rate * old + (1 - rate) * new, memory["teacher"], student
-            ),
+            "teacher": moving_average(memory["teacher"], student, step, decay=decay),
         }
 
     def predictor(params, batch_stats, memory):
@@ -191,6 +190,12 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         pseudo_labels=lambda memory: method.pseudo_labels(memory["student"]),
         refresh=method.refresh and refresh,
     )
+
+
+def moving_average(old, new, step, *, decay):
+    """The moving average of two trees, with a warm-up: of decay min(1 − 1/(step + 1), decay)."""
+    rate = jnp.minimum(1 - 1 / (step + 1), decay)
+    return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, old, new)
 
 
 def ramp(step, length):

@@ -22,12 +22,15 @@ class UNet(nn.Module):
       num_classes: k.
       widths: channels of each level.
       dropout: rate of channel dropout before the deepest level and after it; 0 is none.
+      encoder_dropout: rate of channel dropout between the two convolutions of each level of the
+        encoder, as SSL4MIS, UniMatch and AD-MT have it (there of pixels); empty is none.
       dtype: of activations. Parameters, BatchNorm statistics and logits are float32.
     """
 
     num_classes: int
     widths: Sequence[int] = (16, 32, 64, 128, 256)
     dropout: float = 0.0
+    encoder_dropout: Sequence[float] = ()
     dtype: jnp.dtype = jnp.float32
 
     @property
@@ -36,7 +39,7 @@ class UNet(nn.Module):
         return 2 ** (len(self.widths) - 1)
 
     @nn.compact
-    def __call__(self, images, *, train, streams=None):
+    def __call__(self, images, *, train, streams=None, perturb=None):
         """Logits and features of images.
 
         Args:
@@ -45,6 +48,8 @@ class UNet(nn.Module):
             must then be mutable) and drop out ("dropout" key).
           streams: counts of images that are normalised apart, see ``StreamNorm``; None for
             one stream.
+          perturb: ``(name, feature) -> feature``, of what the encoder hands to the decoder,
+            ``Conv1`` to the deepest; None leaves it as it is.
 
         Returns:
           Logits (b, h, w, k) float32, and the features by name: ``Conv1`` … ``Conv5`` down
@@ -56,7 +61,8 @@ class UNet(nn.Module):
         """
         if images.shape[1] % self.stride or images.shape[2] % self.stride:
             raise ValueError(f"image size {images.shape[1:3]} is not a multiple of {self.stride}")
-        drop = nn.Dropout(self.dropout, broadcast_dims=(1, 2), deterministic=not train)
+        channels = {"broadcast_dims": (1, 2), "deterministic": not train}
+        drop = nn.Dropout(self.dropout, **channels)
         x = images.astype(self.dtype)
         features = {}
         depth = len(self.widths)
@@ -66,14 +72,17 @@ class UNet(nn.Module):
             if level == depth:
                 x = drop(x)
             x = self._conv(f"Conv{level}a", width, x, train, streams)
+            if self.encoder_dropout:
+                x = nn.Dropout(self.encoder_dropout[level - 1], **channels)(x)
             x = self._conv(f"Conv{level}b", width, x, train, streams)
             features[f"Conv{level}"] = x
-        features["bottleneck"] = x
-        x = drop(x)
+        handed = features if perturb is None else {n: perturb(n, f) for n, f in features.items()}
+        x = drop(handed[f"Conv{depth}"])
+        features = features | {"bottleneck": features[f"Conv{depth}"]}
         for level in range(depth, 1, -1):
             width = self.widths[level - 2]
             x = self._conv(f"Up{level}", width, x, train, streams, up=True)
-            x = jnp.concatenate([features[f"Conv{level - 1}"], x], axis=-1)
+            x = jnp.concatenate([handed[f"Conv{level - 1}"], x], axis=-1)
             x = self._conv(f"Up_conv{level}a", width, x, train, streams)
             x = self._conv(f"Up_conv{level}b", width, x, train, streams)
             features[f"Up_conv{level}"] = x

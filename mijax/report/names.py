@@ -5,8 +5,9 @@ import ml_collections
 FULL, PARTIAL = "Full supervision", "Partial supervision"
 ORDER = (  # of Table 1 of the paper; its neighbours go before Ours, the systems behind
     FULL, PARTIAL, "Entropy min.", "Mean Teacher", "Mutual information", "Consistency reg.",
-    "UAMT", "ICT", "Cross pseudo supervision", "FixMatch", "Ours (MSE)", "Ours (KL)",
-    "Global + local MI", "Local contrast", "Boundary-aware IIC",
+    "UAMT", "ICT", "Cross pseudo supervision", "FixMatch", "UniMatch", "Copy-paste",
+    "Alternate teachers", "Ours (MSE)", "Ours (KL)", "Global + local MI", "Local contrast",
+    "Boundary-aware IIC", "Mixing without MI", "Mixed MI",
 )  # fmt: skip
 _METHODS = {
     "supervised": "Supervised",  # of what a run was pre-trained by
@@ -16,6 +17,9 @@ _METHODS = {
     "ict": "ICT",
     "cross_pseudo": "Cross pseudo supervision",
     "fixmatch": "FixMatch",
+    "unimatch": "UniMatch",
+    "copy_paste": "Copy-paste",
+    "alternate_teachers": "Alternate teachers",
     "global_local_mi": "Global + local MI",
     "local_contrast": "Local contrast",
     "boundary_iic": "Boundary-aware IIC",
@@ -63,6 +67,8 @@ def has_teacher(config):
 
 def _of_method(config):
     method = config.method
+    if method.name == "mixed_mi":
+        return "Mixed MI" if method.mi_weight else "Mixing without MI"
     if method.name != "local_mi":
         return _METHODS.get(method.name, method.name)
     if not method.consistency_weight:

@@ -7,7 +7,9 @@ intensities are expected in about [0, 1]. Random functions take ``key`` first.
 """
 
 from mijax.transforms.affine import affine_matrix, check_ranges, inverse_affine, sample_affine
-from mijax.transforms.augment import augment, jitter_intensity
+from mijax.transforms.augment import augment, gaussian_blur, jitter_intensity
+from mijax.transforms.components import largest_components
+from mijax.transforms.mix import check_boxes, paste, place_boxes, sample_boxes
 from mijax.transforms.view import View, sample_view
 from mijax.transforms.warp import validity, warp, warp_labels
 
@@ -15,10 +17,16 @@ __all__ = [
     "View",
     "affine_matrix",
     "augment",
+    "check_boxes",
     "check_ranges",
+    "gaussian_blur",
     "inverse_affine",
     "jitter_intensity",
+    "largest_components",
+    "paste",
+    "place_boxes",
     "sample_affine",
+    "sample_boxes",
     "sample_view",
     "validity",
     "warp",

@@ -51,6 +51,7 @@ def sample_affine(
     shear=0.0,
     scale=(1.0, 1.0),
     flip=False,
+    quarter_turns=False,
     translation=(0.0, 0.0),
 ):
     """Random matrices, one an image: rotation, shear, scale, flips of both axes, translation.
@@ -62,6 +63,7 @@ def sample_affine(
       shear: degrees; uniform in ±shear, below 45.
       scale: (low, high), log-uniform, so that growing and shrinking are equally likely.
       flip: probability with which each axis is flipped; True for 1/2.
+      quarter_turns: whether to turn by a random multiple of 90 degrees besides.
       translation: pixels along rows and columns; uniform in ± these.
 
     Returns:
@@ -72,7 +74,7 @@ def sample_affine(
     """
     check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
     low, high = scale
-    turn_key, lean_key, grow_key, flip_key, move_key = jax.random.split(key, 5)
+    turn_key, lean_key, grow_key, flip_key, move_key, quarter_key = jax.random.split(key, 6)
     turn, lean, grow = (
         jax.random.uniform(k, (count,), minval=-1.0) for k in (turn_key, lean_key, grow_key)
     )
@@ -80,8 +82,11 @@ def sample_affine(
     probability = 0.5 if flip is True else float(flip)
     signs = jnp.where(jax.random.bernoulli(flip_key, probability, (count, 2)), -1.0, 1.0)
     moves = jax.random.uniform(move_key, (count, 2), minval=-1.0)
+    angle = rotation * turn
+    if quarter_turns:
+        angle = angle + 90.0 * jax.random.randint(quarter_key, (count,), 0, 4)
     return affine_matrix(
-        rotation=rotation * turn,
+        rotation=angle,
         shear=shear * lean,
         scale=jnp.exp(middle + half * grow),
         flip=signs if flip else 1.0,

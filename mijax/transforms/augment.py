@@ -1,5 +1,7 @@
 """Augmentation of training slices: one affine warp that also crops, and intensity changes."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +19,7 @@ def augment(
     shear=0.0,
     scale=(1.0, 1.0),
     flip=False,
+    quarter_turns=False,
     **intensity,
 ):
     """Randomly crops, turns and recolours images, and their labels alike.
@@ -27,7 +30,7 @@ def augment(
       labels: (b, h, w) integers or None; background (0) enters from outside the frame.
       crop: (height, width), at a random place of the frame; None keeps the frame. What exceeds
         it is 0, below and to the right.
-      rotation, shear, scale, flip: see ``sample_affine``.
+      rotation, shear, scale, flip, quarter_turns: see ``sample_affine``.
       **intensity: see ``jitter_intensity``.
 
     Returns:
@@ -43,14 +46,22 @@ def augment(
     # Whole pixels, so that a crop without a rotation copies the image.
     corner = jax.random.randint(crop_key, (count, 2), 0, slack[None] + 1)
     place = affine_matrix(translation=slack[None] / 2 - corner)
-    turn = sample_affine(affine_key, count, rotation=rotation, shear=shear, scale=scale, flip=flip)
+    turn = sample_affine(
+        affine_key,
+        count,
+        rotation=rotation,
+        shear=shear,
+        scale=scale,
+        flip=flip,
+        quarter_turns=quarter_turns,
+    )
     matrix = jnp.matmul(place, turn, precision=jax.lax.Precision.HIGHEST)
     images = jitter_intensity(intensity_key, warp(images, matrix, shape=shape), **intensity)
     return images, None if labels is None else warp_labels(labels, matrix, shape=shape)
 
 
-def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0):
-    """Random brightness, contrast, gamma and noise, one draw an image.
+def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0, blur=0.0):
+    """Random brightness, contrast, gamma, noise and blur, one draw an image.
 
     Args:
       key: PRNG key.
@@ -60,11 +71,12 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
       gamma: exponent, log-uniform in exp(±gamma), on the image stretched to [0, 1] between its
         own extremes, and back: as nnU-Net.
       noise: standard deviation of Gaussian noise, uniform in [0, noise].
+      blur: standard deviation of a Gaussian blur in pixels, uniform in [0, blur]; after the noise.
 
     Returns:
       (b, h, w, c), not clipped. A strength of 0 leaves that change out.
     """
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 6)
 
     def draw(k, strength, low=-1.0):
         return strength * jax.random.uniform(k, (images.shape[0], 1, 1, 1), minval=low)
@@ -85,4 +97,32 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
     if noise:
         normal = jax.random.normal(keys[3], images.shape, images.dtype)
         images = images + draw(keys[4], noise, low=0.0) * normal
+    if blur:
+        deviation = draw(keys[5], blur, low=0.0)[:, 0, 0, 0]
+        images = gaussian_blur(images, deviation, radius=math.ceil(3 * blur))
+    return images
+
+
+def gaussian_blur(images, deviation, *, radius):
+    """Blurs each image by a Gaussian of its own; beyond its border an image goes on unchanged.
+
+    Args:
+      images: (b, h, w, c).
+      deviation: (b,) standard deviations in pixels; 0 leaves an image as it is.
+      radius: pixels at which the Gaussian is cut off, the same for all.
+
+    Returns:
+      (b, h, w, c).
+    """
+    offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)[None]
+    exponent = -0.5 * (offsets / jnp.maximum(deviation[:, None], 1e-3)) ** 2
+    weights = jax.nn.softmax(exponent, axis=-1)[:, :, None, None, None]
+    for axis in (1, 2):
+        length = images.shape[axis]
+        padding = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
+        padded = jnp.pad(images, padding, mode="edge")
+        shifted = (
+            jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius + 1)
+        )
+        images = sum(weights[:, i] * x for i, x in enumerate(shifted))
     return images

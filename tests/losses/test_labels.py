@@ -18,10 +18,15 @@ MASK = RNG.random((2, 6, 5)) > 0.3
 def test_is_the_sum_of_what_it_is_named_by(mask):
     ce = cross_entropy(LOGITS, LABELS, mask=mask)
     dice = soft_dice_loss(jax.nn.softmax(LOGITS), LABELS, mask=mask, background=True)
+    squared = soft_dice_loss(
+        jax.nn.softmax(LOGITS), LABELS, mask=mask, background=True, squared=True, absent=True
+    )
     values = {kind: label_loss(LOGITS, LABELS, kind=kind, mask=mask) for kind in LABEL_LOSSES}
     assert_allclose(values["cross_entropy"], ce, rtol=1e-6)
     assert_allclose(values["dice"], dice, rtol=1e-6)
     assert_allclose(values["cross_entropy+dice"], ce + dice, rtol=1e-6)
+    assert_allclose(values["squared_dice"], squared, rtol=1e-6)
+    assert_allclose(values["cross_entropy+squared_dice"], ce + squared, rtol=1e-6)
     assert label_loss(LOGITS, LABELS, mask=mask) == values["cross_entropy"]
 
 

@@ -51,14 +51,15 @@ def squared_error64(p, q, mask=None):
     return mean(((np.asarray(p, np.float64) - np.asarray(q, np.float64)) ** 2).sum(-1), mask)
 
 
-def soft_dice_loss64(probs, labels, mask=None, background=False):
+def soft_dice_loss64(probs, labels, mask=None, background=False, power=1, smooth=0.0):
     weights = np.ones(labels.shape) if mask is None else np.asarray(mask, np.float64)
     dice = []
     for k in range(0 if background else 1, probs.shape[-1]):
         y = np.asarray(labels) == k
         p = np.asarray(probs[..., k], np.float64)
-        if (y * weights).sum() > 0:
-            dice.append(2 * (weights * p * y).sum() / (weights * (p + y)).sum())
+        if (y * weights).sum() > 0 or smooth:
+            overlap, total = (weights * p * y).sum(), (weights * (p**power + y)).sum()
+            dice.append((2 * overlap + smooth) / (total + smooth))
     return 1 - np.mean(dice) if dice else 0.0
 
 
@@ -106,6 +107,12 @@ TERMS = {
     "soft_dice_loss_with_background": (
         lambda z, q, y, m: losses.soft_dice_loss(q, y, mask=m, background=True),
         lambda z, q, y, m: soft_dice_loss64(q, y, m, background=True),
+    ),
+    "soft_dice_loss_of_the_releases": (
+        lambda z, q, y, m: losses.soft_dice_loss(
+            q, y % 3, mask=m, background=True, squared=True, absent=True
+        ),
+        lambda z, q, y, m: soft_dice_loss64(q, y % 3, m, background=True, power=2, smooth=1e-5),
     ),
 }
 # Compiled: op by op, the tests would take several times as long.

@@ -16,7 +16,8 @@ from mijax.transforms import augment, sample_view
 KEY_DATA = jax.random.key_data(jax.random.key(0))
 ALL = {
     "rotation": 9.0, "shear": 3.0, "scale": (0.9, 1.1), "flip": True,
-    "brightness": 0.1, "contrast": 0.1, "gamma": 0.1, "noise": 0.1,
+    "quarter_turns": True, "brightness": 0.1, "contrast": 0.1, "gamma": 0.1, "noise": 0.1,
+    "blur": 1.0,
 }  # fmt: skip
 OF_METHOD = {
     "global_local_mi": {"features": NAMES, "importance": (1.0, 1.0), "radius": (0, 1)},
@@ -44,7 +45,8 @@ def test_a_method_uses_no_key_twice(name, batch):
     method = methods.build(name, **options)
     network = make_featured(0)
 
-    def forward(network, images, *, key, **options):
+    def forward(network, images, *, key, perturb=None, **options):
+        images = images if perturb is None else perturb("Conv1", images)
         dropped = images * jax.random.bernoulli(key, 0.5, images.shape)
         return forward_with_features(network, dropped, key=key, **options)
 
@@ -60,7 +62,10 @@ def test_a_method_uses_no_key_twice(name, batch):
 
 def test_a_step_with_a_teacher_uses_no_key_twice(batch):
     method = methods.with_teacher(methods.build("supervised"), noise=0.1)
-    model, optimizer = UNet(2, widths=(2, 2), dropout=0.5), make_optimizer(1e-3, weight_decay=0)
+    model, optimizer = (
+        UNet(2, widths=(2, 2), dropout=0.5),
+        make_optimizer("sgd", lambda step: 1e-3, weight_decay=0),
+    )
     step = make_train_step(
         model,
         method,

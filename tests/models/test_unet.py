@@ -124,3 +124,51 @@ def test_running_statistics_move_a_tenth_of_the_way_to_those_of_the_batch(traine
         *(jax.tree.leaves(v["batch_stats"]) for v in (variables, updated)), strict=True
     ):
         assert jnp.all(before != after)
+
+
+def apply(model, images, **options):
+    variables = jax.jit(lambda x: model.init(KEY, x, train=False))(IMAGES)
+    return jax.jit(lambda v, x: model.apply(v, x, **options))(variables, images)
+
+
+def test_what_the_encoder_hands_on_may_be_changed_on_the_way():
+    seen = []
+
+    def perturb(name, feature):
+        seen.append(name)
+        return feature * np.array([1, 0], np.float32)[:, None, None, None]
+
+    model = UNet(3, widths=(4, 8, 8))
+    images = np.concatenate([IMAGES[:1]] * 2)
+    logits, features = apply(model, images, train=False, perturb=perturb)
+    whole, plain = apply(model, images, train=False)
+    assert set(seen) == {"Conv1", "Conv2", "Conv3"}
+    assert_allclose(logits[0], whole[0], atol=1e-5)
+    assert np.abs(logits[1] - whole[1]).max() > 0.1
+    # The encoder itself is not changed; with nothing handed on every place looks alike.
+    for name in seen:
+        assert_allclose(features[name], plain[name], atol=1e-5)
+    inner = np.asarray(logits[1, 4:-4, 4:-4])
+    assert_allclose(inner, np.broadcast_to(inner[:1, :1], inner.shape), atol=1e-5)
+
+
+def test_dropout_in_the_encoder_is_of_channels_and_of_its_level():
+    model = UNet(3, widths=(64, 8), encoder_dropout=(0.5, 0.0))
+    variables = jax.jit(lambda x: model.init(KEY, x, train=False))(IMAGES)
+
+    @jax.jit
+    def between(key):
+        """What comes out of the first convolution, and what goes into the second."""
+        _, state = model.apply(
+            variables, IMAGES, train=True, rngs={"dropout": key}, capture_intermediates=True,
+            mutable=["batch_stats", "intermediates"],
+        )  # fmt: skip
+        found = state["intermediates"]
+        dropped = [found[n]["__call__"][0] for n in sorted(found) if n.startswith("Dropout")]
+        return jax.nn.relu(found["Conv1a_norm"]["__call__"][0]), dropped
+
+    x, dropped = between(KEY)
+    (kept,) = (d for d in dropped if d.shape == x.shape and (d != x).any())
+    stays = np.asarray((kept != 0).any((1, 2), keepdims=True))
+    assert_allclose(kept, np.where(stays, 2 * np.asarray(x), 0), rtol=1e-6)
+    assert 0.3 < stays.mean() < 0.7

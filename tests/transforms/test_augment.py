@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
 
 from mijax import transforms
 
 KEY = jax.random.key(0)
-STATIC = ("crop", "rotation", "shear", "scale", "flip", "brightness", "contrast", "gamma", "noise")
+STATIC = (
+    "crop", "rotation", "shear", "scale", "flip", "quarter_turns", "brightness", "contrast",
+    "gamma", "noise",
+)  # fmt: skip
 augment = jax.jit(transforms.augment, static_argnames=STATIC)
 
 
@@ -158,3 +162,39 @@ def test_noise_has_the_standard_deviation_drawn():
     assert deviation.min() < 0.02 and 0.18 < deviation.max() < 0.22
     normal = noise / deviation[:, None, None, None]
     assert abs(normal.mean()) < 0.01 and abs((np.abs(normal) < 1).mean() - 0.6827) < 0.01
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.4, 1.0, 2.5])
+def test_gaussian_blur(deviation):
+    images = images_of(7, 2, 24, 31, 2)
+    blurred = jax.jit(transforms.gaussian_blur, static_argnames="radius")(
+        images, np.array([deviation, 0.0], np.float32), radius=12
+    )
+    expected = ndimage.gaussian_filter(
+        images[0].astype(np.float64), (deviation, deviation, 0), mode="nearest", radius=(12, 12, 0)
+    )
+    assert_allclose(blurred[0], expected, atol=2e-6)
+    assert_allclose(blurred[1], images[1], atol=1e-6)
+
+
+def test_blur_is_drawn_for_each_image_from_none_to_its_strength():
+    image = np.zeros((400, 21, 21, 1), np.float32)
+    image[:, 10, 10] = 1
+    blurred = np.asarray(transforms.jitter_intensity(KEY, image, blur=2.0))[..., 0]
+    assert_allclose(blurred.sum((1, 2)), 1, rtol=1e-5)
+    squares = (np.arange(21) - 10) ** 2
+    deviations = np.sqrt((blurred.sum(2) * squares).sum(1))
+    assert deviations.min() < 0.05 and 1.85 < deviations.max() < 2.0
+    assert deviations.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_quarter_turns():
+    images = np.tile(images_of(8, 1, 8, 8, 1), (64, 1, 1, 1))
+    labels = np.tile(np.arange(64).reshape(1, 8, 8), (64, 1, 1))
+    turned, turned_labels = augment(KEY, images, labels, quarter_turns=True)
+    seen = set()
+    for image, label in zip(turned, np.asarray(turned_labels), strict=True):
+        (quarters,) = (k for k in range(4) if (np.rot90(labels[0], k) == label).all())
+        assert_allclose(image, np.rot90(images[0], quarters), atol=1e-5)
+        seen.add(quarters)
+    assert seen == {0, 1, 2, 3}

@@ -1,0 +1,166 @@
+"""Local mutual information between predictions that differ: under mixing, and a teacher's."""
+
+import jax
+import jax.numpy as jnp
+
+from mijax.losses import kl_to_logits, local_mutual_information
+from mijax.methods.method import Aux, Method
+from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
+from mijax.methods.parts import check_least, forward_streams, moving_average, ramp
+from mijax.transforms import check_boxes, paste
+
+
+def make(
+    *,
+    weight=2.0,
+    mi_weight=0.1,
+    consistency_weight=0.0,
+    pseudo_weight=1.0,
+    prior_weight=0.0,
+    between="teacher",
+    radius=1,
+    focus=0,
+    marginal_weight=1.0,
+    threshold=0.95,
+    pseudo_loss="dice",
+    decay=0.99,
+    ramp_steps=0,
+    box_probability=0.5,
+    box_area=(0.02, 0.4),
+    box_aspect=(0.3, 1 / 0.3),
+    brightness=0.2,
+    contrast=0.5,
+    gamma=0.0,
+    noise=0.0,
+    blur=2.0,
+):
+    """L(labelled) + weight · ½ Σᵢ [pseudo_weight · D − mi_weight · I(pᵢ; qᵢ) + consistency …].
+
+    The local mutual information of Peng et al., MIDL 2020, where the two predictions of a pixel
+    are made under conditions in which the network does disagree with itself: p₁ and p₂ are those
+    for two strong views of u, each with a box of another image pasted in (CutMix), and qᵢ is the
+    teacher's for u as it was drawn, pasted alike. D holds pᵢ to argmax qᵢ where qᵢ is sure, as
+    UniMatch does, and the consistency is KL(qᵢ ‖ pᵢ). Each of the terms may be left out by its
+    weight, so that this without MI is mi_weight 0.
+
+    Args:
+      weight: λ, of all that follow.
+      mi_weight: of the local mutual information, within λ.
+      consistency_weight: of KL(qᵢ ‖ pᵢ), within λ.
+      pseudo_weight: of D, within λ.
+      prior_weight: of KL(π ‖ p̄), which holds the mean prediction p̄ of the unlabelled images to
+        the classes' part π of the labelled ones, within λ.
+      between: "teacher", I(pᵢ; qᵢ), or "views", I(p₁; p₂) on the pixels that neither box covers.
+      radius: of the window of displacements; 1 is 3 × 3.
+      focus: pixels round the foreground of q within which pixels count for the mutual information,
+        so that background does not outweigh everything; 0 for all pixels.
+      marginal_weight: of the marginals in the mutual information (IIC's lamb).
+      threshold: τ, least probability of a pseudo-label.
+      pseudo_loss: D, see ``unimatch``.
+      decay: of the teacher, which is evaluated, see ``with_teacher``; 0 is the network itself.
+      ramp_steps: steps over which the weight grows to its value.
+      box_probability, box_area, box_aspect: of the boxes, see ``sample_boxes``.
+      brightness, contrast, gamma, noise, blur: of the strong views, see ``jitter_intensity``.
+    """
+    terms = {
+        "weight": weight, "mi_weight": mi_weight, "consistency_weight": consistency_weight,
+        "pseudo_weight": pseudo_weight, "prior_weight": prior_weight,
+    }  # fmt: skip
+    check_least(0, **terms, radius=radius, focus=focus, marginal_weight=marginal_weight)
+    check_least(0, ramp_steps=ramp_steps)
+    check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
+    if between not in ("teacher", "views"):
+        raise ValueError(f"between is teacher or views, not {between!r}")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay is between 0 and 1, not {decay}")
+    boxes = {"area": box_area, "aspect": box_aspect, "probability": box_probability}
+    check_boxes(**boxes)
+    jitter = {
+        "brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise,
+        "blur": blur,
+    }  # fmt: skip
+    check_least(0, **jitter)
+
+    def init(key, start):
+        teacher = {"network": start.network, "batch_stats": start.batch_stats}
+        return {}, jax.tree.map(jnp.copy, teacher)
+
+    def loss(params, memory, batch, *, forward, label_loss, step, key):
+        teacher_key, student_key, *view_keys = jax.random.split(key, 4)
+        images, teacher = batch.unlabelled, jax.lax.stop_gradient(memory["network"])
+        q = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
+        views, inside = zip(
+            *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
+        )
+        labelled, *students = forward_streams(
+            forward, params["network"], [batch.image, *views], key=student_key
+        )
+        supervised = label_loss(labelled.logits, batch.label)
+        logits = [output.logits for output in students]
+        p = [jax.nn.softmax(x) for x in logits]
+        targets = [paste(box, q, next_image(q)) for box in inside]
+        value, logs = 0.0, {"supervised": supervised}
+
+        def add(name, weight, term):
+            nonlocal value
+            value, logs[name] = value + weight * term, term
+
+        if pseudo_weight:
+            distances = (
+                pseudo_label_loss(
+                    x, jnp.argmax(t, axis=-1), jnp.max(t, axis=-1) >= threshold, kind=pseudo_loss
+                )
+                for x, t in zip(logits, targets, strict=True)
+            )
+            add("pseudo_label", pseudo_weight, sum(distances) / 2)
+        if consistency_weight:
+            distances = (kl_to_logits(t, x) for x, t in zip(logits, targets, strict=True))
+            add("kl", consistency_weight, sum(distances) / 2)
+        if mi_weight:
+            options = {"radius": radius, "marginal_weight": marginal_weight}
+            if between == "views":
+                seen = (1 - inside[0]) * (1 - inside[1])
+                mask = seen if not focus else seen * near_foreground(q, focus)
+                information = local_mutual_information(*p, mask=mask, **options)
+            else:
+                information = (
+                    sum(
+                        local_mutual_information(
+                            x, t, mask=near_foreground(t, focus) if focus else None, **options
+                        )
+                        for x, t in zip(p, targets, strict=True)
+                    )
+                    / 2
+                )
+            add("mutual_information", -mi_weight, information)
+        if prior_weight:
+            prior = jnp.mean(jax.nn.one_hot(batch.label, q.shape[-1]), axis=(0, 1, 2))
+            mean = jnp.mean(jnp.concatenate(p), axis=(0, 1, 2))
+            log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))
+            add("prior", prior_weight, jnp.sum(prior * log_ratio))
+        logs["kept"] = jnp.mean(jnp.max(q, axis=-1) >= threshold)
+        value = supervised + weight * ramp(step, ramp_steps) * value
+        return value, Aux(labelled.batch_stats, logs)
+
+    def update(memory, params, batch_stats, step):
+        student = {"network": params["network"], "batch_stats": batch_stats}
+        return moving_average(memory, student, step, decay=decay)
+
+    def predictor(params, batch_stats, memory):
+        return memory["network"], memory["batch_stats"]
+
+    return Method(loss, init, update, predictor, unlabelled=True)
+
+
+def near_foreground(probs, distance):
+    """Pixels within a square of ``distance`` round a foreground pixel: (b, h, w), 0 or 1."""
+    near = (probs[..., 0] < 0.5).astype(jnp.float32)
+    for axis in (1, 2):
+        padding = [(distance, distance) if a == axis else (0, 0) for a in range(3)]
+        padded = jnp.pad(near, padding)
+        n = near.shape[axis]
+        shifted = (
+            jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in range(2 * distance + 1)
+        )
+        near = jnp.max(jnp.stack(list(shifted)), axis=0)
+    return near

@@ -1,0 +1,55 @@
+"""The largest connected region of each class, on the device."""
+
+import jax
+import jax.numpy as jnp
+
+
+def largest_components(labels, num_classes):
+    """Keeps the largest connected region of each class of each slice; the rest is background.
+
+    Pixels are connected to their eight neighbours. Every pixel takes the largest number among
+    its neighbours and then that pixel's own, until none changes: a number of rounds that grows
+    with the logarithm of the length of a region, or so.
+
+    Args:
+      labels: (b, h, w) integers, 0 for background.
+      num_classes: with the background.
+
+    Returns:
+      (b, h, w) of the type of ``labels``. Of two regions of the same size, the upper one is kept.
+    """
+    b, h, w = labels.shape
+    classes = jnp.arange(1, num_classes, dtype=labels.dtype)[None, :, None, None]
+    inside = labels[:, None] == classes  # (b, k, h, w)
+    # Numbers fall from the first pixel on, so that a region has that of its first pixel.
+    number = jnp.where(inside, h * w - jnp.arange(h * w).reshape(1, 1, h, w), 0)
+
+    def spread(numbers):
+        for axis in (2, 3):
+            padding = [(1, 1) if a == axis else (0, 0) for a in range(4)]
+            padded = jnp.pad(numbers, padding)
+            n = numbers.shape[axis]
+            numbers = jnp.maximum(
+                numbers,
+                jnp.maximum(
+                    jax.lax.slice_in_dim(padded, 0, n, axis=axis),
+                    jax.lax.slice_in_dim(padded, 2, n + 2, axis=axis),
+                ),
+            )
+        return numbers
+
+    def advance(state):
+        numbers, _ = state
+        new = jnp.where(inside, spread(numbers), 0).reshape(b, -1, h * w)
+        further = jnp.take_along_axis(new, jnp.maximum(h * w - new, 0) % (h * w), axis=-1)
+        new = jnp.where(inside, further.reshape(numbers.shape), 0)
+        return new, jnp.any(new != numbers)
+
+    numbers, _ = jax.lax.while_loop(lambda state: state[1], advance, (number, jnp.array(True)))
+    flat = numbers.reshape(-1, h * w)
+    sizes = jax.vmap(lambda n: jnp.zeros(h * w + 1, jnp.int32).at[n].add(1))(flat).at[:, 0].set(0)
+    # From the end: of equal sizes, the highest number, which is the upper region.
+    largest = h * w - jnp.argmax(sizes[:, ::-1], axis=-1)
+    kept = (flat == largest[:, None]) & (flat > 0)
+    kept = kept.reshape(inside.shape)
+    return jnp.sum(jnp.where(kept, classes, 0), axis=1).astype(labels.dtype)

@@ -1,0 +1,80 @@
+"""Boxes that one image pastes into another: CutMix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sample_boxes(key, count, shape, *, area=(0.02, 0.4), aspect=(0.3, 1 / 0.3), probability=1.0):
+    """Random boxes inside a frame, one an image, as masks.
+
+    Area and aspect are uniform in their ranges, and so is the place. A side that exceeds the
+    frame is cut to it, where the authors of UniMatch draw again.
+
+    Args:
+      key: PRNG key.
+      count: b.
+      shape: (h, w) of the frame.
+      area: (low, high), part of the frame.
+      aspect: (low, high), height over width of the box in units of those of the frame.
+      probability: of a box; an image without one has an empty mask.
+
+    Returns:
+      (b, h, w) float32, 1 in the box and 0 elsewhere.
+
+    Raises:
+      ValueError: for a range that is not one.
+
+    Reference: Yun et al., CutMix, ICCV 2019; Yang et al., UniMatch, CVPR 2023.
+    """
+    check_boxes(area=area, aspect=aspect, probability=probability)
+    area_key, aspect_key, place_key, present_key = jax.random.split(key, 4)
+    part = jax.random.uniform(area_key, (count,), minval=area[0], maxval=area[1])
+    ratio = jax.random.uniform(aspect_key, (count,), minval=aspect[0], maxval=aspect[1])
+    sides = jnp.sqrt(part[:, None] * jnp.stack([ratio, 1 / ratio], -1))
+    boxes = place_boxes(place_key, sides, shape)
+    present = jax.random.bernoulli(present_key, probability, (count, 1, 1))
+    return jnp.where(present, boxes, 0.0)
+
+
+def place_boxes(key, sides, shape):
+    """Boxes of given sides, each at a random place of the frame that holds it whole.
+
+    Args:
+      key: PRNG key.
+      sides: (b, 2), height and width as parts of the frame; cut to 1, and down to whole pixels.
+      shape: (h, w) of the frame.
+
+    Returns:
+      (b, h, w) float32, 1 in the box and 0 elsewhere.
+    """
+    frame = jnp.array([shape])
+    # A side of 2/3 of 96 pixels is 64 pixels, though 2/3 · 96 is 63.999996.
+    lengths = jnp.clip(jnp.floor(jnp.asarray(sides) * frame + 1e-4), 0, frame).astype(jnp.int32)
+    first = jax.random.randint(key, lengths.shape, 0, frame - lengths + 1)
+    rows, columns = (
+        (np.arange(n)[None] >= first[:, axis, None])
+        & (np.arange(n)[None] < (first + lengths)[:, axis, None])
+        for axis, n in enumerate(shape)
+    )
+    return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)
+
+
+def paste(boxes, images, others):
+    """The others inside the boxes, the images outside: both (b, h, w) or (b, h, w, k).
+
+    What is pasted may be images, labels, confidences or probabilities; a NaN of the side that is
+    not taken is not taken.
+    """
+    inside = boxes > 0
+    return jnp.where(inside[..., None] if images.ndim > inside.ndim else inside, others, images)
+
+
+def check_boxes(*, area, aspect, probability):
+    """Raises ValueError where ``sample_boxes`` could not draw from these ranges."""
+    if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
+        raise ValueError(f"area is (low, high) with 0 <= low <= high <= 1, not {tuple(area)}")
+    if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1]:
+        raise ValueError(f"aspect is (low, high) with 0 < low <= high, not {tuple(aspect)}")
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability is between 0 and 1, not {probability}")

@@ -1,0 +1,379 @@
+"""Methods that mix images and hold them to pseudo-labels, against the formulas of their releases.
+
+Where a box lies is read off the images that the network is given.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from oracles import (
+    KEY,
+    LABELLED,
+    SIZE,
+    UNLABELLED,
+    K,
+    cross_entropies,
+    forward,
+    make_network,
+    memory_of,
+    softmax,
+    start_with,
+    streams64,
+)
+from scipy import ndimage
+
+from mijax import losses, methods
+from mijax.errors import UserError
+from mijax.methods.alternate_teachers import ensemble
+from mijax.methods.mixed_mi import near_foreground
+
+STILL = {"brightness": 0.0, "contrast": 0.0, "blur": 0.0}
+label_loss = functools.partial(losses.label_loss, kind="cross_entropy+squared_dice")
+
+
+def run(method, network, memory, batch, *, step=0, key=KEY):
+    """Value and logs of a method, and the (network, images, perturb) of each forward pass."""
+    seen = []
+
+    def spy(network, images, *, key, streams=None, perturb=None):
+        seen.append((network, np.asarray(images), perturb))
+        images = images if perturb is None else perturb("Conv1", images)
+        return forward(network, images, key=key, streams=streams)
+
+    value, aux = method.loss(
+        {"network": network}, memory, batch, forward=spy, label_loss=label_loss, step=step, key=key
+    )
+    return float(value), aux.logs, seen
+
+
+def box_of(view, image, other):
+    """(b, h, w): where a view is the other image and not the image."""
+    inside = (view == other).all(-1)
+    assert_array_equal(inside | (view == image).all(-1), True)
+    return inside & ~(image == other).all(-1)
+
+
+def mixed(box, x, other):
+    return np.where(box.reshape(box.shape + (1,) * (x.ndim - 3)), other, x)
+
+
+def next_of(x):
+    return x[[1, 2, 0]]
+
+
+# Dice and its use, as in the releases --------------------------------------------------
+
+
+def release_dice(probs, labels, weights, smooth=1e-5):
+    """``DiceLoss`` of UniMatch, AD-MT and BCP, which multiply or select by the weights."""
+    terms = []
+    for k in range(K):
+        p, y = probs[..., k].astype(np.float64), (labels == k).astype(np.float64)
+        intersect, p_sum, y_sum = ((weights * x).sum() for x in (p * y, p * p, y * y))
+        terms.append(1 - (2 * intersect + smooth) / (p_sum + y_sum + smooth))
+    return sum(terms) / K
+
+
+def release_labelled(logits, labels):
+    everywhere = np.ones(labels.shape)
+    dice = release_dice(softmax(logits), labels, everywhere)
+    return (cross_entropies(logits, labels).mean() + dice) / 2
+
+
+def test_the_label_loss_is_twice_that_of_the_releases(network, batch):
+    (logits,) = streams64(network, batch.image)
+    value = label_loss(logits.astype(np.float32), batch.label)
+    assert_allclose(value, 2 * release_labelled(logits, batch.label), rtol=1e-5)
+
+
+# UniMatch ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pseudo_loss", ["dice", "cross_entropy"])
+def test_unimatch(pseudo_loss, network, batch):
+    method = methods.build(
+        "unimatch", **STILL, feature_dropout=0.0, threshold=0.5, box_probability=1.0,
+        box_area=(0.2, 0.4), pseudo_loss=pseudo_loss,
+    )  # fmt: skip
+    u = batch.unlabelled
+    value, logs, seen = run(method, network, memory_of(network), batch)
+    views = np.split(seen[2][1], 3)
+    assert_array_equal(views[2], u)
+    boxes = [box_of(view, u, next_of(u)) for view in views[:2]]
+    assert 0.05 < boxes[0].mean() < 0.4 and (boxes[0] != boxes[1]).any()
+    weak = softmax(streams64(network, u)[0])
+    confidence, target = weak.max(-1), weak.argmax(-1)
+    assert 0.1 < (confidence < 0.5).mean() < 0.9
+    terms = []
+    for logits, box in zip(
+        streams64(network, *views), [*boxes, np.zeros_like(boxes[0])], strict=True
+    ):
+        label, sure = (mixed(box, x, next_of(x)) for x in (target, confidence))
+        if pseudo_loss == "dice":
+            terms.append(release_dice(softmax(logits), label, sure >= 0.5))
+        else:
+            terms.append((cross_entropies(logits, label) * (sure >= 0.5)).mean())
+    labelled = release_labelled(streams64(network, batch.image)[0], batch.label)
+    release = (labelled + terms[0] * 0.25 + terms[1] * 0.25 + terms[2] * 0.5) / 2
+    assert_allclose(value, 4 * release, rtol=1e-5)
+    assert_allclose(logs["kept"], (confidence >= 0.5).mean(), rtol=1e-6)
+
+
+def test_the_targets_of_unimatch_may_be_a_teachers(network, teacher, batch):
+    method = methods.build("unimatch", threshold=0.0)
+    _, _, seen = run(method, network, memory_of(teacher), batch)
+    assert [n["kernel"] is not network["kernel"] for n, *_ in seen] == [False, True, False]
+
+
+@pytest.mark.parametrize("complementary", [False, True])
+def test_channels_are_dropped_in_the_view_they_should_be(complementary, network, batch):
+    method = methods.build("unimatch", complementary=complementary)
+    *_, (_, images, perturb) = run(method, network, memory_of(network), batch)[2]
+    feature = np.ones((len(images), 4, 4, 500), np.float32)
+    kept = np.asarray(perturb("Conv3", feature))
+    assert_array_equal(kept, kept[:, :1, :1] * feature)
+    parts = np.split(kept[:, 0, 0], len(images) // UNLABELLED)
+    if complementary:
+        assert_array_equal(parts[0] + parts[1], 2)
+    else:
+        assert_array_equal(np.concatenate(parts[:2]), 1)
+    assert set(np.unique(parts[-1])) == {0, 2} and parts[-1].mean() == pytest.approx(1, abs=0.1)
+    assert (parts[-1] != np.asarray(perturb("Conv4", feature))[-UNLABELLED:, 0, 0]).any()
+
+
+# Copy-paste ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_copy_paste(largest, network, teacher, batch):
+    method = methods.build("copy_paste", largest=largest)
+    memory = memory_of(teacher)["teacher"]
+    value, _, seen = run(method, network, memory, batch)
+    x_a, x_b = np.split(batch.image, 2)
+    y_a, y_b = np.split(batch.label, 2)
+    u_a, u_b = np.split(batch.unlabelled[:LABELLED], 2)
+    first, second = np.split(seen[1][1], 2)
+    box = box_of(first, u_a, x_a)
+    assert box.sum() == 5 * 5 and (box_of(second, x_b, u_b) == box).all()
+    pseudo = streams64(teacher, batch.unlabelled[:LABELLED])[0].argmax(-1)
+    if largest:
+        kept = np.zeros_like(pseudo)
+        for n, k in np.ndindex(LABELLED, K - 1):
+            regions, count = ndimage.label(pseudo[n] == k + 1, np.ones((3, 3)))
+            sizes = np.bincount(regions.ravel())[1:]
+            kept[n][regions == sizes.argmax() + 1 if count else regions > 0] = k + 1
+        assert (kept != pseudo).any()
+        pseudo = kept
+    v_a, v_b = np.split(pseudo, 2)
+
+    def mix_loss(logits, inside, outside, inside_weight, outside_weight):
+        total = 0.0
+        for labels, region, weight in (
+            (inside, box, inside_weight),
+            (outside, ~box, outside_weight),
+        ):
+            cross = (cross_entropies(logits, labels) * region).sum() / region.sum()
+            total += weight * (release_dice(softmax(logits), labels, region) + cross)
+        return total
+
+    into, onto = streams64(network, first, second)
+    release = (mix_loss(into, y_a, v_a, 1.0, 0.5) + mix_loss(onto, v_b, y_b, 0.5, 1.0)) / 2
+    assert_allclose(value, 2 * release, rtol=1e-5)
+
+    # Before: labelled images alone, the one pasted into the other.
+    method = methods.build("copy_paste", largest=largest, pretrain_steps=1)
+    value, _, seen = run(method, network, memory, batch)
+    first, second = np.split(seen[1][1], 2)
+    assert_array_equal(first, mixed(box, x_b, x_a))
+    assert_array_equal(second, first)
+    into, onto = streams64(network, first, second)
+    release = (mix_loss(into, y_a, y_b, 1.0, 1.0) + mix_loss(onto, y_a, y_b, 1.0, 1.0)) / 2
+    assert_allclose(value, release, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(1, 3), (2, 1)])
+def test_copy_paste_needs_pairs(labelled, unlabelled, network, teacher, batch):
+    batch = batch._replace(
+        image=batch.image[:labelled],
+        label=batch.label[:labelled],
+        unlabelled=batch.unlabelled[:unlabelled],
+    )
+    with pytest.raises(UserError, match=f"config.labelled_batch {labelled} and config.unlabelled"):
+        run(methods.build("copy_paste"), network, memory_of(teacher)["teacher"], batch)
+
+
+# Two teachers --------------------------------------------------------------------------
+
+
+def two_teachers(first, second, *, turn):
+    teachers = [memory_of(x)["teacher"] for x in (first, second)]
+    key = jax.random.key_data(KEY)
+    return {"teachers": teachers, "turn": jnp.array(turn), "left": jnp.array(3), "key": key}
+
+
+def release_ensemble(q1, q2, student):
+    h1, h2 = (-(q * np.log2(q + 1e-10)).sum(-1) for q in (q1, q2))
+    weight = (np.exp(-h1) / (np.exp(-h1) + np.exp(-h2)))[..., None]
+    mean = weight * q1 + (1 - weight) * q2
+    confidence, target = mean.max(-1), mean.argmax(-1)
+    differ = q1.argmax(-1) != q2.argmax(-1)
+    better = (student.max(-1) > confidence) & (target != student.argmax(-1)) & differ
+    target[better], confidence[better] = student.argmax(-1)[better], student.max(-1)[better]
+    return target, confidence, differ
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_alternate_teachers(turn, network, teacher, batch):
+    other, u = make_network(9), batch.unlabelled
+    method = methods.build("alternate_teachers", **STILL, threshold=0.5, ramp_steps=10)
+    memory = two_teachers(teacher, other, turn=turn)
+    value, logs, seen = run(method, network, memory, batch, step=5)
+    predictions = [softmax(streams64(n, u)[0]) for n in (teacher, other, network)]
+    target, confidence, differ = release_ensemble(*predictions)
+    assert 0.1 < differ.mean() < 0.9 and 0.1 < (confidence >= 0.5).mean() < 0.99
+    assert_allclose(logs["differ"], differ.mean(), rtol=1e-6)
+    image, view = np.split(seen[-1][1], [LABELLED])
+    assert_array_equal(image, batch.image)
+    box = box_of(view, u, next_of(u))
+    assert box.any() == bool(turn)
+    target, confidence = (mixed(box, x, next_of(x)) for x in (target, confidence))
+    labelled, student = streams64(network, batch.image, view)
+    distance = release_dice(softmax(student), target, confidence >= 0.5)
+    assert_allclose(logs["kept"], (confidence >= 0.5).mean(), rtol=1e-6)
+    assert_allclose(logs["pseudo_label"], distance, rtol=1e-5)
+    release = release_labelled(labelled, batch.label) + 2 * np.exp(-5 * 0.5**2) * distance
+    assert_allclose(value, 2 * release, rtol=1e-5)
+
+
+def test_the_student_is_asked_where_the_teachers_differ():
+    def ask(first, second, student, **options):
+        maps = (np.array(q, np.float32).reshape(1, 1, 1, 2) for q in (first, second, student))
+        target, confidence, differ = (x.item() for x in ensemble(*maps, **options))
+        return target, round(confidence, 3), differ
+
+    assert ask([0.6, 0.4], [0.2, 0.8], [0.9, 0.1]) == (0, 0.9, True)
+    assert ask([0.6, 0.4], [0.2, 0.8], [0.9, 0.1], conflicts=False)[::2] == (1, True)
+    # They agree; it is not sure enough; it agrees with what is likelier, and their doubt stays.
+    assert ask([0.2, 0.8], [0.2, 0.8], [0.9, 0.1]) == (1, 0.8, False)
+    unsure = ask([0.6, 0.4], [0.2, 0.8], [0.55, 0.45])
+    assert unsure == ask([0.6, 0.4], [0.2, 0.8], [0.1, 0.9]) and unsure[0] == 1
+
+
+def test_teachers_take_turns_of_random_lengths(network, batch):
+    method = methods.build("alternate_teachers", period=5, decay=0.5)
+    memory = method.init(KEY, start_with(network))[1]
+    update = jax.jit(method.update)
+    statistics = memory["teachers"][0]["batch_stats"]
+    turns, lengths = [], [0]
+    for step in range(200):
+        moved = jax.tree.map(lambda x, s=step: x + s + 1, network)
+        new = update(memory, {"network": moved}, statistics, step)
+        turn = int(memory["turn"])
+        changed = [
+            not np.array_equal(a["network"]["kernel"], b["network"]["kernel"])
+            for a, b in zip(memory["teachers"], new["teachers"], strict=True)
+        ]
+        assert changed == [turn == 0, turn == 1]
+        if turns and turn != turns[-1]:
+            lengths.append(0)
+        lengths[-1] += 1
+        turns.append(turn)
+        memory = new
+    assert set(lengths[:-1]) == {1, 2, 3, 4, 5}
+    network, _ = method.predictor({"network": None}, None, memory)
+    assert_array_equal(network["kernel"], memory["teachers"][0]["network"]["kernel"])
+
+
+# Mutual information under mixing -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("between", "focus"), [("teacher", 0), ("teacher", 1), ("views", 1)])
+def test_mixed_mi(between, focus, network, teacher, batch):
+    weights = {"pseudo_weight": 0.5, "mi_weight": 0.3, "consistency_weight": 0.2}
+    method = methods.build(
+        "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
+        threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
+    )  # fmt: skip
+    value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
+    u, (image, *views) = batch.unlabelled, np.split(seen[-1][1], [LABELLED, LABELLED + UNLABELLED])
+    assert_array_equal(image, batch.image)
+    boxes = [box_of(view, u, next_of(u)) for view in views]
+    weak = softmax(streams64(teacher, u)[0])
+    labelled, *logits = streams64(network, batch.image, *views)
+    p = [softmax(x) for x in logits]
+    targets = [mixed(box, weak, next_of(weak)) for box in boxes]
+
+    def near(q):
+        if not focus:
+            return np.ones(q.shape[:3])
+        size = (1, 2 * focus + 1, 2 * focus + 1)
+        return ndimage.maximum_filter((q[..., 0] < 0.5).astype(float), size)
+
+    def information(p, q, mask):
+        options = {"radius": 1, "marginal_weight": 1.2}
+        return float(losses.local_mutual_information(p, q, mask=mask, **options))
+
+    if between == "views":
+        mutual = information(*p, ~boxes[0] * ~boxes[1] * near(weak))
+    else:
+        mutual = np.mean([information(x, t, near(t)) for x, t in zip(p, targets, strict=True)])
+    pseudo, kl = (
+        np.mean([f(x, t) for x, t in zip(p, targets, strict=True)])
+        for f in (
+            lambda p, t: release_dice(p, t.argmax(-1), t.max(-1) >= 0.5),
+            lambda p, t: (t * np.log(t / p)).sum(-1).mean(),
+        )
+    )
+    prior = np.bincount(batch.label.ravel(), minlength=K) / batch.label.size
+    prior_term = (prior * np.log(prior / np.concatenate(p).mean((0, 1, 2)))).sum()
+    assert_allclose(logs["mutual_information"], mutual, rtol=1e-4)
+    assert_allclose(logs["prior"], prior_term, rtol=1e-4)
+    terms = 0.5 * pseudo + 0.2 * kl - 0.3 * mutual + 0.7 * prior_term
+    supervised = 2 * release_labelled(labelled, batch.label)
+    assert_allclose(value, supervised + 0.9 * np.exp(-5 * 0.5**2) * terms, rtol=1e-5)
+
+
+def test_terms_of_weight_0_are_left_out(network, teacher, batch):
+    weights = dict.fromkeys(("pseudo_weight", "mi_weight"), 0.0)
+    value, logs, _ = run(
+        methods.build("mixed_mi", **weights), network, memory_of(teacher)["teacher"], batch
+    )
+    assert logs.keys() == {"supervised", "kept"} and value == logs["supervised"]
+
+
+def test_near_foreground():
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet([30, 1, 1], size=(2, 15, 12)).astype(np.float32)
+    probs[0, 3, 3] = [0.2, 0.8, 0]
+    expected = ndimage.maximum_filter((probs[..., 0] < 0.5).astype(float), (1, 5, 5))
+    assert 0 < expected.mean() < 0.5
+    assert_array_equal(near_foreground(probs, 2), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("unimatch", {"threshold": 1.0}, "threshold is at least 0 and below 1, not 1.0"),
+        ("unimatch", {"pseudo_loss": "focal"}, "pseudo_loss is dice or cross_entropy, not 'focal'"),
+        ("unimatch", {"feature_dropout": 1.0}, "feature_dropout is at least 0 and below 1"),
+        ("unimatch", {"box_area": (0.5, 0.1)}, "area is"),
+        ("unimatch", {"blur": -1.0}, "blur is at least 0, not -1.0"),
+        ("copy_paste", {"side": 0.0}, "side is above 0 and at most 1, not 0.0"),
+        ("copy_paste", {"decay": 2.0}, "decay is between 0 and 1, not 2.0"),
+        ("alternate_teachers", {"period": 0}, "period is at least 1, not 0"),
+        ("alternate_teachers", {"decay": -0.1}, "decay is between 0 and 1, not -0.1"),
+        ("mixed_mi", {"between": "all"}, "between is teacher or views, not 'all'"),
+        ("mixed_mi", {"mi_weight": -1.0}, "mi_weight is at least 0, not -1.0"),
+    ],
+)
+def test_what_cannot_be_built_is_told_to_the_user(name, hyperparameters, message):
+    with pytest.raises(UserError, match=f"{name}: .*{message}"):
+        methods.build(name, **hyperparameters)
+
+
+def test_sizes():
+    assert SIZE == 8  # two thirds of which are 5 pixels

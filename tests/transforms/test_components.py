@@ -1,0 +1,59 @@
+"""The largest region of each class on the device, against SciPy's labelling."""
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import ndimage
+
+from mijax.transforms import largest_components
+
+keep = jax.jit(largest_components, static_argnums=1)
+
+
+def by_scipy(labels, num_classes):
+    kept = np.zeros_like(labels)
+    for n, k in np.ndindex(len(labels), num_classes - 1):
+        numbers, count = ndimage.label(labels[n] == k + 1, np.ones((3, 3)))
+        if count:
+            sizes = np.bincount(numbers.ravel())[1:]
+            kept[n][numbers == sizes.argmax() + 1] = k + 1
+    return kept
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_random_maps(share):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 4, size=(6, 20, 17)) * (rng.uniform(size=(6, 20, 17)) < share)
+    smooth = ndimage.median_filter(labels, (1, 3, 3))
+    for maps in (labels, smooth):
+        assert_array_equal(keep(maps, 4), by_scipy(maps, 4))
+
+
+def test_a_spiral_is_one_region():
+    spiral = np.zeros((1, 21, 21), np.uint8)
+    i = j = 0
+    step, left = (0, 1), 20
+    spiral[0, 0, 0] = 1
+    for length in [20, 20, *np.repeat(np.arange(18, 0, -2), 2).tolist()]:
+        for _ in range(length):
+            i, j = i + step[0], j + step[1]
+            spiral[0, i, j] = 1
+        step = (step[1], -step[0])
+    assert ndimage.label(spiral[0], np.ones((3, 3)))[1] == 1 and left == 20
+    island = spiral.copy()
+    island[0, 10, 10] = 1
+    assert_array_equal(keep(spiral, 2), spiral)
+    assert keep(spiral, 2).dtype == np.uint8
+
+
+def test_nothing_stays_nothing_and_a_full_frame_stays_full():
+    for value in (0, 1):
+        labels = np.full((2, 5, 4), value)
+        assert_array_equal(keep(labels, 3), labels)
+
+
+def test_of_equal_regions_the_upper_one_is_kept():
+    labels = np.zeros((1, 5, 5), int)
+    labels[0, [0, 4], [4, 0]] = 1
+    assert_array_equal(np.argwhere(keep(labels, 2)), [[0, 0, 4]])
