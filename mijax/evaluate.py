@@ -48,8 +48,8 @@ def evaluate(run, *, largest_component=False, mirror=False, tell):
 
     Returns:
       What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``, the
-      options ``largest_component`` and ``mirror``, and what ``score`` returns; of a method that
-      learns without labels its ``measures`` instead of the last three.
+      patient of each case, the options ``largest_component`` and ``mirror``, and what ``score``
+      returns; of a method that learns without labels its ``measures`` instead of the last three.
 
     Raises:
       UserError: if the run has no sound checkpoint, its data is not as it was, or it has no
@@ -65,7 +65,9 @@ def evaluate(run, *, largest_component=False, mirror=False, tell):
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
     split = "test" if splits.test else "validation"
-    volumes = [source.volume(name) for name in getattr(splits, split)]
+    names = getattr(splits, split)
+    volumes = [source.volume(name) for name in names]
+    patients = {case.name: case.patient for case in source.cases if case.name in names}
     how = {"largest_component": largest_component, "mirror": mirror}
     scores = {}
     with Checkpoints(run.checkpoints, tell=tell, read_only=True) as checkpoints:
@@ -86,7 +88,7 @@ def evaluate(run, *, largest_component=False, mirror=False, tell):
                 by_step[step] = _score(
                     experiment, state, volumes, run.config.data, source.classes, how, tell
                 )
-            scores[name] = {"step": step, "split": split, **by_step[step]}
+            scores[name] = {"step": step, "split": split, "patients": patients, **by_step[step]}
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
     return scores

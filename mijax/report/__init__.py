@@ -6,7 +6,15 @@ from mijax.errors import UserError
 
 
 def make_report(
-    folders, output, *, checkpoint="best", names=(), predictions=True, data_dir=None, tell
+    folders,
+    output,
+    *,
+    checkpoint="best",
+    names=(),
+    against=(),
+    predictions=True,
+    data_dir=None,
+    tell,
 ):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
 
@@ -19,6 +27,7 @@ def make_report(
       checkpoint: which is scored, "best" (by validation DSC, or by a measure of pre-training) or
         "last".
       names: of the rows, see ``runs.read_rows``.
+      against: labels of rows that each row is tested against, besides the best.
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
@@ -41,7 +50,7 @@ def make_report(
 
     segmenting = [row for row in rows if not row.pretraining]
     pretraining = [row for row in rows if row.pretraining]
-    table = make_table(segmenting) if segmenting else None
+    table = make_table(segmenting, against=against) if segmenting else None
     files = _files(table, pretraining, checkpoint)
     output = Path(output)
     try:

@@ -18,6 +18,7 @@ _CHECKPOINT = flags.DEFINE_enum(
 _NAMES = flags.DEFINE_list(
     "names", [], "names of the rows, in the order in which their runs are given"
 )
+_AGAINST = flags.DEFINE_list("against", [], "rows, by their names, that each row is tested against")
 _PREDICTIONS = flags.DEFINE_bool(
     "predictions", True, "also the figures that need the data and the networks"
 )
@@ -32,6 +33,7 @@ def main(argv):
     options = {
         "checkpoint": _CHECKPOINT.value,
         "names": _NAMES.value,
+        "against": _AGAINST.value,
         "predictions": _PREDICTIONS.value,
         "data_dir": _DATA_DIR.value,
     }

@@ -1,7 +1,7 @@
 """The headline of a report: what its table says, in a sentence or two."""
 
 from mijax.report.names import FULL, PARTIAL
-from mijax.report.statistics import LEAST_CASES, MEAN, SIGNIFICANT, baseline
+from mijax.report.statistics import LEAST_PATIENTS, MEAN, SIGNIFICANT, baseline, patients_of
 from mijax.report.table import percent
 
 
@@ -39,11 +39,12 @@ def _chance(table, i):
     """What the tests of the other rows against row i say, in a sentence or none."""
     cells, rows = table.cells["dsc"][MEAN], table.rows
     others = [j for j, row in enumerate(rows) if j != i and row.kind != FULL]
-    cases = len(rows[0].runs[0].entry["cases"])
+    patients = len(set(patients_of(rows[0])))
     if not others:
         return []
-    if cases < LEAST_CASES:
-        return [f"Whether that is more than chance, {cases} case{'s' * (cases > 1)} cannot tell."]
+    if patients < LEAST_PATIENTS:
+        some = f"{patients} patient{'s' * (patients > 1)}"
+        return [f"Whether that is more than chance, {some} cannot tell."]
     ahead = [j for j in others if cells[j].significant]
     if len(others) == 1:
         than = rows[others[0]].label

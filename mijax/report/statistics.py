@@ -1,15 +1,17 @@
-"""The numbers of Table 1: means over seeds, tests against the best row, the gap closed."""
+"""The numbers of Table 1: means over seeds, intervals, tests between rows, the gap closed."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from mijax.errors import UserError
 from mijax.report.names import FULL, PARTIAL
 from mijax.scores import METRICS
 
 MEAN = "mean"  # the column of the mean over classes
 SIGNIFICANT = 0.05
-LEAST_CASES = 6  # of a test: of fewer, the assumption of a normal distribution decides
+LEAST_PATIENTS = 6  # of a test: of fewer, the assumption of a normal distribution decides
+RESAMPLES = 10_000  # of the bootstrap
 _TINY = 1e-12
 
 
@@ -43,6 +45,10 @@ class Table(NamedTuple):
       columns: the foreground classes, then "mean".
       cells: ``cells[metric][column]`` is a list with a ``Cell`` a row.
       gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
+      intervals: ``intervals[column]`` is a list with the 95 % interval (low, high) of the mean DSC
+        a row, by bootstrap over patients, or None of few of them.
+      against: ``against[label]`` is a list with a p a row, of the one-sided paired t-test that
+        the mean DSC of the row is better than that of the row of that label, or None.
       unseen: the classes that no case shows; undefined in every row, and not in the mean.
     """
 
@@ -50,11 +56,21 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     cells: dict
     gaps: dict
+    intervals: dict
+    against: dict
     unseen: tuple[str, ...] = ()
 
 
-def make_table(rows):
-    """The ``Table`` of rows of the same cases and classes."""
+def make_table(rows, *, against=()):
+    """The ``Table`` of rows of the same cases and classes.
+
+    Args:
+      rows: of ``runs.Row``.
+      against: labels of rows that each row is held against.
+
+    Raises:
+      UserError: if there is no row of such a label.
+    """
     classes = tuple(rows[0].runs[0].entry["classes"])
     columns = (*classes, MEAN)
     seen = _seen(rows)
@@ -68,25 +84,78 @@ def make_table(rows):
         for metric in METRICS
     }
     gaps = {column: _gaps(rows, cells["dsc"][column]) for column in columns}
+    intervals = {
+        column: [
+            bootstrap_interval(_mean(v[..., part]).mean(0), patients_of(row))
+            for row, v in zip(rows, values["dsc"], strict=True)
+        ]
+        for column, part in zip(columns, parts, strict=True)
+    }
+    means = [_by_patient(_mean(v[..., seen]).mean(0), patients_of(rows[0])) for v in values["dsc"]]
+    labels = [row.label for row in rows]
+    tests = {}
+    for label in against:
+        if label not in labels:
+            raise UserError(f"--against: {label!r} is none of the rows {', '.join(labels)}")
+        other = labels.index(label)
+        tests[label] = [
+            None if i == other else paired_p(mean, means[other], higher=True)
+            for i, mean in enumerate(means)
+        ]
     unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
-    return Table(rows, columns, cells, gaps, unseen)
+    return Table(rows, columns, cells, gaps, intervals, tests, unseen)
+
+
+def patients_of(row):
+    """The patient of each case of a row, cases sorted by name; the case itself where unknown."""
+    entry = row.runs[0].entry
+    known = entry.get("patients", {})
+    return [known.get(case, case) for case in sorted(entry["cases"])]
+
+
+def bootstrap_interval(values, patients):
+    """95 % interval of the mean over cases, when patients are drawn anew with all their cases.
+
+    Args:
+      values: (cases,).
+      patients: of each case.
+
+    Returns:
+      (low, high), or None of fewer than ``LEAST_PATIENTS``.
+    """
+    _, index = np.unique(patients, return_inverse=True)
+    count = index.max() + 1
+    if count < LEAST_PATIENTS or np.isnan(values).any():
+        return None
+    sums, sizes = np.bincount(index, values), np.bincount(index)
+    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _by_patient(values, patients):
+    """Means over the cases of each patient; NaN where none is defined."""
+    patients = np.array(patients)
+    groups = [values[patients == name] for name in dict.fromkeys(patients.tolist())]
+    return np.array([_nanmean(group, axis=0) for group in groups])
 
 
 def paired_p(better, worse, *, higher):
-    """p of the one-sided paired t-test that ``better`` is better than ``worse``, case by case.
+    """p of the one-sided paired t-test that ``better`` is better than ``worse``, by patient.
 
     Args:
-      better, worse: (cases,), NaN where undefined; such cases are left out.
+      better, worse: (patients,), NaN where undefined; such patients are left out.
       higher: whether higher is better.
 
     Returns:
-      p, or None where fewer than ``LEAST_CASES`` are left or all differences are the same.
+      p, or None where fewer than ``LEAST_PATIENTS`` are left or all differences are the same.
     """
     from scipy.stats import ttest_rel
 
     both = ~(np.isnan(better) | np.isnan(worse))
     better, worse = better[both], worse[both]
-    if len(better) < LEAST_CASES or np.ptp(better - worse) < _TINY:
+    if len(better) < LEAST_PATIENTS or np.ptp(better - worse) < _TINY:
         return None
     return float(ttest_rel(better, worse, alternative="greater" if higher else "less").pvalue)
 
@@ -145,14 +214,15 @@ def _compare(rows, values, *, higher):
         return cells
     best = (max if higher else min)(candidates, key=lambda i: cells[i].mean)
     # A case of which one class is undefined has no mean: that of the others would flatter it.
-    per_case = [_nanmean(_mean(v), axis=0) for v in values]
+    # Scans of one patient are no independent cases.
+    means = [_by_patient(_nanmean(_mean(v), axis=0), patients_of(rows[0])) for v in values]
     for i, row in enumerate(rows):
         if i == best:
             cells[i] = cells[i]._replace(best=True)
         elif row.kind == FULL:
-            cells[i] = cells[i]._replace(p=paired_p(per_case[i], per_case[best], higher=higher))
+            cells[i] = cells[i]._replace(p=paired_p(means[i], means[best], higher=higher))
         else:
-            cells[i] = cells[i]._replace(p=paired_p(per_case[best], per_case[i], higher=higher))
+            cells[i] = cells[i]._replace(p=paired_p(means[best], means[i], higher=higher))
     return cells
 
 

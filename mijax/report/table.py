@@ -3,12 +3,13 @@
 import csv
 import io
 
-from mijax.report.statistics import LEAST_CASES, MEAN, SIGNIFICANT
+from mijax.report.statistics import LEAST_PATIENTS, MEAN, SIGNIFICANT, patients_of
 from mijax.scores import METRICS
 
 UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
 NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}
 NONE = "–"
+AGAINST = "p of the one-sided paired t-test of the mean DSC over patients"
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -22,14 +23,16 @@ def grids(table):
 
     A cell is ``(text, best, significant)``; the first of each row is the label.
     """
-    gaps = table.gaps[MEAN]
-    shown = any(gap is not None for gap in gaps)
+    gaps, intervals = table.gaps[MEAN], table.intervals[MEAN]
+    closed = any(gap is not None for gap in gaps)
+    known = any(interval is not None for interval in intervals)
     header = ["Method", *map(_heading, table.columns)]
-    header += [*["Gap closed"] * shown, "Training cases", "Seeds"]
+    header += [*["95 % interval"] * known, *["Gap closed"] * closed, "Training cases", "Seeds"]
     rows = []
     for i, row in enumerate(table.rows):
         cells = [_marked("dsc", table.cells["dsc"][column][i]) for column in table.columns]
-        others = [*[percent(gaps[i])] * shown, row.training_cases, str(len(row.runs))]
+        others = [*[_interval(intervals[i])] * known, *[percent(gaps[i])] * closed]
+        others += [row.training_cases, str(len(row.runs))]
         rows.append([plain(row.label), *cells, *map(plain, others)])
     parts = [("DSC (%)", header, rows)]
     for metric in METRICS[1:]:
@@ -51,6 +54,17 @@ def p_values(table):
         cells = [table.cells["dsc"][column][i] for column in table.columns]
         rows.append([row.label, *("best" if c.best else show_p(c.p) for c in cells)])
     return ["Method", *map(_heading, table.columns)], rows
+
+
+def against(table):
+    """The p values against named rows, as ``(header, rows of text)``; None where none is named."""
+    if not table.against:
+        return None
+    rows = [
+        [row.label, *(show_p(found[i]) for found in table.against.values())]
+        for i, row in enumerate(table.rows)
+    ]
+    return ["Method", *(f"better than {label}" for label in table.against)], rows
 
 
 def caption(table, *, checkpoint):
@@ -78,7 +92,12 @@ def caption(table, *, checkpoint):
         )
     if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
         sentences.append("Bold: the best of a column, full supervision aside.")
-        sentences.append(_about_tests(len(entry["cases"])))
+        sentences.append(_about_tests(len(set(patients_of(table.rows[0])))))
+    if any(interval is not None for interval in table.intervals[MEAN]):
+        sentences.append(
+            "95 % interval: of the mean DSC over cases, by bootstrap over patients; the seeds are "
+            "averaged first."
+        )
     if any(gap is not None for gap in table.gaps[MEAN]):
         sentences.append(
             "Gap closed: (method − partial) / (full − partial) of the mean DSC, where partial and "
@@ -92,14 +111,14 @@ def caption(table, *, checkpoint):
     return " ".join(sentences)
 
 
-def _about_tests(cases):
-    if cases < LEAST_CASES:
-        return f"No t-test: it takes {LEAST_CASES} cases, and there are {cases}."
+def _about_tests(patients):
+    if patients < LEAST_PATIENTS:
+        return f"No t-test: it takes {LEAST_PATIENTS} patients, and there are {patients}."
     return (
-        f"* p < {SIGNIFICANT} in a one-sided paired t-test against it, over cases whose scores "
-        "were averaged over seeds first: the row is worse than the best (full supervision: "
-        "better). p values are not corrected for the number of tests, and say nothing about other "
-        "draws of the labelled cases."
+        f"* p < {SIGNIFICANT} in a one-sided paired t-test against it, over patients whose scores "
+        "were averaged over seeds and scans first: the row is worse than the best (full "
+        "supervision: better). p values are not corrected for the number of tests, and say nothing "
+        "about other draws of the labelled cases."
     )
 
 
@@ -114,6 +133,8 @@ def to_markdown(table, *, checkpoint):
     tests = p_values(table)
     if tests:
         lines += ["**p of the t-test against the best, DSC**", "", *markdown_lines(*tests), ""]
+    if named := against(table):
+        lines += [f"**{AGAINST}**", "", *markdown_lines(*named), ""]
     return "\n".join([*lines, caption(table, checkpoint=checkpoint).replace("*", r"\*"), ""])
 
 
@@ -139,31 +160,34 @@ def to_latex(table, *, checkpoint):
 def to_csv(table):
     """One line a row, class and metric, in the units of the table, at full precision."""
     lines = [("method", "seeds", "labelled", "unlabelled", "class", "metric", "unit", "mean", "std",
-              "undefined", "best", "p", "gap_closed")]  # fmt: skip
+              "undefined", "best", "p", "gap_closed", "low", "high")]  # fmt: skip
     for i, row in enumerate(table.rows):
         about = (row.label, len(row.runs), len(row.splits.labelled), len(row.splits.unlabelled))
         for metric in METRICS:
             for column in table.columns:
                 cell = table.cells[metric][column][i]
-                gap = table.gaps[column][i] if metric == "dsc" else None
+                gap, interval = None, None
+                if metric == "dsc":
+                    gap, interval = table.gaps[column][i], table.intervals[column][i]
                 factor = 100 if metric == "dsc" else 1
                 values = [None if v is None else factor * v for v in (cell.mean, cell.std)]
                 lines.append(
                     (*about, column, metric, UNITS[metric], *values, cell.undefined, int(cell.best),
-                     cell.p, gap)
+                     cell.p, gap, *(100 * x for x in interval or ()))
                 )  # fmt: skip
     return csv_text(lines)
 
 
 def cases_to_csv(table):
     """One line a run, case and class; DSC is a fraction, distances are in mm."""
-    lines = [("run", "method", "seed", "case", "class", *METRICS)]
+    lines = [("run", "method", "seed", "patient", "case", "class", *METRICS)]
     for row in table.rows:
         for one in row.runs:
-            for case, classes in one.entry["cases"].items():
-                for name, values in classes.items():
-                    found = (values[metric] for metric in METRICS)
-                    lines.append((one.run.folder.name, row.label, one.seed, case, name, *found))
+            cases = one.entry["cases"]
+            for patient, case in zip(patients_of(row), sorted(cases), strict=True):
+                about = (one.run.folder.name, row.label, one.seed, patient, case)
+                for name, values in cases[case].items():
+                    lines.append((*about, name, *(values[metric] for metric in METRICS)))
     return csv_text(lines)
 
 
@@ -187,6 +211,10 @@ def latex(text):
 
 def percent(fraction):
     return NONE if fraction is None else f"{100 * fraction:.0f} %".replace("-", "−")
+
+
+def _interval(interval):
+    return NONE if interval is None else "{:.1f} to {:.1f}".format(*(100 * x for x in interval))
 
 
 def show_p(p):

@@ -33,7 +33,7 @@ from mijax.report.predictions import (
     thinned,
 )
 from mijax.report.runs import Row, read_rows
-from mijax.report.statistics import case_means, make_table, paired_p
+from mijax.report.statistics import bootstrap_interval, case_means, make_table, paired_p
 from mijax.report.table import latex, to_latex, to_markdown
 from mijax.run import open_run
 
@@ -205,6 +205,65 @@ def test_t_test_without_an_answer():
     assert paired_p(better, worse, higher=True) is None
 
 
+def with_patients(folders, patients):
+    for folder in folders:
+        scores = json.loads((folder / "scores.json").read_text())
+        for entry in scores.values():
+            entry["patients"] = dict(zip(CASES, patients, strict=True))
+        (folder / "scores.json").write_text(json.dumps(scores))
+
+
+def test_scans_of_one_patient_are_one_sample(study):
+    folders, values = study
+    patients = ["a", "a", "b", "c", "d", "e", "f"]
+    with_patients(folders, patients)
+    table = make_table(rows_of(folders), against=["Mean Teacher"])
+    means = {
+        row: np.array([v.mean((0, 2))[:2].mean(), *v.mean((0, 2))[2:]]) for row, v in values.items()
+    }
+    for i, row in enumerate(values):
+        found = table.against["Mean Teacher"][i]
+        if row == "Mean Teacher":
+            assert found is None
+        else:
+            difference = means[row] - means["Mean Teacher"]
+            t = difference.mean() / (difference.std(ddof=1) / 6**0.5)
+            np.testing.assert_allclose(found, stdtr(5, -t), rtol=1e-6)
+    # Five patients are too few for a test, seven cases or not.
+    with_patients(folders, ["a", "a", "b", "b", "c", "d", "e"])
+    table = make_table(rows_of(folders), against=["Mean Teacher"])
+    assert table.against["Mean Teacher"] == [None] * 4
+    assert all(cell.p is None for cell in table.cells["dsc"]["mean"])
+    assert table.intervals["mean"] == [None] * 4
+
+
+def test_interval_of_the_mean(study):
+    folders, values = study
+    table = make_table(rows_of(folders))
+    for i, dsc in enumerate(values.values()):
+        cases = dsc.mean((0, 2))
+        low, high = table.intervals["mean"][i]
+        # By the central limit theorem, of seven cases.
+        half = 1.96 * cases.std() / len(cases) ** 0.5
+        assert low == pytest.approx(cases.mean() - half, abs=0.3 * half)
+        assert high == pytest.approx(cases.mean() + half, abs=0.3 * half)
+    # Patients with more scans weigh more, and come with all of them.
+    values, patients = np.array([0.0] * 6 + [1.0, 0.5] * 5), ["a"] * 6 + [*"bbccddeeff"]
+    low, high = bootstrap_interval(values, patients)
+    assert 0.1 < low < values.mean() < high == 0.75
+    assert bootstrap_interval(values[:4], patients[:4]) is None
+
+
+def test_rows_to_be_held_against(study):
+    folders, _ = study
+    with pytest.raises(UserError, match="--against: 'Nobody' is none of the rows Full superv.*KL"):
+        make_table(rows_of(folders), against=["Nobody"])
+    table = make_table(rows_of(folders), against=["Partial supervision", "Mean Teacher"])
+    text = to_markdown(table, checkpoint="best")
+    assert "| Method | better than Partial supervision | better than Mean Teacher |" in text
+    assert text.count("95 % interval") == 2
+
+
 def test_gap_closed(study):
     folders, values = study
     table = make_table(rows_of(folders))
@@ -284,9 +343,9 @@ def test_finding_where_all_labels_are_few(write):
 
 def test_finding_of_few_cases_or_little_difference(write):
     few = [write(f"few{i}", "entropy", drawn(i, 0.6)[:2], seed=i, method__weight=i) for i in (1, 2)]
-    assert finding_of(few).endswith("Whether that is more than chance, 2 cases cannot tell.")
+    assert finding_of(few).endswith("Whether that is more than chance, 2 patients cannot tell.")
     table = to_markdown(make_table(rows_of(few)), checkpoint="best")
-    assert "No t-test: it takes 6 cases, and there are 2." in table and "p < 0.05" not in table
+    assert "No t-test: it takes 6 patients, and there are 2." in table and "p < 0.05" not in table
     same = drawn(0, 0.6)
     folders = [
         write("a", "entropy", same),
@@ -473,7 +532,7 @@ def test_latex_table(study):
     ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
     by_seed = 100 * values["Ours (KL)"].mean((1, 2))
     mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
-    assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 6 and ours.endswith(r"\\")
+    assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 7 and ours.endswith(r"\\")
 
 
 def test_cases_csv(study, tmp_path):
