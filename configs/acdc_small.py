@@ -1,6 +1,6 @@
 """ACDC at a size that two CPU cores can train: the table of docs/RESULTS, an hour or less a row.
 
-As configs/acdc.py, but for slices resized to 96², crops of 80², a U-Net of half the widths, 3,000
+As configs/acdc.py, but for slices resized to 128², crops of 80², a U-Net of half the widths, 3,000
 steps of 6 labelled and 6 unlabelled slices, cross-entropy + Dice, and an augmentation that is
 worth several points where three patients are labelled. The methods have what was chosen by the
 validation patients, see docs.
@@ -44,7 +44,7 @@ def get_config(method="local_mi"):
     config.model.widths = (8, 16, 32, 64, 128)
     config.method.update(OF_METHOD.get(method, {}))
     data = config.data
-    data.size = (96, 96)
+    data.size = (128, 128)
     data.labelled_cases = 3
     data.validation_cases = 10
     data.test_cases = 20

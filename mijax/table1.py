@@ -3,7 +3,7 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
 weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. There is no
-row full where it would have no more labels than partial.
+row full where it would have no more labels than partial. mixed_without_mi is mixed_mi without it.
 The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
 hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
 

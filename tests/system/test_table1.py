@@ -12,8 +12,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands, table1
-from mijax.data import read_splits
+from mijax.data import Splits, read_splits
 from mijax.errors import Preempted, UserError
+from mijax.report.names import kind_of
 from mijax.run import write_json
 
 CONFIG = "configs/phantom.py"
@@ -108,6 +109,14 @@ def test_rows_of_other_methods_and_what_they_begin_with(tmp_path):
     for wrong in ("ours", "supervised:boundary"):
         with pytest.raises(UserError, match="--rows: .* is none of full, partial, .*uamt"):
             jobs_of(output=tmp_path, rows=[wrong])
+
+
+def test_the_row_without_mutual_information(tmp_path):
+    without, whole = jobs_of(output=tmp_path, rows=["mixed_without_mi", "mixed_mi"])
+    assert without.folder.name == "mixed_without_mi-seed0"
+    assert without.config.method.mi_weight == 0 < whole.config.method.mi_weight
+    kinds = [kind_of(job.config, Splits([], ["a"], [], [])) for job in (without, whole)]
+    assert kinds == ["Mixing without MI", "Mixed MI"]
 
 
 def test_a_row_waits_for_its_pretraining(launch, capsys):
