@@ -24,7 +24,7 @@ OF_METHOD = {
     "unimatch": _RAMP,
     "copy_paste": {"pretrain_steps": 750},
     "alternate_teachers": {"ramp_steps": 750},
-    "mixed_mi": _RAMP,
+    "mixed_mi": {**_VIEW, **_RAMP},
     "global_local_mi": {**_VIEW, **_RAMP, "flip": 0.0},
     "boundary_iic": {"flip": 0.0},
 }

@@ -113,14 +113,14 @@ def _waiting(process, processes, tell):
         timer.cancel()
 
 
-def devices():
-    """The devices of a run in words, such as "4 × NVIDIA A100-SXM4-40GB".
+def devices(chosen=None):
+    """The devices of a run in words, such as "4 × NVIDIA A100-SXM4-40GB"; all by default.
 
     Raises:
       UserError: if there are none of those that JAX_PLATFORMS asks for.
     """
     try:
-        kinds = Counter(device.device_kind for device in jax.devices())
+        kinds = Counter(device.device_kind for device in chosen or jax.devices())
     except (AssertionError, RuntimeError) as error:  # the first of them says nothing
         reason = str(error).partition(" (set JAX_PLATFORMS")[0]
         raise UserError(

@@ -215,11 +215,11 @@ def check_data(run, volumes):
         )
 
 
-def write_info(run, *, classes, channels, validation, unlabelled_slices, init_from):
+def write_info(run, *, classes, channels, validation, unlabelled_slices, init_from, devices):
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
-    ``validation`` are its validation volumes, and ``init_from`` is the ``Run`` that its weights
-    came from, or None.
+    ``validation`` are its validation volumes, ``init_from`` is the ``Run`` that its weights came
+    from, or None, and ``devices`` is what it begins on, in words.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -230,6 +230,7 @@ def write_info(run, *, classes, channels, validation, unlabelled_slices, init_fr
             "data": fingerprint(validation),
             "unlabelled_slices": unlabelled_slices,
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
+            "devices": devices,
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
             "git_revision": _git_revision(),
             "python": platform.python_version(),

@@ -173,11 +173,10 @@ def make_train_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             return optax.apply_updates(state.params, updates), opt_state
 
-        weights = outer.weights(state.outer) if outer else {}
-        grads, to_weights, (value, aux) = jax.vjp(gradients, weights, has_aux=True)
-        params, opt_state = updated(grads)
-        outer_state = state.outer
+        weights, outer_state = {}, None
         if outer:
+            weights = outer.weights(state.outer)
+            grads, to_weights, (value, aux) = jax.vjp(gradients, weights, has_aux=True)
             images, labels = rows.held_out
 
             def held_out_loss(grads):
@@ -190,6 +189,9 @@ def make_train_step(
             # Adam's square root has no derivative for a parameter that never had a gradient.
             slopes = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0.0), slopes)
             outer_state = outer.update(state.outer, to_weights(slopes)[0])
+        else:
+            grads, (value, aux) = gradients(weights)
+        params, opt_state = updated(grads)
         memory = method.update(state.memory, params, aux.batch_stats, state.step)
         state = TrainState(
             state.step + 1, params, aux.batch_stats, memory, opt_state, state.key, outer_state

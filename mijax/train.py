@@ -66,12 +66,15 @@ def _train(run, *, tell, devices):
     if not experiment.measure:
         check_classes(training_set.label, validation, source.classes, tell=tell)
 
+    on = parallel.devices(list(experiment.mesh.devices.flat))
     with Checkpoints(run.checkpoints, tell=tell) as checkpoints:
         like = experiment.like(slices)
         start = checkpoints.last_step() or 0
         if start:
             check_data(run, validation)
             tell(f"going on from step {start} of {config.steps}")
+            if (begun := run.info().get("devices", on)) != on:
+                tell(f"begun on {begun}: from here on, {on}, it is the same to rounding only")
             with doing(f"restoring checkpoint {start}", tell=tell):
                 state = checkpoints.restore(start, like)
         else:
@@ -86,6 +89,7 @@ def _train(run, *, tell, devices):
                     validation=validation,
                     unlabelled_slices=slices,
                     init_from=origin,
+                    devices=on,
                 )
         calls = list(dispatches(start, config))
         with doing("taking the training slices to the devices", tell=tell):

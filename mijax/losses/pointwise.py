@@ -19,6 +19,7 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
     Returns:
       Scalar ≥ 0; 0 where the mask is empty.
     """
+    _check_labels(logits, labels)
     log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
     index = labels.astype(jnp.int32)
     index = jnp.where(index < 0, log_probs.shape[-1], index)  # −1 is not the last class
@@ -62,6 +63,7 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
       Scalar ≥ 0 for normalised q. Both sides have gradients; stop one with
       ``jax.lax.stop_gradient``.
     """
+    _check_alike(logits, probs)
     log_p = jax.nn.log_softmax(_float32(masked(logits, mask)))
     log_q = jnp.log(jnp.maximum(_float32(masked(probs, mask)), TINY))
     return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
@@ -83,6 +85,7 @@ def kl_to_logits(probs, logits, *, mask=None, axis_name=None):
       Scalar ≥ 0 for normalised p. Both sides have gradients; stop one with
       ``jax.lax.stop_gradient``.
     """
+    _check_alike(probs, logits)
     p = _float32(masked(probs, mask))
     log_q = jax.nn.log_softmax(_float32(masked(logits, mask)))
     return _mean(jnp.sum(p * (jnp.log(jnp.maximum(p, TINY)) - log_q), axis=-1), mask, axis_name)
@@ -102,6 +105,7 @@ def squared_error(p, q, *, mask=None, axis_name=None):
     Returns:
       Scalar between 0 and 2.
     """
+    _check_alike(p, q)
     p, q = (_float32(masked(x, mask)) for x in (p, q))
     return _mean(jnp.sum((p - q) ** 2, axis=-1), mask, axis_name)
 
@@ -115,7 +119,7 @@ def soft_dice_loss(
 
     Args:
       probs: (..., k).
-      labels: (...), integers in [0, k).
+      labels: (...), integers in [0, k); any other makes NaN, unless its pixel is masked.
       mask: (...) or None; pixels of weight 0 are ignored.
       background: whether class 0 counts.
       squared: squares in the denominator, as V-Net has them.
@@ -129,15 +133,20 @@ def soft_dice_loss(
     Reference: Milletari et al., V-Net, 3DV 2016; with ``background``, ``squared`` and ``absent``
     as in the releases of SSL4MIS, UniMatch and AD-MT.
     """
+    _check_labels(probs, labels)
     probs = _float32(masked(probs, mask))
+    # Outside [0, k), as in cross-entropy: a class of its own, or nothing, it would go unnoticed.
+    known = (labels >= 0) & (labels < probs.shape[-1])
+    known = known if mask is None else known | (mask <= 0)
     target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
+    target = jnp.where(known[..., None], target, jnp.nan)
     weights = 1.0 if mask is None else mask[..., None].astype(jnp.float32)
     pixels = tuple(range(probs.ndim - 1))
     overlap, predicted, true = (
         sum_over(jnp.sum(weights * x, axis=pixels), axis_name)
         for x in (probs * target, probs**2 if squared else probs, target)
     )
-    counted = jnp.ones_like(true, bool) if absent else true > 0
+    counted = jnp.ones_like(true, bool) if absent else ~(true <= 0)  # NaN counts
     if not background:
         counted = counted.at[0].set(False)
     smooth = 1e-5 if absent else 0.0
@@ -153,6 +162,16 @@ def sum_over(x, axis_name):
 def masked(x, mask):
     """``x`` (..., k), 0 where the mask (...) is: a NaN there reaches neither value nor gradient."""
     return x if mask is None else jnp.where(mask[..., None] > 0, x, 0)
+
+
+def _check_alike(first, second):
+    if first.shape != second.shape:
+        raise ValueError(f"two maps of one shape are compared, not {first.shape}, {second.shape}")
+
+
+def _check_labels(maps, labels):
+    if labels.shape != maps.shape[:-1]:
+        raise ValueError(f"maps {maps.shape} have labels {maps.shape[:-1]}, not {labels.shape}")
 
 
 def _mean(values, mask, axis_name):

@@ -7,7 +7,7 @@ from mijax.losses import kl_to_logits, local_mutual_information
 from mijax.methods.method import Aux, Method
 from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
 from mijax.methods.parts import check_least, forward_streams, moving_average, ramp
-from mijax.transforms import check_boxes, paste
+from mijax.transforms import check_boxes, check_ranges, paste, sample_view
 
 
 def make(
@@ -25,6 +25,10 @@ def make(
     pseudo_loss="dice",
     decay=0.99,
     ramp_steps=0,
+    rotation=30.0,
+    shear=5.0,
+    scale=(0.8, 1.25),
+    flip=True,
     box_probability=0.5,
     box_area=(0.02, 0.4),
     box_aspect=(0.3, 1 / 0.3),
@@ -38,10 +42,11 @@ def make(
 
     The local mutual information of Peng et al., MIDL 2020, where the two predictions of a pixel
     are made under conditions in which the network does disagree with itself: p₁ and p₂ are those
-    for two strong views of u, each with a box of another image pasted in (CutMix), and qᵢ is the
-    teacher's for u as it was drawn, pasted alike. D holds pᵢ to argmax qᵢ where qᵢ is sure, as
-    UniMatch does, and the consistency is KL(qᵢ ‖ pᵢ). Each of the terms may be left out by its
-    weight, so that this without MI is mi_weight 0.
+    for two strong views of T u, each with a box of another image pasted in (CutMix), and qᵢ is T of
+    the teacher's prediction for u as it was drawn, pasted alike. D holds pᵢ to argmax qᵢ where qᵢ
+    is sure, as UniMatch does, and the consistency is KL(qᵢ ‖ pᵢ). Each of the terms may be left
+    out by its weight, so that this without MI is mi_weight 0. Pixels that T brought in from outside
+    the frame count in none of them.
 
     Args:
       weight: λ, of all that follow.
@@ -59,6 +64,7 @@ def make(
       pseudo_loss: D, see ``unimatch``.
       decay: of the teacher, which is evaluated, see ``with_teacher``; 0 is the network itself.
       ramp_steps: steps over which the weight grows to its value.
+      rotation, shear, scale, flip: of T, see ``sample_affine``; one T an image, for both views.
       box_probability, box_area, box_aspect: of the boxes, see ``sample_boxes``.
       brightness, contrast, gamma, noise, blur: of the strong views, see ``jitter_intensity``.
     """
@@ -73,6 +79,8 @@ def make(
         raise ValueError(f"between is teacher or views, not {between!r}")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is between 0 and 1, not {decay}")
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
     boxes = {"area": box_area, "aspect": box_aspect, "probability": box_probability}
     check_boxes(**boxes)
     jitter = {
@@ -86,10 +94,13 @@ def make(
         return {}, jax.tree.map(jnp.copy, teacher)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
-        teacher_key, student_key, *view_keys = jax.random.split(key, 4)
+        teacher_key, student_key, affine_key, *view_keys = jax.random.split(key, 5)
         images, teacher = batch.unlabelled, jax.lax.stop_gradient(memory["network"])
         q = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
-        views, inside = zip(
+        kept = jnp.mean(jnp.max(q, axis=-1) >= threshold)
+        view = sample_view(affine_key, images.shape[0], **ranges)
+        images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:3])
+        views, boxed = zip(
             *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
         )
         labelled, *students = forward_streams(
@@ -98,7 +109,8 @@ def make(
         supervised = label_loss(labelled.logits, batch.label)
         logits = [output.logits for output in students]
         p = [jax.nn.softmax(x) for x in logits]
-        targets = [paste(box, q, next_image(q)) for box in inside]
+        targets = [paste(box, q, next_image(q)) for box in boxed]
+        valid_in = [paste(box, valid, next_image(valid)) for box in boxed]
         value, logs = 0.0, {"supervised": supervised}
 
         def add(name, weight, term):
@@ -108,37 +120,40 @@ def make(
         if pseudo_weight:
             distances = (
                 pseudo_label_loss(
-                    x, jnp.argmax(t, axis=-1), jnp.max(t, axis=-1) >= threshold, kind=pseudo_loss
+                    x,
+                    jnp.argmax(t, axis=-1),
+                    (jnp.max(t, axis=-1) >= threshold) & (v > 0),
+                    kind=pseudo_loss,
                 )
-                for x, t in zip(logits, targets, strict=True)
+                for x, t, v in zip(logits, targets, valid_in, strict=True)
             )
             add("pseudo_label", pseudo_weight, sum(distances) / 2)
         if consistency_weight:
-            distances = (kl_to_logits(t, x) for x, t in zip(logits, targets, strict=True))
+            distances = (
+                kl_to_logits(t, x, mask=v)
+                for x, t, v in zip(logits, targets, valid_in, strict=True)
+            )
             add("kl", consistency_weight, sum(distances) / 2)
         if mi_weight:
             options = {"radius": radius, "marginal_weight": marginal_weight}
             if between == "views":
-                seen = (1 - inside[0]) * (1 - inside[1])
-                mask = seen if not focus else seen * near_foreground(q, focus)
-                information = local_mutual_information(*p, mask=mask, **options)
+                seen = valid * (1 - boxed[0]) * (1 - boxed[1])
+                pairs = [(*p, seen, q)]
             else:
-                information = (
-                    sum(
-                        local_mutual_information(
-                            x, t, mask=near_foreground(t, focus) if focus else None, **options
-                        )
-                        for x, t in zip(p, targets, strict=True)
-                    )
-                    / 2
+                pairs = list(zip(p, targets, valid_in, targets, strict=True))
+            information = sum(
+                local_mutual_information(
+                    x, y, mask=mask * near_foreground(t, focus) if focus else mask, **options
                 )
+                for x, y, mask, t in pairs
+            ) / len(pairs)
             add("mutual_information", -mi_weight, information)
         if prior_weight:
             prior = jnp.mean(jax.nn.one_hot(batch.label, q.shape[-1]), axis=(0, 1, 2))
             mean = jnp.mean(jnp.concatenate(p), axis=(0, 1, 2))
             log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))
             add("prior", prior_weight, jnp.sum(prior * log_ratio))
-        logs["kept"] = jnp.mean(jnp.max(q, axis=-1) >= threshold)
+        logs["kept"] = kept
         value = supervised + weight * ramp(step, ramp_steps) * value
         return value, Aux(labelled.batch_stats, logs)
 

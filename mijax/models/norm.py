@@ -45,8 +45,7 @@ class StreamNorm(nn.Module):
             if not self.is_initializing():
                 for running, new in ((running_mean, mean[0]), (running_var, var[0])):
                     running.value = self.momentum * running.value + (1 - self.momentum) * new
-            stream_of = np.repeat(np.arange(len(streams)), streams)
-            mean, var = mean[stream_of], var[stream_of]
+            mean, var = (_product(_membership(streams).T, v) for v in (mean, var))
         factor = scale[None] / jnp.sqrt(var + self.epsilon)
         offset = bias[None] - (mean - near) * factor
         factor, offset = (jnp.tile(v, x.shape[2])[:, None] for v in (factor, offset))
@@ -72,10 +71,19 @@ def _statistics(rows, near, width, streams):
         jnp.sum(jnp.sum(v, axis=1).reshape(b, width, -1), axis=1) / (h * width)
         for v in (rows, rows * rows)
     )
-    own = near + shifted, jnp.maximum(square - shifted * shifted, 0.0)
-    ends = np.cumsum(streams)[:-1]
-    means, variances = [], []
-    for mean, var in zip(*(jnp.split(v, ends) for v in own), strict=True):
-        means.append(jnp.mean(mean, axis=0))
-        variances.append(jnp.mean(var + (mean - means[-1][None]) ** 2, axis=0))
-    return jnp.stack(means), jnp.stack(variances)
+    mean, var = near + shifted, jnp.maximum(square - shifted * shifted, 0.0)
+    # As products: slices of images that are divided over devices would be sent one by one.
+    member = _membership(streams)
+    share = member / np.sum(member, axis=1, keepdims=True)
+    means = _product(share, mean)
+    return means, _product(share, var + (mean - _product(member.T, means)) ** 2)
+
+
+def _membership(streams):
+    """(s, b) of 0 and 1: whether an image is of a stream."""
+    stream_of = np.repeat(np.arange(len(streams)), streams)
+    return (np.arange(len(streams))[:, None] == stream_of[None]).astype(np.float32)
+
+
+def _product(a, b):
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

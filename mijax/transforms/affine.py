@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def affine_matrix(*, rotation=0.0, shear=0.0, scale=1.0, flip=1.0, translation=0.0):
@@ -100,8 +101,8 @@ def check_ranges(*, rotation, shear, scale, flip=False):
         raise ValueError(f"rotation is between 0 and 180 degrees, not {rotation}")
     if not 0 <= shear < 45:
         raise ValueError(f"shear is at least 0 and below 45 degrees, not {shear}")
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise ValueError(f"scale is (low, high) with 0 < low <= high, not {tuple(scale)}")
+    if np.shape(scale) != (2,) or not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale is (low, high) with 0 < low <= high, not {scale}")
     if not 0 <= flip <= 1:
         raise ValueError(f"flip is a probability, not {flip}")
 

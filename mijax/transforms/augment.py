@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.transforms.affine import affine_matrix, sample_affine
-from mijax.transforms.warp import warp, warp_labels
+from mijax.transforms.warp import check_images, warp, warp_labels
 
 
 def augment(
@@ -20,7 +20,11 @@ def augment(
     scale=(1.0, 1.0),
     flip=False,
     quarter_turns=False,
-    **intensity,
+    brightness=0.0,
+    contrast=0.0,
+    gamma=0.0,
+    noise=0.0,
+    blur=0.0,
 ):
     """Randomly crops, turns and recolours images, and their labels alike.
 
@@ -31,14 +35,15 @@ def augment(
       crop: (height, width), at a random place of the frame; None keeps the frame. What exceeds
         it is 0, below and to the right.
       rotation, shear, scale, flip, quarter_turns: see ``sample_affine``.
-      **intensity: see ``jitter_intensity``.
+      brightness, contrast, gamma, noise, blur: see ``jitter_intensity``.
 
     Returns:
       Images (b, height, width, c) and labels (b, height, width) or None.
 
     Raises:
-      ValueError: for a range that is not one.
+      ValueError: for images without a batch axis, or a range that is not one.
     """
+    check_images(images)
     affine_key, crop_key, intensity_key = jax.random.split(key, 3)
     count, *size = images.shape[:3]
     shape = tuple(crop or size)
@@ -56,7 +61,15 @@ def augment(
         quarter_turns=quarter_turns,
     )
     matrix = jnp.matmul(place, turn, precision=jax.lax.Precision.HIGHEST)
-    images = jitter_intensity(intensity_key, warp(images, matrix, shape=shape), **intensity)
+    images = jitter_intensity(
+        intensity_key,
+        warp(images, matrix, shape=shape),
+        brightness=brightness,
+        contrast=contrast,
+        gamma=gamma,
+        noise=noise,
+        blur=blur,
+    )
     return images, None if labels is None else warp_labels(labels, matrix, shape=shape)
 
 
@@ -76,6 +89,7 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
     Returns:
       (b, h, w, c), not clipped. A strength of 0 leaves that change out.
     """
+    check_images(images)
     keys = jax.random.split(key, 6)
 
     def draw(k, strength, low=-1.0):

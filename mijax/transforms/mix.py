@@ -72,9 +72,9 @@ def paste(boxes, images, others):
 
 def check_boxes(*, area, aspect, probability):
     """Raises ValueError where ``sample_boxes`` could not draw from these ranges."""
-    if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
-        raise ValueError(f"area is (low, high) with 0 <= low <= high <= 1, not {tuple(area)}")
-    if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1]:
-        raise ValueError(f"aspect is (low, high) with 0 < low <= high, not {tuple(aspect)}")
+    if np.shape(area) != (2,) or not 0 <= area[0] <= area[1] <= 1:
+        raise ValueError(f"area is (low, high) with 0 <= low <= high <= 1, not {area}")
+    if np.shape(aspect) != (2,) or not 0 < aspect[0] <= aspect[1]:
+        raise ValueError(f"aspect is (low, high) with 0 < low <= high, not {aspect}")
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is between 0 and 1, not {probability}")

@@ -33,6 +33,7 @@ def warp(images, matrix, *, inverse=None, shape=None):
         traced ones are on trust.
     """
     images = jnp.asarray(images)
+    check_images(images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images are floats, not {images.dtype}; see warp_labels for labels")
     shape = tuple(shape or images.shape[1:3])
@@ -61,6 +62,12 @@ def warp_labels(labels, matrix, *, shape=None, fill=0):
     rows, columns = (jnp.round(x).astype(jnp.int32) for x in (rows, columns))
     values = _take(labels[..., None], rows, columns)[..., 0]
     return jnp.where(_inside(rows, columns, labels.shape[1:3]), values, fill)
+
+
+def check_images(images):
+    """Raises ValueError for what is no batch of images with channels."""
+    if jnp.ndim(images) != 4:
+        raise ValueError(f"images are (b, h, w, c), not {jnp.shape(images)}")
 
 
 def validity(matrix, inverse, shape):
@@ -145,5 +152,7 @@ def _inside(rows, columns, size):
 def _take(images, rows, columns):
     b, h, w, c = images.shape
     index = jnp.clip(rows, 0, h - 1) * w + jnp.clip(columns, 0, w - 1)
-    flat = jnp.take_along_axis(images.reshape(b, h * w, c), index.reshape(b, -1, 1), axis=1)
+    flat = jnp.take_along_axis(
+        images.reshape(b, h * w, c), index.reshape(b, -1, 1), axis=1, mode="promise_in_bounds"
+    )
     return flat.reshape(b, *index.shape[1:], c)

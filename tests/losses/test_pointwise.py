@@ -1,5 +1,7 @@
 """Pixelwise terms against their formulas in float64, and at the edges of their domains."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -309,3 +311,30 @@ def test_gradient_of_entropy_is_exact_on_confident_pixels():
     expected = -p * (np.log(p) + h) / p[..., 0].size
     gradient = jax.grad(losses.entropy)(jnp.asarray(logits))
     assert relative_error(gradient, expected) < 1e-3
+
+
+@pytest.mark.parametrize("term", ["kl_divergence", "kl_to_logits", "squared_error"])
+def test_maps_of_different_shapes_are_refused(term):
+    p = jnp.full((2, 4, 4, 3), 1 / 3)
+    with pytest.raises(ValueError, match=r"one shape are compared, not \(2, 4, 4, 3\), \(1, 4"):
+        getattr(losses, term)(p, p[:1])
+
+
+@pytest.mark.parametrize("term", ["cross_entropy", "soft_dice_loss"])
+def test_labels_of_another_shape_are_refused(term):
+    with pytest.raises(ValueError, match=r"have labels \(2, 4, 4\), not \(1, 4, 4\)"):
+        getattr(losses, term)(jnp.ones((2, 4, 4, 3)), jnp.zeros((1, 4, 4), int))
+
+
+@pytest.mark.parametrize("term", ["cross_entropy", "soft_dice_loss"])
+@pytest.mark.parametrize("label", [255, -1, K])
+def test_a_label_that_is_none_is_nan_unless_it_is_masked(term, label):
+    options = {"background": True} if term == "soft_dice_loss" else {}
+    loss = jax.jit(jax.value_and_grad(functools.partial(getattr(losses, term), **options)))
+    maps = jax.nn.softmax(np.random.default_rng(0).normal(size=(2, 3, K)).astype(np.float32))
+    labels = np.array([[0, 1, 2], [3, 1, label]])
+    mask = labels != label
+    assert np.isnan(loss(maps, labels)[0])
+    value, gradient = loss(maps, labels, mask=mask)
+    other = loss(maps, np.where(mask, labels, 2), mask=mask)[0]
+    assert value == other and np.isfinite(gradient).all() and (gradient[1, 2] == 0).all()

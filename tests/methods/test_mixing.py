@@ -19,10 +19,13 @@ from oracles import (
     cross_entropies,
     forward,
     make_network,
+    masked_mean,
     memory_of,
     softmax,
     start_with,
     streams64,
+    zoom,
+    zoomed_inside,
 )
 from scipy import ndimage
 
@@ -52,9 +55,9 @@ def run(method, network, memory, batch, *, step=0, key=KEY):
 
 def box_of(view, image, other):
     """(b, h, w): where a view is the other image and not the image."""
-    inside = (view == other).all(-1)
-    assert_array_equal(inside | (view == image).all(-1), True)
-    return inside & ~(image == other).all(-1)
+    inside, outside = (np.isclose(view, x, atol=1e-5).all(-1) for x in (other, image))
+    assert_array_equal(inside | outside, True)
+    return inside & ~outside
 
 
 def mixed(box, x, other):
@@ -291,18 +294,25 @@ def test_teachers_take_turns_of_random_lengths(network, batch):
 # Mutual information under mixing -------------------------------------------------------
 
 
-@pytest.mark.parametrize(("between", "focus"), [("teacher", 0), ("teacher", 1), ("views", 1)])
-def test_mixed_mi(between, focus, network, teacher, batch):
+@pytest.mark.parametrize(
+    ("between", "focus", "factor"),
+    [("teacher", 0, 1.0), ("teacher", 1, 0.8), ("views", 1, 1.0), ("views", 0, 0.8)],
+)
+def test_mixed_mi(between, focus, factor, network, teacher, batch):
     weights = {"pseudo_weight": 0.5, "mi_weight": 0.3, "consistency_weight": 0.2}
     method = methods.build(
         "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
         threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
+        rotation=0.0, shear=0.0, flip=False, scale=(factor, factor),
     )  # fmt: skip
     value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
-    u, (image, *views) = batch.unlabelled, np.split(seen[-1][1], [LABELLED, LABELLED + UNLABELLED])
+    image, *views = np.split(seen[-1][1], [LABELLED, LABELLED + UNLABELLED])
     assert_array_equal(image, batch.image)
+    u = zoom(batch.unlabelled, factor)
     boxes = [box_of(view, u, next_of(u)) for view in views]
-    weak = softmax(streams64(teacher, u)[0])
+    weak = zoom(softmax(streams64(teacher, batch.unlabelled)[0]), factor)
+    inside = zoomed_inside(factor).astype(float)
+    insides = [mixed(box, inside, next_of(inside)) for box in boxes]
     labelled, *logits = streams64(network, batch.image, *views)
     p = [softmax(x) for x in logits]
     targets = [mixed(box, weak, next_of(weak)) for box in boxes]
@@ -317,15 +327,16 @@ def test_mixed_mi(between, focus, network, teacher, batch):
         options = {"radius": 1, "marginal_weight": 1.2}
         return float(losses.local_mutual_information(p, q, mask=mask, **options))
 
+    triples = list(zip(p, targets, insides, strict=True))
     if between == "views":
-        mutual = information(*p, ~boxes[0] * ~boxes[1] * near(weak))
+        mutual = information(*p, inside * ~boxes[0] * ~boxes[1] * near(weak))
     else:
-        mutual = np.mean([information(x, t, near(t)) for x, t in zip(p, targets, strict=True)])
+        mutual = np.mean([information(x, t, v * near(t)) for x, t, v in triples])
     pseudo, kl = (
-        np.mean([f(x, t) for x, t in zip(p, targets, strict=True)])
+        np.mean([f(x, t, v) for x, t, v in triples])
         for f in (
-            lambda p, t: release_dice(p, t.argmax(-1), t.max(-1) >= 0.5),
-            lambda p, t: (t * np.log(t / p)).sum(-1).mean(),
+            lambda p, t, v: release_dice(p, t.argmax(-1), v * (t.max(-1) >= 0.5)),
+            lambda p, t, v: masked_mean((t * np.log(np.maximum(t, 1e-30) / p)).sum(-1), v),
         )
     )
     prior = np.bincount(batch.label.ravel(), minlength=K) / batch.label.size

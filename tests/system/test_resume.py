@@ -1,5 +1,6 @@
 """A run that was stopped goes on and ends bit for bit like one that was not."""
 
+import json
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from mijax.checkpoint import Checkpoints
 from mijax.errors import Preempted, UserError
 from mijax.evaluate import evaluate
 from mijax.inference import rebuild
-from mijax.run import sole, start_run
+from mijax.run import sole, start_run, write_json
 from mijax.train import train
 
 
@@ -195,3 +196,15 @@ def test_all_checkpoints_damaged_starts_again(scored, copied):
     assert len(told) == len(damaged) + 1
     evaluate(run, tell=pytest.fail)
     assert_same_end(run, scored("local_mi"))
+
+
+def test_other_devices_than_at_the_beginning_are_told_of(tiny, tmp_path):
+    run, told = start_run(tmp_path, tiny("supervised", steps=4)), []
+    train(run, tell=told.append, devices=jax.devices()[:1])
+    assert run.info()["devices"] == "1 × cpu"
+    info = json.loads((run.folder / "info.json").read_text())
+    write_json(run.folder / "info.json", info | {"devices": "8 × NVIDIA H100"})
+    train(run, tell=told.append, devices=jax.devices()[:1])
+    assert told[-1] == (
+        "begun on 8 × NVIDIA H100: from here on, 1 × cpu, it is the same to rounding only"
+    )

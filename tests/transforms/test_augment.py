@@ -198,3 +198,18 @@ def test_quarter_turns():
         assert_allclose(image, np.rot90(images[0], quarters), atol=1e-5)
         seen.add(quarters)
     assert seen == {0, 1, 2, 3}
+
+
+def test_a_mistake_is_blamed_on_the_function_that_was_called():
+    with pytest.raises(TypeError, match=r"augment\(\) got an unexpected .* 'rotaton'"):
+        transforms.augment(KEY, np.ones((1, 4, 4, 1), np.float32), rotaton=3.0)
+    image = np.ones((4, 4, 1), np.float32)  # without its batch axis
+    for call in (
+        lambda: transforms.augment(KEY, image),
+        lambda: transforms.jitter_intensity(KEY, image, noise=0.1),
+        lambda: transforms.warp(image, np.eye(3)[None]),
+    ):
+        with pytest.raises(ValueError, match=r"images are \(b, h, w, c\), not \(4, 4, 1\)"):
+            call()
+    with pytest.raises(ValueError, match=r"scale is \(low, high\) with 0 < low <= high, not 1.1"):
+        transforms.sample_view(KEY, 2, scale=1.1)
