@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mijax.losses import kl_to_logits, local_mutual_information
 from mijax.methods.method import Aux, Method
 from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
-from mijax.methods.parts import check_least, forward_streams, moving_average, ramp
+from mijax.methods.parts import check_least, forward_streams, is_used, moving_average, ramp
 from mijax.transforms import check_boxes, check_ranges, paste, sample_view
 
 
@@ -117,7 +117,7 @@ def make(
             nonlocal value
             value, logs[name] = value + weight * term, term
 
-        if pseudo_weight:
+        if is_used(pseudo_weight):
             distances = (
                 pseudo_label_loss(
                     x,
@@ -128,13 +128,13 @@ def make(
                 for x, t, v in zip(logits, targets, valid_in, strict=True)
             )
             add("pseudo_label", pseudo_weight, sum(distances) / 2)
-        if consistency_weight:
+        if is_used(consistency_weight):
             distances = (
                 kl_to_logits(t, x, mask=v)
                 for x, t, v in zip(logits, targets, valid_in, strict=True)
             )
             add("kl", consistency_weight, sum(distances) / 2)
-        if mi_weight:
+        if is_used(mi_weight):
             options = {"radius": radius, "marginal_weight": marginal_weight}
             if between == "views":
                 seen = valid * (1 - boxed[0]) * (1 - boxed[1])
@@ -148,7 +148,7 @@ def make(
                 for x, y, mask, t in pairs
             ) / len(pairs)
             add("mutual_information", -mi_weight, information)
-        if prior_weight:
+        if is_used(prior_weight):
             prior = jnp.mean(jax.nn.one_hot(batch.label, q.shape[-1]), axis=(0, 1, 2))
             mean = jnp.mean(jnp.concatenate(p), axis=(0, 1, 2))
             log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))

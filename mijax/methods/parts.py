@@ -23,6 +23,11 @@ def check_positive(**values):
             raise ValueError(f"{name} is above 0, not {value}")
 
 
+def is_used(weight):
+    """Whether a term of that weight is part of the loss; one that learns is above 0."""
+    return isinstance(weight, jax.Array) or weight > 0
+
+
 def forward_streams(forward, network, streams, *, key, shared_statistics=False, perturb=None):
     """Runs several image batches through the network in one pass.
 
@@ -136,7 +141,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
     if not 0 <= decay <= 1:
         raise ValueError(f"decay is between 0 and 1, not {decay}")
     check_least(0, weight=weight, ramp_steps=ramp_steps)
-    used = isinstance(weight, jax.Array) or weight > 0  # a weight that learns is above 0
+    used = is_used(weight)
 
     def init(key, start):
         heads, memory = method.init(key, start)

@@ -27,7 +27,8 @@ def make_network(seed):
     }
 
 
-def forward(network, images, *, key, streams=None):
+def forward(network, images, *, key, streams=None, perturb=None):
+    images = images if perturb is None else perturb("Conv1", images)
     ends = np.cumsum(streams or images.shape[:1])
     apart = jnp.split(images, ends[:-1])
     centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])

@@ -45,8 +45,7 @@ def test_a_method_uses_no_key_twice(name, batch):
     method = methods.build(name, **options)
     network = make_featured(0)
 
-    def forward(network, images, *, key, perturb=None, **options):
-        images = images if perturb is None else perturb("Conv1", images)
+    def forward(network, images, *, key, **options):
         dropped = images * jax.random.bernoulli(key, 0.5, images.shape)
         return forward_with_features(network, dropped, key=key, **options)
 

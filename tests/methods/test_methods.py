@@ -10,18 +10,21 @@ from numpy.testing import assert_allclose
 from oracles import (
     KEY,
     LABELLED,
+    NAMES,
     SIZE,
     STILL,
     UNLABELLED,
     call,
     cross_entropy,
     forward64,
+    forward_with_features,
     loss_of,
     masked_mean,
     memory_of,
     softmax,
     squared_error,
     start_with,
+    start_with_features,
     streams64,
     zoom,
     zoomed_inside,
@@ -54,7 +57,7 @@ def local_mutual_information(p, q, mask, radius=1):
 def test_methods_are_found_by_name():
     assert {"entropy", "local_mi", "mean_teacher", "supervised"} <= set(methods.names())
     assert methods.names() == sorted(methods.names())
-    assert not {"method", "parts"} & set(methods.names())
+    assert not {"method", "mixing", "parts"} & set(methods.names())
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -64,6 +67,33 @@ def test_defaults_are_those_of_the_signature_and_build(name):
     assert isinstance(method, methods.Method)
     assert inspect.Parameter.empty not in defaults.values()
     assert method.unlabelled == (name != "supervised")
+
+
+WEIGHTS = [  # all that ``config.outer`` may let learn
+    (name, key)
+    for name in methods.names()
+    if methods.build(name).examination is None
+    for key in methods.defaults(name)
+    if key.endswith("weight") and key != "marginal_weight"
+]
+
+
+@pytest.mark.parametrize(("name", "weight"), WEIGHTS)
+def test_a_weight_may_learn(name, weight, featured, batch):
+    options = {
+        "global_local_mi": {"features": NAMES, "importance": (1.0, 1.0), "radius": (0, 1)},
+        "uamt": {"passes": 2},
+    }
+    labels = np.zeros(batch.unlabelled.shape[:3], int)
+    batch = batch._replace(position=labels[:, 0, 0], pseudo_label=labels)
+
+    def loss(value):
+        method = methods.build(name, **options.get(name, {}), **{weight: value})
+        heads, memory = method.init(KEY, start_with_features(featured))
+        params = {"network": featured, **heads}
+        return call(method, params, memory, batch, forward=forward_with_features)[0]
+
+    assert jax.eval_shape(jax.value_and_grad(loss), jnp.float32(1.0))[1].shape == ()
 
 
 @pytest.mark.parametrize(

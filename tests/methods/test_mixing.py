@@ -44,8 +44,7 @@ def run(method, network, memory, batch, *, step=0, key=KEY):
 
     def spy(network, images, *, key, streams=None, perturb=None):
         seen.append((network, np.asarray(images), perturb))
-        images = images if perturb is None else perturb("Conv1", images)
-        return forward(network, images, key=key, streams=streams)
+        return forward(network, images, key=key, streams=streams, perturb=perturb)
 
     value, aux = method.loss(
         {"network": network}, memory, batch, forward=spy, label_loss=label_loss, step=step, key=key

@@ -35,6 +35,7 @@ OF_METHOD = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once.
 

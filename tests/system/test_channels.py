@@ -11,6 +11,8 @@ from mijax.evaluate import evaluate
 from mijax.run import start_run
 from mijax.train import train
 
+pytestmark = pytest.mark.xdist_group("channels")  # it shares no program with other tests
+
 SHAPE = (14, 12, 3)
 
 
