@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import time
 
 import jax
@@ -16,13 +17,23 @@ from mijax.experiment import build, check, open_data
 from mijax.inference import predict_stacks
 from mijax.pretraining import pretrained
 from mijax.progress import doing
-from mijax.run import check_data, flat, open_run, settle_splits, sole, taken_back, write_info
+from mijax.run import (
+    check_data,
+    flat,
+    open_run,
+    settle_splits,
+    sole,
+    taken_back,
+    write_info,
+    write_json,
+)
 from mijax.sampling import counts_of
 from mijax.scores import mean_dsc
 from mijax.training_set import check_classes, check_slices, feed, load_training_set
 from mijax.writer import Writer
 
 _PICTURES = 4  # of validation cases, each time
+_UNLOGGED = "unlogged.json"  # in the run folder, after a stop between two lines of the log
 
 
 def train(run, *, tell, devices=None):
@@ -107,7 +118,7 @@ def _train(run, *, tell, devices):
                 score = f"validation_{experiment.score}"
                 score += "_percent" * (experiment.measure is None)
                 writer.hyperparameters(dict(flat(config.to_dict())), score=score)
-            logs = []
+            logs = _unlogged(run, start)
             for (step, length), taken in zip(calls, rows, strict=False):
                 if step in new_rounds:
                     best = checkpoints.restore(checkpoints.best_step(), like)
@@ -141,8 +152,22 @@ def _train(run, *, tell, devices):
                     if checkpoints.last_step() != step:
                         _check_weights(state)
                         checkpoints.save(state)
+                        if first:
+                            write_json(
+                                run.folder / _UNLOGGED,
+                                {"step": step, "logs": jax.tree.map(np.ndarray.tolist, logs)},
+                            )
                     raise _stopped(notice, step, run)
     return state
+
+
+def _unlogged(run, start):
+    """Logs of the steps before ``start`` that no line of the log has, of a run stopped there."""
+    with contextlib.suppress(OSError, ValueError):  # none, or one that was cut off
+        left = json.loads((run.folder / _UNLOGGED).read_text(encoding="utf-8"))
+        if left["step"] == start:
+            return [{k: np.array(v, np.float32) for k, v in logs.items()} for logs in left["logs"]]
+    return []
 
 
 @contextlib.contextmanager
