@@ -85,10 +85,11 @@ def evaluate(run, *, largest_component=False, mirror=False, tell):
             if step not in by_step:
                 with doing(f"restoring the checkpoint of step {step}", tell=tell):
                     state = checkpoints.restore(step, like)
-                by_step[step] = _score(
+                found = _score(
                     experiment, state, volumes, run.config.data, source.classes, how, tell
                 )
-            scores[name] = {"step": step, "split": split, "patients": patients, **by_step[step]}
+                by_step[step] = found if experiment.measure else {"patients": patients, **found}
+            scores[name] = {"step": step, "split": split, **by_step[step]}
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
     return scores

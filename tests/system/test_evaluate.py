@@ -39,7 +39,10 @@ def test_form_of_scores(scored):
     assert scores.keys() == {"last", "best"}
     assert (scores["last"]["step"], scores["best"]["step"]) == (12, best)
     for entry in scores.values():
-        assert entry.keys() == {"step", "split", *OPTIONS, "mean_dsc", "classes", "cases"}
+        assert entry.keys() == {
+            "step", "split", "patients", *OPTIONS, "mean_dsc", "classes", "cases",
+        }  # fmt: skip
+        assert entry["patients"] == {case: case for case in test}  # one volume each
         assert not any(entry[name] for name in OPTIONS)
         assert entry["split"] == "test"
         assert 0 <= entry["mean_dsc"] <= 1
