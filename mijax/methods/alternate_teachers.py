@@ -5,7 +5,15 @@ import jax.numpy as jnp
 
 from mijax.methods.method import Aux, Method
 from mijax.methods.mixing import check_pseudo, next_image, pseudo_label_loss
-from mijax.methods.parts import check_least, check_positive, forward_streams, moving_average, ramp
+from mijax.methods.parts import (
+    check_decay,
+    check_least,
+    check_positive,
+    first_teacher,
+    follow,
+    forward_streams,
+    ramp,
+)
 from mijax.transforms import jitter_intensity, paste, place_boxes
 
 
@@ -58,8 +66,7 @@ def make(
     check_least(1, period=period)
     check_positive(alpha=alpha)
     check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay is between 0 and 1, not {decay}")
+    check_decay(decay)
     jitter = {
         "brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise,
         "blur": blur,
@@ -70,10 +77,9 @@ def make(
         return jax.random.randint(jax.random.fold_in(key, step), (), 1, period + 1)
 
     def init(key, start):
-        teacher = {"network": start.network, "batch_stats": start.batch_stats}
         length_key, kept_key = jax.random.split(key)
         return {}, {
-            "teachers": [jax.tree.map(jnp.copy, teacher) for _ in range(2)],
+            "teachers": [first_teacher(start) for _ in range(2)],
             "turn": jnp.zeros((), jnp.int32),  # 0 of the first teacher, 1 of the second
             "left": turn_length(length_key, 0),
             "key": jax.random.key_data(kept_key),
@@ -109,13 +115,12 @@ def make(
         return value, Aux(labelled.batch_stats, logs)
 
     def update(memory, params, batch_stats, step):
-        student = {"network": params["network"], "batch_stats": batch_stats}
         turn, left = memory["turn"], memory["left"] - 1
         teachers = [
             jax.tree.map(
                 lambda old, new, mine=turn == i: jnp.where(mine, new, old),
                 teacher,
-                moving_average(teacher, student, step, decay=decay),
+                follow(teacher, params, batch_stats, step, decay=decay),
             )
             for i, teacher in enumerate(memory["teachers"])
         ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, forward_streams, moving_average
+from mijax.methods.parts import check_decay, check_least, first_teacher, follow, forward_streams
 from mijax.transforms import largest_components, paste, place_boxes
 
 
@@ -34,12 +34,10 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
     check_least(0, weight=weight, pretrain_steps=pretrain_steps)
     if not 0 < side <= 1:
         raise ValueError(f"side is above 0 and at most 1, not {side}")
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay is between 0 and 1, not {decay}")
+    check_decay(decay)
 
     def init(key, start):
-        teacher = {"network": start.network, "batch_stats": start.batch_stats}
-        return {}, jax.tree.map(jnp.copy, teacher)
+        return {}, first_teacher(start)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         count, others = batch.image.shape[0], batch.unlabelled.shape[0]
@@ -78,7 +76,6 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
         return value, Aux(mixtures[0].batch_stats, {"labelled": labelled, "copied": other})
 
     def update(memory, params, batch_stats, step):
-        student = {"network": params["network"], "batch_stats": batch_stats}
-        return moving_average(memory, student, step, decay=decay)
+        return follow(memory, params, batch_stats, step, decay=decay)
 
     return Method(loss, init, update, unlabelled=True)

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 from mijax.losses import kl_to_logits, local_mutual_information
 from mijax.methods.method import Aux, Method
 from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
-from mijax.methods.parts import check_least, forward_streams, is_used, moving_average, ramp
+from mijax.methods.parts import (
+    check_decay,
+    check_least,
+    first_teacher,
+    follow,
+    forward_streams,
+    is_used,
+    ramp,
+)
 from mijax.transforms import check_boxes, check_ranges, paste, sample_view
 
 
@@ -77,8 +85,7 @@ def make(
     check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
     if between not in ("teacher", "views"):
         raise ValueError(f"between is teacher or views, not {between!r}")
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay is between 0 and 1, not {decay}")
+    check_decay(decay)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
     check_ranges(**ranges)
     boxes = {"area": box_area, "aspect": box_aspect, "probability": box_probability}
@@ -90,8 +97,7 @@ def make(
     check_least(0, **jitter)
 
     def init(key, start):
-        teacher = {"network": start.network, "batch_stats": start.batch_stats}
-        return {}, jax.tree.map(jnp.copy, teacher)
+        return {}, first_teacher(start)
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         teacher_key, student_key, affine_key, *view_keys = jax.random.split(key, 5)
@@ -158,8 +164,7 @@ def make(
         return value, Aux(labelled.batch_stats, logs)
 
     def update(memory, params, batch_stats, step):
-        student = {"network": params["network"], "batch_stats": batch_stats}
-        return moving_average(memory, student, step, decay=decay)
+        return follow(memory, params, batch_stats, step, decay=decay)
 
     def predictor(params, batch_stats, memory):
         return memory["network"], memory["batch_stats"]

@@ -23,6 +23,12 @@ def check_positive(**values):
             raise ValueError(f"{name} is above 0, not {value}")
 
 
+def check_decay(decay):
+    """Raises ValueError where a moving average could not have that decay."""
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay is between 0 and 1, not {decay}")
+
+
 def is_used(weight):
     """Whether a term of that weight is part of the loss; one that learns is above 0."""
     return isinstance(weight, jax.Array) or weight > 0
@@ -138,16 +144,13 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
     Raises:
       ValueError: for values that do not do.
     """
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay is between 0 and 1, not {decay}")
+    check_decay(decay)
     check_least(0, weight=weight, ramp_steps=ramp_steps)
     used = is_used(weight)
 
     def init(key, start):
         heads, memory = method.init(key, start)
-        # A copy: shared buffers could not be donated with the student's.
-        teacher = {"network": start.network, "batch_stats": start.batch_stats}
-        return heads, {"student": memory, "teacher": jax.tree.map(jnp.copy, teacher)}
+        return heads, {"student": memory, "teacher": first_teacher(start)}
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         own_key, consistency_key = jax.random.split(key)
@@ -174,10 +177,9 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         return value, Aux(aux.batch_stats, aux.logs | {"teacher_consistency": distance} | logs)
 
     def update(memory, params, batch_stats, step):
-        student = {"network": params["network"], "batch_stats": batch_stats}
         return {
             "student": method.update(memory["student"], params, batch_stats, step),
-            "teacher": moving_average(memory["teacher"], student, step, decay=decay),
+            "teacher": follow(memory["teacher"], params, batch_stats, step, decay=decay),
         }
 
     def predictor(params, batch_stats, memory):
@@ -197,10 +199,20 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
     )
 
 
-def moving_average(old, new, step, *, decay):
-    """The moving average of two trees, with a warm-up: of decay min(1 − 1/(step + 1), decay)."""
+def first_teacher(start):
+    """A teacher to begin with: the network and its statistics of ``Start``.
+
+    A copy: shared buffers could not be donated with the student's.
+    """
+    teacher = {"network": start.network, "batch_stats": start.batch_stats}
+    return jax.tree.map(jnp.copy, teacher)
+
+
+def follow(teacher, params, batch_stats, step, *, decay):
+    """The teacher after a step, a moving average of decay min(1 − 1/(step + 1), decay)."""
     rate = jnp.minimum(1 - 1 / (step + 1), decay)
-    return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, old, new)
+    student = {"network": params["network"], "batch_stats": batch_stats}
+    return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, teacher, student)
 
 
 def ramp(step, length):
