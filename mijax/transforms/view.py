@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.transforms.affine import inverse_affine, sample_affine
-from mijax.transforms.warp import GATHER_LIMIT, validity, warp
+from mijax.transforms.warp import EDGE, GATHER_LIMIT, coverage, validity, warp
 
 
 @jax.tree_util.register_dataclass
@@ -47,8 +47,7 @@ class View:
 
     def inside(self, shape):
         """(b, h, w) validity of ``apply(x)``, for shape (h, w): 0 or 1."""
-        ones = jnp.ones((self.matrix.shape[0], *shape, 1), jnp.float32)
-        return (self.apply(ones)[..., 0] > 1 - 1e-3).astype(jnp.float32)
+        return (coverage(self._matrices(shape[0])[0], shape) > 1 - EDGE).astype(jnp.float32)
 
     def _matrices(self, height):
         if self.height in (None, height):

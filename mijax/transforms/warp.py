@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+EDGE = 1e-3  # how much of a pixel may come from outside the frame and it still count as inside
 GATHER_LIMIT = 2.0  # largest ‖inverse‖∞ for which the gathered gradient is exact
 
 
@@ -70,25 +71,50 @@ def check_images(images):
         raise ValueError(f"images are (b, h, w, c), not {jnp.shape(images)}")
 
 
+def coverage(matrix, shape):
+    """What ``warp`` makes of an image of ones, in closed form: (b, h, w), 1 well inside, 0 outside.
+
+    Args:
+      matrix: (b, 3, 3), see ``warp``.
+      shape: (h, w) of input and output.
+    """
+    return _coverage(*_sources(matrix, shape, shape), shape)
+
+
 def validity(matrix, inverse, shape):
     """Pixels that stay inside the frame through ``matrix`` and back: (b, h, w), 0 or 1.
 
     1 where warping an image by ``matrix`` and the result by ``inverse`` used no pixel from
     outside, so that the two maps may be compared there.
     """
-    ones = jnp.ones((matrix.shape[0], *shape, 1), jnp.float32)
-    there_and_back = warp(warp(ones, matrix), inverse)
-    return (there_and_back[..., 0] > 1 - 1e-3).astype(jnp.float32)
+    rows, columns = _sources(inverse, shape, shape)
+    there_and_back = 0.0
+    for row, column, weight in _taps(rows, columns):
+        there = _coverage(*_apply(matrix, row, column, shape, shape), shape)
+        there_and_back += jnp.where(_inside(row, column, shape), weight, 0.0) * there
+    return (there_and_back > 1 - EDGE).astype(jnp.float32)
+
+
+def _coverage(rows, columns, size):
+    """The sum of the weights of those of the four pixels around a place that are in the frame."""
+    row, column = (
+        jnp.clip(jnp.minimum(x + 1, n - x), 0, 1) for x, n in ((rows, size[0]), (columns, size[1]))
+    )
+    return row * column
+
+
+def _taps(rows, columns):
+    """The four pixels around each place, as rows, columns and weights (b, h, w)."""
+    top, left = jnp.floor(rows), jnp.floor(columns)
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            yield row, column, (1 - jnp.abs(rows - row)) * (1 - jnp.abs(columns - column))
 
 
 def _bilinear(images, matrix, shape):
-    rows, columns = _sources(matrix, shape, images.shape[1:3])
-    top, left = jnp.floor(rows), jnp.floor(columns)
     out = 0.0
-    for row in (top, top + 1):
-        for column in (left, left + 1):
-            weight = (1 - jnp.abs(rows - row)) * (1 - jnp.abs(columns - column))
-            out = out + _weighted_take(images, row, column, weight)
+    for row, column, weight in _taps(*_sources(matrix, shape, images.shape[1:3])):
+        out = out + _weighted_take(images, row, column, weight)
     return out.astype(images.dtype)
 
 

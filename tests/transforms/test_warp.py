@@ -11,11 +11,13 @@ from scipy import ndimage
 
 from mijax.transforms import affine_matrix, inverse_affine, sample_affine, validity, warp
 from mijax.transforms import warp_labels as warp_labels_eagerly
+from mijax.transforms.warp import EDGE, coverage
 
 # Compiled once a shape: op by op, the tests would take several times as long.
 warp_forward = jax.jit(lambda images, matrix: warp(images, matrix))
 warp_labels = jax.jit(warp_labels_eagerly, static_argnames=("shape", "fill"))
 mask_of = jax.jit(lambda matrix: validity(matrix, inverse_affine(matrix), (16, 16)))
+cover = jax.jit(lambda matrix: coverage(matrix, (16, 16)))
 
 WILD = {"rotation": 180.0, "shear": 20.0, "scale": (0.5, 2.0), "flip": True}
 seeds = st.integers(0, 2**31 - 1)
@@ -144,6 +146,17 @@ def test_validity_is_what_stayed_in_the_frame():
     mask = np.asarray(mask_of(affine_matrix(rotation=45.0)))[0]
     assert mask[8, 8] == mask[8, 2] == mask[2, 8] == 1
     assert mask[0, 0] == mask[0, -1] == mask[-1, 0] == mask[-1, -1] == 0
+
+
+@given(seeds)
+def test_masks_are_those_of_a_warped_image_of_ones(seed):
+    matrix = sample_affine(jax.random.key(seed), 2, **WILD)
+    ones = np.ones((2, 16, 16, 1), np.float32)
+    there = warp_forward(ones, matrix)
+    assert_allclose(cover(matrix), there[..., 0], atol=1e-5)
+    back = np.asarray(warp_forward(there, inverse_affine(matrix)))[..., 0]
+    sure = np.abs(back - (1 - EDGE)) > 1e-5
+    assert_array_equal(mask_of(matrix)[sure], (back > 1 - EDGE)[sure])
 
 
 def test_validity_knows_no_content():
