@@ -178,7 +178,7 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         (
             [f"{PHANTOM}:magic"],
-            "no method 'magic'; the methods are boundary_iic, cross_pseudo, entr",
+            "no method 'magic'; the methods are alternate_teachers, boundary_iic",
         ),
         (["--config=nowhere.py", "--config.steps=3"], "No such file or directory: 'nowhere.py'"),
     ],
