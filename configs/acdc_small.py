@@ -1,9 +1,9 @@
-"""ACDC at a size that two CPU cores can train: the table of docs/RESULTS, an hour or less a row.
+"""ACDC at a size that two CPU cores can train, in less than an hour of a core a run.
 
 As configs/acdc.py, but for slices resized to 128², crops of 80², a U-Net of half the widths, 3,000
 steps of 6 labelled and 6 unlabelled slices, cross-entropy + Dice, and an augmentation that is
 worth several points where three patients are labelled. The methods have what was chosen by the
-validation patients, see docs.
+validation patients, where more than one setting was tried: benchmarks/ACDC.md.
 
 python -m mijax.main --config configs/acdc_small.py --config.data.dir=FOLDER
 """
@@ -24,7 +24,7 @@ OF_METHOD = {
     "unimatch": _RAMP,
     "copy_paste": {"pretrain_steps": 750},
     "alternate_teachers": {"ramp_steps": 750},
-    "mixed_mi": {**_VIEW, **_RAMP},
+    "mixed_mi": {**_VIEW, **_RAMP, "mi_weight": 0.2, "focus": 5},
     "global_local_mi": {**_VIEW, **_RAMP, "flip": 0.0},
     "boundary_iic": {"flip": 0.0},
 }
