@@ -18,7 +18,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from mijax.data import check_splits, draw_splits, read_splits, write_splits
+from mijax.data import all_labelled, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 from mijax.lock import locked
 from mijax.options import LONGER, flat
@@ -157,11 +157,18 @@ def settle_splits(run, cases):
     """The splits of a run: those of its splits.json, or else given or drawn, and written there.
 
     Raises:
-      UserError: if they are not disjoint by patient, or do not fit the cases.
+      UserError: if they are not disjoint by patient, do not fit the cases, or leave labels aside
+        where the configuration asks for all of them.
     """
-    path = run.folder / "splits.json"
-    splits = choose_splits(run.config.data, cases, given=path if path.exists() else None)
+    path, data = run.folder / "splits.json", run.config.data
+    splits = choose_splits(data, cases, given=path if path.exists() else None)
     if not path.exists():
+        left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
+        if left and data.splits and not data.labelled_cases:
+            raise UserError(
+                f"config.data.labelled_cases=0 asks for all labels, but {data.splits} leaves "
+                f"{len(left)} case(s) unlabelled that have some; it alone says who is labelled"
+            )
         write_splits(path, splits)
     return splits
 

@@ -5,9 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from mijax.data import Volume
+from mijax.data import Splits, Volume, write_splits
+from mijax.data.volume import Case
 from mijax.errors import UserError
-from mijax.run import default_folder, fingerprint, open_run, sole, start_run, taken_back, write_json
+from mijax.run import (
+    default_folder,
+    fingerprint,
+    open_run,
+    settle_splits,
+    sole,
+    start_run,
+    taken_back,
+    write_json,
+)
 from mijax.train import train
 
 
@@ -55,6 +65,23 @@ def test_contents_of_a_trained_run(uninterrupted):
     assert {role: len(cases) for role, cases in splits.items()} == {
         "labelled": 2, "unlabelled": 2, "validation": 2, "test": 2,
     }  # fmt: skip
+
+
+def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path):
+    cases = [Case(name, name, True) for name in "abcd"] + [Case("e", "e", False)]
+    file = tmp_path / "mine.json"
+
+    def settle(labelled_cases, *splits):
+        write_splits(file, Splits(*splits))
+        changes = {"data.splits": str(file), "data.labelled_cases": labelled_cases}
+        folder = tmp_path / f"{labelled_cases}-{len(splits[0])}"
+        return settle_splits(start_run(folder, tiny("supervised", **changes)), cases)
+
+    with pytest.raises(UserError, match=r"asks for all labels, but .*mine.json leaves 1 case"):
+        settle(0, ("a",), ("b", "e"), ("c",), ("d",))
+    assert settle(2, ("a",), ("b", "e"), ("c",), ("d",)).labelled == ("a",)  # the file counts
+    whole = settle(0, ("a", "b"), ("e",), ("c",), ("d",))  # what has no label may stay
+    assert whole.unlabelled == ("e",)
 
 
 def test_another_configuration_is_refused_by_its_differences(saved, tiny):
