@@ -103,7 +103,8 @@ class Method(NamedTuple):
         training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
         A method that asks for it gives it ``perturb`` as well: ``(name, feature) -> feature``,
         of what the encoder hands to the decoder.
-        ``label_loss(logits, labels)`` is the supervised loss of ``config.label_loss``.
+        ``label_loss(logits, labels, *, mask=None)`` is the supervised loss of
+        ``config.label_loss``.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;
         ``step`` counts from 0.

@@ -174,13 +174,7 @@ def make(
 
 def near_foreground(probs, distance):
     """Pixels within a square of ``distance`` round a foreground pixel: (b, h, w), 0 or 1."""
-    near = (probs[..., 0] < 0.5).astype(jnp.float32)
-    for axis in (1, 2):
-        padding = [(distance, distance) if a == axis else (0, 0) for a in range(3)]
-        padded = jnp.pad(near, padding)
-        n = near.shape[axis]
-        shifted = (
-            jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in range(2 * distance + 1)
-        )
-        near = jnp.max(jnp.stack(list(shifted)), axis=0)
+    near, side = (probs[..., 0] < 0.5).astype(jnp.float32), 2 * distance + 1
+    for window in ((1, side, 1), (1, 1, side)):
+        near = jax.lax.reduce_window(near, 0.0, jax.lax.max, window, (1, 1, 1), "SAME")
     return near

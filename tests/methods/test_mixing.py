@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oracles import (
     KEY,
     LABELLED,
-    SIZE,
     UNLABELLED,
     K,
     cross_entropies,
@@ -160,7 +159,8 @@ def test_copy_paste(largest, network, teacher, batch):
     u_a, u_b = np.split(batch.unlabelled[:LABELLED], 2)
     first, second = np.split(seen[1][1], 2)
     box = box_of(first, u_a, x_a)
-    assert box.sum() == 5 * 5 and (box_of(second, x_b, u_b) == box).all()
+    assert box.sum() == 5 * 5  # two thirds of 8
+    assert (box_of(second, x_b, u_b) == box).all()
     pseudo = streams64(teacher, batch.unlabelled[:LABELLED])[0].argmax(-1)
     if largest:
         kept = np.zeros_like(pseudo)
@@ -383,7 +383,3 @@ def test_near_foreground():
 def test_what_cannot_be_built_is_told_to_the_user(name, hyperparameters, message):
     with pytest.raises(UserError, match=f"{name}: .*{message}"):
         methods.build(name, **hyperparameters)
-
-
-def test_sizes():
-    assert SIZE == 8  # two thirds of which are 5 pixels

@@ -33,16 +33,14 @@ def test_random_maps(share):
 def test_a_spiral_is_one_region():
     spiral = np.zeros((1, 21, 21), np.uint8)
     i = j = 0
-    step, left = (0, 1), 20
+    step = (0, 1)
     spiral[0, 0, 0] = 1
     for length in [20, 20, *np.repeat(np.arange(18, 0, -2), 2).tolist()]:
         for _ in range(length):
             i, j = i + step[0], j + step[1]
             spiral[0, i, j] = 1
         step = (step[1], -step[0])
-    assert ndimage.label(spiral[0], np.ones((3, 3)))[1] == 1 and left == 20
-    island = spiral.copy()
-    island[0, 10, 10] = 1
+    assert ndimage.label(spiral[0], np.ones((3, 3)))[1] == 1
     assert_array_equal(keep(spiral, 2), spiral)
     assert keep(spiral, 2).dtype == np.uint8
 
