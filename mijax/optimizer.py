@@ -32,8 +32,10 @@ def make_optimizer(name, schedule, *, weight_decay, momentum=0.9):
     "adam" has a decoupled ``weight_decay`` (AdamW); 0 is plain Adam. "sgd" has momentum, and the
     weight decay added to the gradients, as PyTorch.
     """
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     if name == "adam":
-        return optax.adamw(schedule, weight_decay=weight_decay)
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
-    )
+        steps = (optax.scale_by_adam(), decay, optax.scale_by_learning_rate(schedule))
+    else:
+        steps = (decay, optax.trace(momentum), optax.scale_by_learning_rate(schedule))
+    # As one vector: dozens of small tensors are dozens of programs on a GPU.
+    return optax.flatten(optax.chain(*steps))

@@ -152,10 +152,11 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
     q = jnp.pad(q, ((0, 0), (0, 0), (radius, radius), (0, 0)))
     rows = jnp.concatenate([p[:, 2 * radius - s : 2 * radius - s + h] for s in range(window)], -1)
     columns = jnp.concatenate([q[:, :, s : s + w] for s in range(window)], -1)
+    # Images and pixels are not made one axis before, which would gather images from all devices.
     joint = jax.lax.dot_general(
-        rows.reshape(-1, window * k),
-        columns.reshape(-1, window * k),
-        (((0,), (0,)), ((), ())),
+        rows,
+        columns,
+        (((0, 1, 2), (0, 1, 2)), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
     )
     joint = joint.reshape(window, k, window, k).transpose(0, 2, 1, 3)

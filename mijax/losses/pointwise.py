@@ -21,10 +21,12 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
     """
     _check_labels(logits, labels)
     log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
-    index = labels.astype(jnp.int32)
-    index = jnp.where(index < 0, log_probs.shape[-1], index)  # −1 is not the last class
-    picked = jnp.take_along_axis(log_probs, index[..., None], axis=-1)
-    return _mean(-picked[..., 0], mask, axis_name)
+    k = log_probs.shape[-1]
+    # Not by take_along_axis, whose gradient is a scatter.
+    target = jax.nn.one_hot(labels, k, dtype=bool)
+    picked = jnp.sum(jnp.where(target, log_probs, 0), axis=-1)
+    known = (labels >= 0) & (labels < k)
+    return _mean(jnp.where(known, -picked, jnp.nan), mask, axis_name)
 
 
 def entropy(logits, *, mask=None, axis_name=None):

@@ -1,12 +1,13 @@
 """The U-Net of Peng et al., MIDL 2020 (after Ronneberger et al., MICCAI 2015)."""
 
+import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mijax.models.norm import StreamNorm
-from mijax.models.upconv import UpConv
+from mijax.models.upconv import UpConv, interleave
 
 CLASSIFIER = "Deconv_1x1"  # the layer that makes the logits, named as in the authors' release
 
@@ -91,9 +92,17 @@ class UNet(nn.Module):
 
     def _conv(self, name, width, x, train, streams, *, up=False):
         same = {"dtype": self.dtype, "kernel_init": nn.initializers.he_normal(), "name": name}
-        layer = UpConv(width, **same) if up else nn.Conv(width, (3, 3), use_bias=False, **same)
-        norm = StreamNorm(dtype=self.dtype, name=f"{name}_norm")
-        return nn.relu(norm(layer(x), train=train, streams=streams))
+        norm = functools.partial(
+            StreamNorm(relu=True, dtype=self.dtype, name=f"{name}_norm"),
+            train=train,
+            streams=streams,
+        )
+        if not up:
+            return norm(nn.Conv(width, (3, 3), use_bias=False, **same)(x))
+        x = UpConv(width, **same)(x)
+        # Normalised before its pixels go to their places, which is then one with what follows.
+        b, h, w, _, c = x.shape
+        return interleave(norm(x.reshape(b, h, 4 * w, c)).reshape(x.shape))
 
 
 def _max_pool(x):

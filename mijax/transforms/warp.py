@@ -131,6 +131,9 @@ def _warp_backward(shape, residuals, cotangent):
     # d out[o] / d images[i] is the hat max(0, 1 − |row|) · max(0, 1 − |column|) of M·o − i. It
     # vanishes unless |o − M⁻¹ i| < ‖M⁻¹‖∞ ≤ 2, so four rows and four columns hold all o.
     matrix, inverse, size = residuals
+    # After it is known: otherwise XLA prepares weights of all taps, far larger than it, and keeps
+    # them from the forward pass on.
+    matrix, inverse, cotangent = jax.lax.optimization_barrier((matrix, inverse, cotangent))
     rows, columns = _sources(inverse, size, shape)
     own_rows, own_columns = _grid(size)
     total = 0.0

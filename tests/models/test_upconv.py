@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mijax.models.upconv import UpConv
+from mijax.models.upconv import UpConv, _at_once, _one_by_one, _taps, interleave
 
 KEY = jax.random.key(0)
 
@@ -24,7 +24,7 @@ class Plain(nn.Module):
 class Fused(nn.Module):
     @nn.compact
     def __call__(self, x):
-        return UpConv(5, name="Up")(x)
+        return interleave(UpConv(5, name="Up")(x))
 
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
@@ -43,6 +43,15 @@ def test_upsampling_then_convolution(size):
         jax.jit(lambda: results(Fused()))(),
         jax.jit(lambda: results(Plain()))(),
     )
+
+
+def test_both_ways_are_one():
+    """That of a CPU, and that of all others."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((2, 5, 4, 3), (3, 3, 3, 7)))
+    one, other = (jax.jit(f)(x, _taps(kernel)) for f in (_one_by_one, _at_once))
+    assert one.shape == (2, 5, 4, 4, 7)
+    assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_only_the_result_is_of_the_compute_type():
