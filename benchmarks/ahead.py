@@ -1,0 +1,359 @@
+"""What programs cost on a GPU or TPU that is not there: python -m benchmarks.ahead [--chip CHIP]
+
+Compiles the train step or the prediction of the paper's ACDC experiment for a chip, without one,
+and counts in what comes out. A row a program, as each is done, of one device and one step; the
+lists of --top, temporary MB and CPU s, of the compiler, are of all steps of the program:
+
+- kernels: GPU launches or TPU instructions, those of loops as often as they run ("+": a loop runs
+  an unknown number of times and counts once); GB read and written in the main memory.
+- roof ms: Σ over kernels of the longer of memory ms (bytes / bandwidth) and FLOP ms (FLOPs / peak).
+  launch ms, 3 µs a kernel of a GPU, is not in it.
+- Mcycles and cycles ms: of a TPU, as its compiler estimates; collectives are not in it.
+
+Needs mijax[ahead], and minutes of a core for each program.
+"""
+
+import argparse
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from benchmarks.hlo import Program
+from configs import acdc
+from mijax import methods, parallel
+from mijax.errors import UserError
+from mijax.experiment import build
+from mijax.methods import Unlabelled
+from mijax.sampling import TrainingSet
+
+LABELLED, UNLABELLED, SIZE = 76, 1580, (256, 256)  # slices of ACDC as configs/acdc.py splits it
+LAUNCH_MS = 3e-3
+TOLERANCE = 0.03  # of a budget
+_ROOT = Path(__file__).parent.parent
+
+
+class Chip(NamedTuple):
+    """``peaks`` in FLOP/s are of bfloat16, of float32 as JAX takes it, and of exact float32."""
+
+    bandwidth: float  # bytes/s
+    peaks: dict
+    clock: float = 0  # Hz, of a TPU
+    name: str = ""  # of a GPU
+    memory: int = 0  # bytes, of a GPU
+
+
+_HOPPER = {"bf16": 989e12, "f32": 495e12, "highest": 67e12}
+CHIPS = {
+    "h100": Chip(3.35232e12, _HOPPER, name="NVIDIA H100 80GB HBM3", memory=84942979072),
+    "h200": Chip(4.8e12, _HOPPER, name="NVIDIA H200", memory=150754820096),
+    "v5e": Chip(819e9, {"bf16": 197e12, "f32": 197e12, "highest": 33e12}, clock=1.5e9),
+    "v6e": Chip(1640e9, {"bf16": 918e12, "f32": 918e12, "highest": 153e12}, clock=1.75e9),
+}
+_TOPOLOGIES = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}  # of so many TPUs
+_GPU = """
+gpu_device_info {{
+  threads_per_block_limit: 1024 threads_per_warp: 32 core_count: 132 fpus_per_core: 128
+  shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
+  shared_memory_per_block_optin: 232448 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+  cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
+  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory} pcie_bandwidth: 34359738368
+  device_vendor: "NVIDIA Corporation" platform_version: "Compute Capability 9.0a" name: "{name}"
+  device_address_bits: 64 ecc_enabled: true driver_version: "13.0.0" runtime_version: "13.0.0"
+  compile_time_toolkit_version: "13.0.0" dnn_version: "9.10.0"
+}}
+platform_name: "CUDA" device_description_str: "{name}"
+dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 13 }}
+"""
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # the compiler is loaded, but no driver asked for
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
+    "TPU_SKIP_MDS_QUERY": "1",  # no Google metadata server is asked
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+_GPU_FLAGS = " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # none to try on
+_COLUMNS = (  # title, width, format; in JSON with _ for spaces
+    ("chip", 4, ""), ("devices", 7, ""), ("method", 18, ""), ("precision", 9, ""), ("steps", 5, ""),
+    ("kernels", 8, ",.0f"), ("GB read", 7, ".2f"), ("GB written", 10, ".2f"),
+    ("temporary MB", 12, ",.0f"), ("roof ms", 8, ".3f"), ("memory ms", 9, ".3f"),
+    ("FLOP ms", 8, ".3f"), ("launch ms", 9, ".2f"), ("Mcycles", 8, ".2f"), ("cycles ms", 9, ".2f"),
+    ("CPU s", 6, ".0f"),
+)  # fmt: skip
+
+
+class Job(NamedTuple):
+    """One program to compile."""
+
+    chip: str
+    devices: int
+    method: str
+    precision: str
+    steps: int
+
+    @classmethod
+    def of(cls, row):
+        return cls(*(row[key] for key in cls._fields))
+
+    def __str__(self):
+        return " ".join(map(str, self))
+
+
+_MAIN = [(1, "supervised"), (1, "local_mi"), (1, "mean_teacher"), (1, "mixed_mi"), (4, "local_mi")]
+BUDGETED = [Job("h100", devices, method, "bfloat16", 1) for devices, method in _MAIN]
+
+
+def main():
+    options = _options()
+    if options.worker:
+        print(json.dumps(measure(**json.loads(options.worker))))
+        return
+    jobs, allowed = BUDGETED if options.write_budget else _jobs(options), []
+    if options.check:
+        kept = json.loads(options.check.read_text())
+        allowed = kept["programs"]
+        jobs = list(map(Job.of, allowed))
+        if kept["jax"] != jax.__version__:
+            print(f"{options.check} is of jax {kept['jax']}, this is {jax.__version__}")
+    for chip in {job.chip for job in jobs}:
+        plugin = "libtpu" if CHIPS[chip].clock else "jax_cuda13_plugin"
+        if not importlib.util.find_spec(plugin):
+            sys.exit(f"{chip} needs {plugin}, which is not installed: pip install -e '.[ahead]'")
+    print("  ".join(f"{title:>{width}}" for title, width, _ in _COLUMNS), " collectives")
+    rows = []
+    with ThreadPool(options.jobs) as pool:
+        for row in pool.imap_unordered(functools.partial(_run, options), jobs):
+            print(_lines(row), flush=True)
+            rows.append(row)
+            if options.json:
+                options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    failed = any("error" in row for row in rows)
+    if options.write_budget and not failed:
+        options.write_budget.write_text(budget(rows))
+    sys.exit("\n".join(overruns(rows, allowed)) or int(failed))
+
+
+def _options():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add, known = parser.add_argument, (*methods.names(), "predict")
+    add("--chip", choices=CHIPS, default="h100", help=f"{', '.join(CHIPS)} (h100)")
+    add("--devices", type=int, nargs="+", default=[1])
+    add("--method", nargs="+", choices=(*known, "all"), default=["local_mi"], metavar="METHOD",
+        help=f"all, or some of {', '.join(known)} (local_mi)")  # fmt: skip
+    add("--precision", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16"])
+    add("--steps", type=int, nargs="+", default=[1], help="of a dispatch (1)")
+    add("--jobs", type=int, default=1, help="programs to compile at once (1)")
+    add("--json", type=Path, metavar="FILE", help="for all rows")
+    add("--top", type=int, default=0, metavar="N", help="list the N largest kernels and parts")
+    add("--save", type=Path, metavar="FOLDER", help="for the HLO texts")
+    add("--check", type=Path, metavar="FILE", help="fail where the budget in it is passed")
+    add("--write-budget", type=Path, metavar="FILE", help="write the budget that is just kept")
+    add("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.check and not options.check.is_file():
+        parser.error(f"there is no {options.check}; --write-budget makes it")
+    return options
+
+
+def _jobs(options):
+    names = [n for m in options.method for n in (methods.names() if m == "all" else [m])]
+    jobs = itertools.starmap(
+        Job,
+        itertools.product([options.chip], options.devices, names, options.precision, options.steps),
+    )
+    return list(dict.fromkeys(j._replace(steps=1) if j.method == "predict" else j for j in jobs))
+
+
+def _run(options, job):
+    """The row of a job, of a process of its own: a compiler may end it, and keeps its memory."""
+    order = {"job": job, "top": options.top, "save": options.save and str(options.save.resolve())}
+    flags = os.environ.get("XLA_FLAGS", "") + ("" if CHIPS[job.chip].clock else _GPU_FLAGS)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ahead", "--worker", json.dumps(order)],
+        cwd=_ROOT, env=os.environ | _ENVIRONMENT | {"XLA_FLAGS": flags},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        return {**job._asdict(), "error": f"ended with status {done.returncode}: {said}"}
+
+
+def measure(job, *, top=0, save=None):
+    """The row of a job, or what went wrong, as a dict."""
+    job = Job(*job)
+    row = job._asdict() | {"jax": jax.__version__}
+    try:
+        lowered, started = lower(job), sum(os.times()[:4])
+        compiled = lowered.compile()
+        row["CPU_s"] = sum(os.times()[:4]) - started
+    except Exception as error:  # one program is no reason not to look at the others
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        return row | {"error": kind + str(error).partition("\n")[0]}
+    row["temporary_MB"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    text = compiled.as_text()
+    if save:
+        Path(save).mkdir(parents=True, exist_ok=True)
+        Path(save, f"{'-'.join(map(str, job))}.txt").write_text(text)
+    program = Program(text)
+    row |= figures(program, CHIPS[job.chip], job.steps)
+    return row | {"list": listing(program.kernels, top)} if top else row
+
+
+def lower(job):
+    """The program of a job, lowered."""
+    config = acdc.get_config("local_mi" if job.method == "predict" else job.method)
+    config.precision = job.precision
+    classes = ("background", "rv", "myo", "lv")
+    experiment = build(config, classes=classes, channels=1, devices=_devices(job))
+    state = experiment.like(UNLABELLED)
+
+    def array(dtype, *shape):
+        sharding = parallel.replicated(experiment.mesh)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    if job.method == "predict":
+        images = array(jnp.float32, experiment.predict_batch, *SIZE, 1)
+        return experiment.predict.lower((state.params["network"], state.batch_stats), images)
+    image = label = unlabelled = None
+    if not experiment.method.examination:
+        image = array(jnp.float32, LABELLED, *SIZE, 1)
+        label = array(jnp.uint8, LABELLED, *SIZE)
+    if experiment.method.unlabelled:
+        pictures = array(jnp.float32, UNLABELLED, *SIZE, 1)
+        rest = (array(dtype, UNLABELLED) for dtype in (jnp.float32, jnp.int32))
+        unlabelled = Unlabelled(pictures, *rest)
+    return experiment.train_step(job.steps).lower(state, TrainingSet(image, label, unlabelled))
+
+
+def _devices(job):
+    chip, count = CHIPS[job.chip], job.devices
+    if chip.clock:
+        shape = next((shape for n, shape in _TOPOLOGIES.items() if n >= count), None)
+        if not shape:
+            raise UserError(f"at most {max(_TOPOLOGIES)} TPUs, not {count}")
+        name = f"{job.chip}:{shape}"
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    else:
+        options = {"topology": f"1x1x{count}", "target_config": _GPU.format(**chip._asdict())}
+        topology = topologies.get_topology_desc(platform="cuda", topology_name=job.chip, **options)
+    return topology.devices[:count]
+
+
+def figures(program, chip, steps):
+    """What a row says of a ``Program`` for a ``Chip``, of one of its steps, as a dict."""
+
+    def total(each):
+        return sum(kernel.times * each(kernel) for kernel in program.kernels) / steps
+
+    def memory(kernel):
+        return 1e3 * kernel.moved / chip.bandwidth
+
+    def compute(kernel):
+        return sum(1e3 * n / chip.peaks[kind] for kind, n in kernel.flops.items())
+
+    found = {
+        "kernels": total(lambda k: 1),
+        "unknown_loops": program.unknown_loops,
+        "GB_read": total(lambda k: k.read) / 1e9,
+        "GB_written": total(lambda k: k.written) / 1e9,
+        "GFLOP": total(lambda k: k.flops.total()) / 1e9,
+        "roof_ms": total(lambda k: max(memory(k), compute(k))),
+        "memory_ms": total(memory),
+        "FLOP_ms": total(compute),
+        "collectives": {},
+    }
+    for kernel in program.kernels:
+        for kind, size in kernel.collectives:
+            entry = found["collectives"].setdefault(kind, {"count": 0, "MB": 0})
+            entry["count"] += kernel.times / steps
+            entry["MB"] += kernel.times * size / 1e6 / steps
+    if not chip.clock:
+        return found | {"launch_ms": LAUNCH_MS * found["kernels"]}
+    cycles = total(lambda k: k.cycles)
+    return found | {"Mcycles": cycles / 1e6, "cycles_ms": 1e3 * cycles / chip.clock}
+
+
+def listing(kernels, top):
+    """Lines of the largest kernels and of the largest parts: by cycles, if there are any, or MB."""
+    unit, name = ("Mcycles", "cycles") if any(k.cycles for k in kernels) else ("MB", "moved")
+
+    def size(group):
+        return sum(kernel.times * getattr(kernel, name) for kernel in group) / 1e6
+
+    def lines(title, groups, about):
+        yield f"{title}: times, {unit}"
+        for group in sorted(groups, key=size, reverse=True)[:top]:
+            times = sum(kernel.times for kernel in group)
+            yield f"{times:7,}  {size(group):10,.2f}  {about(group[0])}"
+
+    parts = {}
+    for kernel in kernels:
+        parts.setdefault(kernel.part, []).append(kernel)
+    alone = lines(
+        "kernels", ([k] for k in kernels), lambda k: f"{k.kind}  {k.shape[:50]}  {k.source[-80:]}"
+    )
+    return [*alone, *lines("parts", parts.values(), lambda k: k.part)]
+
+
+def budget(rows):
+    """Text of the budget that those rows just keep."""
+    programs = [Job.of(row)._asdict() | _spent(row) for row in sorted(rows, key=Job.of)]
+    return json.dumps({"jax": jax.__version__, "programs": programs}, indent=1) + "\n"
+
+
+def overruns(rows, allowed):
+    """A line for everything that has grown by more than ``TOLERANCE``."""
+    limits = {Job.of(row): row for row in allowed}
+    return [
+        f"{Job.of(row)}: {found:,g} {name}, where {limits[Job.of(row)][name]:,g} are allowed"
+        for row in rows
+        if "error" not in row and Job.of(row) in limits
+        for name, found in _spent(row).items()
+        if found > limits[Job.of(row)][name] * (1 + TOLERANCE)
+    ]
+
+
+def _spent(row):
+    return {
+        "kernels": row["kernels"],
+        "GB": round(row["GB_read"] + row["GB_written"], 3),
+        "collectives": sum(entry["count"] for entry in row["collectives"].values()),
+    }
+
+
+def _lines(row):
+    """A row as text, with its list."""
+    if "error" in row:
+        return f"{Job.of(row)}: {row['error']}"
+    cells = []
+    for title, width, form in _COLUMNS:
+        value = row.get(title.replace(" ", "_"))
+        text = "" if value is None else format(value, form)
+        cells.append(f"{text}+" if title == "kernels" and row["unknown_loops"] else text)
+        cells[-1] = cells[-1].rjust(width)
+    found = row["collectives"].items()
+    cells.append(", ".join(f"{e['count']:g} {kind} {e['MB']:,.1f} MB" for kind, e in found))
+    return "\n".join(["  ".join(cells), *row.get("list", ())])
+
+
+if __name__ == "__main__":
+    main()
