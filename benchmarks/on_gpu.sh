@@ -7,31 +7,47 @@
 # 2. step times beside PyTorch's
 # 3. with a data set that benchmarks/pack.py made: rows trained side by side on the one device,
 #    as long as the time lasts; their validation scores
+# 4. steps whose slices come from the host, and three seeds as one program
 #
 # Needs Python with JAX for the GPU, Flax, Optax, Orbax, PyTorch, and of the rest of mijax's
 # packages ml_collections, nibabel, tensorboardX and MedPy; neither TFDS nor SimpleITK.
 # By environment, with what it is by default:
-#   STAGES="agree speed train"  SECONDS_AGREE=120  SECONDS_SPEED=300  SECONDS_TRAIN=420
+#   STAGES="agree speed train rest"
+#   SECONDS_AGREE=110  SECONDS_SPEED=240  SECONDS_TRAIN=300  SECONDS_REST=70
+#   METHODS="…"  to agree on
 #   SPEED_FLAGS="…"  of benchmarks.speed, such as "--size 32 --steps-per-dispatch 1" to rehearse
+#   TORCH=…  a Python that has PyTorch; $PYTHON
 #   ROWS="…"  one a word, METHOD or METHOD,--flag,--flag  FLAGS="…"  for all rows
 set -uo pipefail
 output=$(realpath -m "$1") data=${2:+$(realpath "$2")} splits=${3:+$(realpath "$3")}
 cd "$(dirname "$0")/.."
 mkdir -p "$output"
 export PYTHONPATH=$PWD:${PYTHONPATH:-} PYTHONUNBUFFERED=1 PYTHON=${PYTHON:-python3}
-: "${STAGES=agree speed train}"
+: "${STAGES=agree speed train rest}"
 : "${ROWS=supervised local_mi mean_teacher unimatch alternate_teachers mixed_mi}"
 : "${FLAGS=--config.precision=bfloat16 --config.label_loss=cross_entropy+dice}"
 
 agree() {
     nvidia-smi -L
-    timeout "${SECONDS_AGREE:-120}" "$PYTHON" -m benchmarks.agree
+    # shellcheck disable=SC2086
+    timeout "${SECONDS_AGREE:-110}" "$PYTHON" -m benchmarks.agree ${METHODS:-}
 }
 
 speed() {
-    timeout "${SECONDS_SPEED:-300}" "$PYTHON" -m benchmarks.speed --torch "$PYTHON" \
-        --gpu --runs 5 --output "$output/speed.json" ${SPEED_FLAGS:-} --case step --case "step, supervised" \
+    measure speed "${SECONDS_SPEED:-240}" --runs 5 --case step --case "step, supervised" \
         --case "mutual information" --case "KL consistency" --case "warp of probabilities"
+}
+
+rest() {
+    measure rest "${SECONDS_REST:-70}" --runs 3 --case "step, streamed" --case "step, three seeds"
+}
+
+measure() {
+    local name=$1 seconds=$2
+    shift 2
+    # shellcheck disable=SC2086
+    timeout "$seconds" "$PYTHON" -m benchmarks.speed --torch "${TORCH:-$PYTHON}" --gpu \
+        --output "$output/$name.json" "$@" ${SPEED_FLAGS:-}
 }
 
 train() {
@@ -42,7 +58,7 @@ train() {
         # A row is METHOD,--flag,--flag; the folder is named for it.
         IFS=, read -ra parts <<< "$row"
         local folder=$output/runs/${row//[^a-z0-9_.=]/-}
-        timeout --signal=TERM "${SECONDS_TRAIN:-420}" "$PYTHON" -m mijax.main \
+        timeout --signal=TERM "${SECONDS_TRAIN:-300}" "$PYTHON" -m mijax.main \
             --config "configs/acdc.py:${parts[0]}" --workdir "$folder" --noreport \
             --config.cache="$output/cache" --config.data.source=arrays \
             --config.data.dir="$data" --config.data.splits="$splits" \

@@ -98,6 +98,7 @@ def build(config, *, classes, channels, devices=None):
         widths=tuple(config.model.widths),
         dropout=config.model.dropout,
         encoder_dropout=tuple(config.model.get("encoder_dropout", ())),
+        blocks=mesh.devices.flat[0].platform == "tpu" and len(config.model.widths) > 1,
         dtype=dtype,
     )
     schedule = learning_rate(

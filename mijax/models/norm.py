@@ -26,23 +26,38 @@ class StreamNorm(nn.Module):
       momentum: of the running statistics, which are those of the first stream.
       epsilon: added to the variance.
       relu: whether a ReLU follows; as one with it, its result need not be kept for the gradient.
+      pixels: how many of them the last axis holds, one after another, each with all channels.
+      rows: whether a row of pixels is one vector, which CPUs and GPUs sum as fast as they read
+        it; TPUs do not.
       dtype: of the result; statistics and parameters are float32.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     relu: bool = False
+    pixels: int = 1
+    rows: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x, *, train, streams: Sequence[int] | None = None):
-        """Normalises (b, h, w, c); ``streams`` are image counts that sum to b, by default (b,)."""
-        channels = (x.shape[-1],)
+        """Normalises (b, h, w, pixels · c).
+
+        ``streams`` are numbers of images that sum to b, by default (b,).
+        """
+        channels = (x.shape[-1] // self.pixels,)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        kind = _Kind(tuple(streams or (x.shape[0],)), self.epsilon, self.relu, self.dtype)
+        kind = _Kind(
+            streams=tuple(streams or (x.shape[0],)),
+            epsilon=self.epsilon,
+            relu=self.relu,
+            channels=channels[0],
+            rows=self.rows,
+            dtype=self.dtype,
+        )
         if not train:
             factor, offset = _factor_and_offset(
                 running_mean.value[None], running_var.value[None], scale, bias, kind
@@ -59,6 +74,8 @@ class _Kind(NamedTuple):
     streams: tuple[int, ...]
     epsilon: float
     relu: bool
+    channels: int
+    rows: bool
     dtype: jnp.dtype
 
 
@@ -71,8 +88,9 @@ def _normalise(x, scale, bias, origin, kind):
 
 
 def _forward(x, scale, bias, origin, kind):
-    distances = _rows(x) - _tile(origin[None], x)
-    means = _image_means(x, distances, distances * distances)
+    distances = _vectors(x, kind)
+    distances -= _tile(origin[None], distances)
+    means = _image_means(distances, distances * distances, kind=kind)
     shift, square = (_stream_means(v, kind) for v in means)
     # Once, for all that follows: XLA would compute it again in every program that reads it.
     mean, var = lax.optimization_barrier(
@@ -85,14 +103,16 @@ def _forward(x, scale, bias, origin, kind):
 
 def _backward(kind, residuals, cotangents):
     x, mean, var, factor, offset = residuals
-    variance = var + kind.epsilon
+    vectors, variance = _vectors(x, kind), var + kind.epsilon
 
     def incoming(factor, offset):
-        cotangent = _rows(cotangents[0])
-        return jnp.where(_affine(x, factor, offset) > 0, cotangent, 0) if kind.relu else cotangent
+        cotangent = _vectors(cotangents[0], kind)
+        if not kind.relu:
+            return cotangent
+        return jnp.where(_affine(vectors, factor, offset) > 0, cotangent, 0)
 
     cotangent = incoming(factor, offset)
-    level, product = _image_means(x, cotangent, cotangent * _rows(x))
+    level, product = _image_means(cotangent, cotangent * vectors, kind=kind)
     stream_level, stream_product = (_stream_means(v, kind) for v in (level, product))
     slope = -factor * (stream_product - mean * stream_level) / variance
     base = -factor * stream_level - mean * slope
@@ -101,10 +121,11 @@ def _backward(kind, residuals, cotangents):
         (factor, offset), cpu=lambda same: same, default=lax.optimization_barrier
     )
     cotangent = incoming(*again)
-    to_x = _tile(factor, x) * cotangent + _affine(x, slope, base)
-    pixels = x.shape[1] * x.shape[2]
-    to_scale = jnp.sum((product - mean * level) / jnp.sqrt(variance), axis=0) * pixels
-    to_bias = jnp.sum(level, axis=0) * pixels
+    to_x = _tile(factor, vectors) * cotangent + _affine(vectors, slope, base)
+    to_scale, to_bias = (
+        jnp.sum(v, axis=0) * (x[0].size // kind.channels)
+        for v in ((product - mean * level) / jnp.sqrt(variance), level)
+    )
     return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias, jnp.zeros_like(mean[0])
 
 
@@ -117,29 +138,31 @@ def _factor_and_offset(mean, var, scale, bias, kind):
 
 
 def _result(x, factor, offset, kind):
-    y = _affine(x, factor, offset)
+    y = _affine(_vectors(x, kind), factor, offset)
     return (jnp.maximum(y, 0) if kind.relu else y).astype(kind.dtype).reshape(x.shape)
 
 
-def _affine(x, factor, offset):
-    return _rows(x) * _tile(factor, x) + _tile(offset, x)
+def _affine(vectors, factor, offset):
+    return vectors * _tile(factor, vectors) + _tile(offset, vectors)
 
 
-def _rows(x):
-    """Rows of pixels and channels at once, (b, h, w · c): so XLA sums as fast as it reads."""
-    return x.astype(jnp.float32).reshape(*x.shape[:2], -1)
+def _vectors(x, kind):
+    """In float32, and as (b, h, w · channels) where rows are vectors."""
+    x = x.astype(jnp.float32)
+    return x.reshape(*x.shape[:2], -1) if kind.rows else x
 
 
-def _tile(v, x):
-    """(b, c) for every pixel of such rows."""
-    return jnp.tile(v, x.shape[2])[:, None]
+def _tile(v, vectors):
+    """(b, c) for every pixel of such vectors."""
+    v = jnp.tile(v, vectors.shape[-1] // v.shape[-1])
+    return v.reshape(len(v), *(1 for _ in vectors.shape[1:-1]), -1)
 
 
-def _image_means(x, *rows):
-    """Means (n, b, c) over the pixels of each image, of n values (b, h, w · c)."""
-    b, h, w, c = x.shape
-    columns = jnp.stack([jnp.sum(v, axis=1) for v in rows]).reshape(-1, b, w, c)
-    return jnp.sum(columns, axis=2) / (h * w)
+def _image_means(*vectors, kind):
+    """Means (n, b, c) over the pixels of each image, of n values as of ``_vectors``."""
+    sums = jnp.stack([jnp.sum(v, axis=tuple(range(1, v.ndim - 1))) for v in vectors])
+    sums = jnp.sum(sums.reshape(*sums.shape[:2], -1, kind.channels), axis=2)
+    return sums / (vectors[0][0].size // kind.channels)
 
 
 def _stream_means(v, kind):

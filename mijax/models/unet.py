@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mijax.models.blocks import BlockConv, BlockDense, UpConv, to_blocks, to_pixels
 from mijax.models.norm import StreamNorm
-from mijax.models.upconv import UpConv, interleave
 
 CLASSIFIER = "Deconv_1x1"  # the layer that makes the logits, named as in the authors' release
 
@@ -25,6 +25,8 @@ class UNet(nn.Module):
       dropout: rate of channel dropout before the deepest level and after it; 0 is none.
       encoder_dropout: rate of channel dropout between the two convolutions of each level of the
         encoder, as SSL4MIS, UniMatch and AD-MT have it (there of pixels); empty is none.
+      blocks: whether the finest level is computed on 2×2 blocks of pixels, for TPUs: the same
+        function to rounding, of the same parameters. Needs two levels.
       dtype: of activations. Parameters, BatchNorm statistics and logits are float32.
     """
 
@@ -32,6 +34,7 @@ class UNet(nn.Module):
     widths: Sequence[int] = (16, 32, 64, 128, 256)
     dropout: float = 0.0
     encoder_dropout: Sequence[float] = ()
+    blocks: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @property
@@ -64,45 +67,55 @@ class UNet(nn.Module):
             raise ValueError(f"image size {images.shape[1:3]} is not a multiple of {self.stride}")
         channels = {"broadcast_dims": (1, 2), "deterministic": not train}
         drop = nn.Dropout(self.dropout, **channels)
+        conv = functools.partial(self._conv, train=train, streams=streams)
         x = images.astype(self.dtype)
+        x = to_blocks(x) if self.blocks else x
         features = {}
         depth = len(self.widths)
         for level, width in enumerate(self.widths, start=1):
+            blocks = self.blocks and level == 1
             if level > 1:
-                x = _max_pool(x)
+                x = _max_of_blocks(x) if self.blocks and level == 2 else _max_pool(x)
             if level == depth:
                 x = drop(x)
-            x = self._conv(f"Conv{level}a", width, x, train, streams)
+            x = conv(f"Conv{level}a", width, x, blocks=blocks)
             if self.encoder_dropout:
                 x = nn.Dropout(self.encoder_dropout[level - 1], **channels)(x)
-            x = self._conv(f"Conv{level}b", width, x, train, streams)
-            features[f"Conv{level}"] = x
+            x = conv(f"Conv{level}b", width, x, blocks=blocks)
+            features[f"Conv{level}"] = to_pixels(x) if blocks else x
         handed = features if perturb is None else {n: perturb(n, f) for n, f in features.items()}
         x = drop(handed[f"Conv{depth}"])
         features = features | {"bottleneck": features[f"Conv{depth}"]}
         for level in range(depth, 1, -1):
             width = self.widths[level - 2]
-            x = self._conv(f"Up{level}", width, x, train, streams, up=True)
-            x = jnp.concatenate([handed[f"Conv{level - 1}"], x], axis=-1)
-            x = self._conv(f"Up_conv{level}a", width, x, train, streams)
-            x = self._conv(f"Up_conv{level}b", width, x, train, streams)
-            features[f"Up_conv{level}"] = x
+            blocks = self.blocks and level == 2
+            skip = handed[f"Conv{level - 1}"]
+            x = conv(f"Up{level}", width, x, up=True)
+            both = (to_blocks(skip), x) if blocks else (skip, to_pixels(x))
+            x = conv(f"Up_conv{level}a", width, *both, blocks=blocks)
+            x = conv(f"Up_conv{level}b", width, x, blocks=blocks)
+            features[f"Up_conv{level}"] = to_pixels(x) if blocks else x
+        if self.blocks:
+            return to_pixels(BlockDense(self.num_classes, name=CLASSIFIER)(x)), features
         logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name=CLASSIFIER)(x)
         return logits, features
 
-    def _conv(self, name, width, x, train, streams, *, up=False):
+    def _conv(self, name, width, *images, train, streams, blocks=False, up=False):
+        """Convolution, BatchNorm and ReLU; the result is in blocks with ``blocks`` or ``up``."""
         same = {"dtype": self.dtype, "kernel_init": nn.initializers.he_normal(), "name": name}
-        norm = functools.partial(
-            StreamNorm(relu=True, dtype=self.dtype, name=f"{name}_norm"),
-            train=train,
-            streams=streams,
+        if blocks or up:
+            x = (UpConv if up else BlockConv)(width, **same)(*images)
+        else:
+            x = jnp.concatenate(images, axis=-1)
+            x = nn.Conv(width, (3, 3), use_bias=False, **same)(x)
+        norm = StreamNorm(
+            relu=True,
+            pixels=4 if blocks or up else 1,
+            rows=not self.blocks,
+            dtype=self.dtype,
+            name=f"{name}_norm",
         )
-        if not up:
-            return norm(nn.Conv(width, (3, 3), use_bias=False, **same)(x))
-        x = UpConv(width, **same)(x)
-        # Normalised before its pixels go to their places, which is then one with what follows.
-        b, h, w, _, c = x.shape
-        return interleave(norm(x.reshape(b, h, 4 * w, c)).reshape(x.shape))
+        return norm(x, train=train, streams=streams)
 
 
 def _max_pool(x):
@@ -110,3 +123,9 @@ def _max_pool(x):
     top, bottom = x[:, ::2], x[:, 1::2]
     rows = jnp.maximum(top, bottom)
     return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+
+
+def _max_of_blocks(x):
+    """The same of (b, h, w, 4 · c)."""
+    upper, lower = jnp.split(x, 2, axis=-1)
+    return jnp.maximum(*jnp.split(jnp.maximum(upper, lower), 2, axis=-1))

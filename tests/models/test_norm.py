@@ -134,3 +134,30 @@ def test_gradients_are_those_of_batch_norm():
 def test_streams_mean_nothing_in_evaluation():
     result, _ = apply(StreamNorm(), IMAGES, train=False, streams=(2, 4))
     assert_allclose(result, batch_norm(IMAGES, train=False)[0], atol=2e-6)
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_pixels_may_lie_side_by_side(rows):
+    """On the last axis, four at a time, whether rows are vectors or not: values and gradients."""
+    rng = np.random.default_rng(4)
+    images = rng.normal(1, 2, (6, 5, 8, 3)).astype(np.float32)
+    cotangent = rng.normal(size=images.shape).astype(np.float32)
+
+    def results(pixels, rows):
+        shape = (6, 5, 8 // pixels, 3 * pixels)
+
+        def f(params, x):
+            module = StreamNorm(relu=True, pixels=pixels, rows=rows)
+            variables = {"params": params, "batch_stats": STATS}
+            options = {"train": True, "streams": (2, 4), "mutable": ["batch_stats"]}
+            y, stats = module.apply(variables, x.reshape(shape), **options)
+            return y.reshape(images.shape), stats
+
+        result, backward, stats = jax.vjp(f, PARAMS, images, has_aux=True)
+        return result, stats, backward(cotangent)
+
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=2e-5, atol=2e-5),
+        jax.jit(lambda: results(4, rows))(),
+        jax.jit(lambda: results(1, True))(),
+    )

@@ -172,3 +172,28 @@ def test_dropout_in_the_encoder_is_of_channels_and_of_its_level():
     stays = np.asarray((kept != 0).any((1, 2), keepdims=True))
     assert_allclose(kept, np.where(stays, 2 * np.asarray(x), 0), rtol=1e-6)
     assert 0.3 < stays.mean() < 0.7
+
+
+def test_blocks_make_the_same_network():
+    """That of a TPU: values, features, statistics and gradients."""
+    plain, blocks = (UNet(3, widths=(4, 8, 8), blocks=blocks) for blocks in (False, True))
+    variables = jax.jit(lambda x: plain.init(KEY, x, train=False))(IMAGES)
+    names = jax.tree.map(jnp.shape, jax.jit(lambda x: blocks.init(KEY, x, train=False))(IMAGES))
+    assert jax.tree.map(jnp.shape, variables) == names
+
+    def results(model):
+        def f(params, images):
+            (logits, features), stats = model.apply(
+                variables | {"params": params}, images, train=True, streams=(1, 1),
+                mutable=["batch_stats"], perturb=lambda name, x: x + x[:, :1, :1],
+            )  # fmt: skip
+            return jnp.sum(jax.nn.softmax(logits)[..., 0] ** 2), (logits, features, stats)
+
+        value, aux = f(variables["params"], IMAGES)
+        return value, aux, jax.grad(f, argnums=(0, 1), has_aux=True)(variables["params"], IMAGES)[0]
+
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=2e-5),
+        jax.jit(lambda: results(plain))(),
+        jax.jit(lambda: results(blocks))(),
+    )

@@ -1,0 +1,118 @@
+"""Convolutions of blocks against those of pixels."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from mijax.models.blocks import (
+    BlockConv,
+    UpConv,
+    _at_once,
+    _one_by_one,
+    _taps,
+    to_blocks,
+    to_pixels,
+)
+
+KEY = jax.random.key(0)
+
+
+class Plain(nn.Module):
+    """Its definition."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = x.repeat(2, axis=1).repeat(2, axis=2)
+        return nn.Conv(5, (3, 3), use_bias=False, name="Up")(x)
+
+
+class Fused(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return to_pixels(UpConv(5, name="Up")(x))
+
+
+@pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
+def test_upsampling_then_convolution(size):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    variables = Plain().init(KEY, x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, Fused().init(KEY, x))
+    cotangent = np.random.default_rng(1).normal(size=(2, 2 * size[0], 2 * size[1], 5))
+
+    def results(model):
+        out, pull = jax.vjp(model.apply, variables, x)
+        return out, *pull(cotangent.astype(np.float32))
+
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.jit(lambda: results(Fused()))(),
+        jax.jit(lambda: results(Plain()))(),
+    )
+
+
+def test_both_ways_are_one():
+    """That of a CPU, and that of all others."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((2, 5, 4, 3), (3, 3, 3, 7)))
+    one, other = (jax.jit(f)(x, _taps(kernel)) for f in (_one_by_one, _at_once))
+    assert one.shape == (2, 5, 4, 4 * 7)
+    assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_result_is_of_the_compute_type():
+    layer = UpConv(5, dtype=jnp.bfloat16)
+    out, variables = layer.init_with_output(KEY, jnp.ones((1, 2, 2, 3)))
+    assert out.dtype == jnp.bfloat16
+    assert variables["params"]["kernel"].dtype == jnp.float32
+
+
+class InBlocks(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return to_pixels(BlockConv(5, name="layer")(to_blocks(x)))
+
+
+class OfPixels(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(5, (3, 3), use_bias=False, name="layer")(x)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (2, 2)])
+def test_a_convolution_in_blocks(size):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    cotangent = rng.normal(size=(2, *size, 5)).astype(np.float32)
+    variables = OfPixels().init(KEY, x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, InBlocks().init(KEY, x))
+
+    def results(model):
+        out, pull = jax.vjp(model.apply, variables, x)
+        return out, *pull(cotangent)
+
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.jit(lambda: results(InBlocks()))(),
+        jax.jit(lambda: results(OfPixels()))(),
+    )
+
+
+def test_channels_come_from_several_images():
+    rng = np.random.default_rng(0)
+    one, two = (rng.normal(size=(2, 4, 6, c)).astype(np.float32) for c in (3, 2))
+    variables = OfPixels().init(KEY, np.concatenate([one, two], -1))
+    kernel = {"params": variables["params"]["layer"]}
+    found = BlockConv(5).apply(kernel, to_blocks(one), to_blocks(two))
+    expected = OfPixels().apply(variables, np.concatenate([one, two], -1))
+    assert_allclose(to_pixels(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_blocks_are_rows_of_two_pixels_each():
+    x = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    blocks = to_blocks(x)
+    assert blocks.shape == (2, 2, 3, 12)
+    assert (blocks[1, 1, 2] == x[1, 2:4, 4:6].reshape(12)).all()
+    assert (to_pixels(blocks) == x).all()
