@@ -15,7 +15,7 @@
 #   STAGES="agree speed train rest"
 #   SECONDS_AGREE=110  SECONDS_SPEED=240  SECONDS_TRAIN=300  SECONDS_REST=70
 #   METHODS="…"  to agree on
-#   SPEED_FLAGS="…"  of benchmarks.speed, such as "--size 32 --steps-per-dispatch 1" to rehearse
+#   SPEED_FLAGS="…"  of benchmarks.speed, such as "--size 28 --widths 4 8 --steps-per-dispatch 1" to rehearse
 #   TORCH=…  a Python that has PyTorch; $PYTHON
 #   ROWS="…"  one a word, METHOD or METHOD,--flag,--flag  FLAGS="…"  for all rows
 set -uo pipefail

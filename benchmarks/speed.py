@@ -72,6 +72,9 @@ def main():
     parser.add_argument("--size", type=int, default=224, help="of a slice (224)")
     parser.add_argument("--labelled", type=int, default=4, help="slices a step (4)")
     parser.add_argument("--unlabelled", type=int, default=10, help="slices a step (10)")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=Settings().widths, help="of the U-Net"
+    )
     parser.add_argument("--gpu", action="store_true", help="bfloat16, scan, AMP and compile too")
     parser.add_argument(
         "--steps-per-dispatch", type=int, default=50, help="with --gpu (50); 1 to rehearse on a CPU"
@@ -80,7 +83,12 @@ def main():
     parser.add_argument("--start", action="store_true", help="time to the first step as well")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
-    settings = Settings(size=options.size, labelled=options.labelled, unlabelled=options.unlabelled)
+    settings = Settings(
+        size=options.size,
+        labelled=options.labelled,
+        unlabelled=options.unlabelled,
+        widths=tuple(options.widths),
+    )
     cases = options.case or CASES
     figures = {"machine": _machine(), "settings": settings._asdict(), "cases": {}}
 
@@ -90,7 +98,10 @@ def main():
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
     try:
-        for case, found in compare(sides(options), settings, (*PEAKS, *cases), runs=options.runs):
+        compared = compare(
+            sides(options), settings, (*PEAKS, *cases), runs=options.runs, at_once=options.gpu
+        )
+        for case, found in compared:
             figures["cases"][case] = found
             write()
             print(f"{case}: done", file=sys.stderr)
@@ -136,8 +147,11 @@ def sides(options):
     ]
 
 
-def compare(sides, settings, cases, *, runs):
+def compare(sides, settings, cases, *, runs, at_once=False):
     """Times every case on every side, in turn.
+
+    With ``at_once`` all sides compile a case at the same time, which then says nothing of
+    "first_seconds", but minutes on a GPU are few.
 
     Yields:
       Each case with {side: {"value", "first_seconds", "units", "flops", "bytes", "seconds",
@@ -149,12 +163,17 @@ def compare(sides, settings, cases, *, runs):
     with contextlib.ExitStack() as stack:
         workers = {side.name: stack.enter_context(_worker(side, settings)) for side in sides}
         for case in cases:
-            found = {name: _ask(worker, {"case": case}) for name, worker in workers.items()}
+            found = {}
+            for group in [workers] if at_once else [{n: w} for n, w in workers.items()]:
+                for worker in group.values():
+                    _tell(worker, {"case": case})
+                found |= {name: _answer(worker) for name, worker in group.items()}
             _check(case, found)
             for _ in range(runs):
                 for name, worker in workers.items():
                     if "error" not in found[name]:
-                        answer = _ask(worker, {"runs": 1})
+                        _tell(worker, {"runs": 1})
+                        answer = _answer(worker)
                         if "error" in answer:
                             found[name] = answer
                             continue
@@ -172,7 +191,8 @@ def start_up(settings):
         def once():
             started = time.perf_counter()
             with _worker(side, settings, BENCHMARK_CACHE=cache) as worker:
-                _ask(worker, {"case": "step"})
+                _tell(worker, {"case": "step"})
+                _answer(worker)
                 return time.perf_counter() - started
 
         return {"cold": once(), "warm": once()}
@@ -246,12 +266,14 @@ def _worker(side, settings, **environment):
         process.kill()
 
 
-def _ask(worker, order):
-    answer = ""
+def _tell(worker, order):
     with contextlib.suppress(BrokenPipeError):
         worker.stdin.write(json.dumps(order) + "\n")
         worker.stdin.flush()
-        answer = worker.stdout.readline()
+
+
+def _answer(worker):
+    answer = worker.stdout.readline()
     if not answer:  # the others go on without it
         return {"error": f"ended: {' '.join(worker.args[2:])}; what it said stands above"}
     return json.loads(answer)

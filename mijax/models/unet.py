@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 
 from mijax.models.blocks import BlockConv, BlockDense, UpConv, to_blocks, to_pixels
 from mijax.models.norm import StreamNorm
@@ -96,7 +97,9 @@ class UNet(nn.Module):
             x = conv(f"Up_conv{level}b", width, x, blocks=blocks)
             features[f"Up_conv{level}"] = to_pixels(x) if blocks else x
         if self.blocks:
-            return to_pixels(BlockDense(self.num_classes, name=CLASSIFIER)(x)), features
+            logits = to_pixels(BlockDense(self.num_classes, name=CLASSIFIER)(x))
+            # XLA would carry the blocks on, and lay them out anew for every pixel that is gathered.
+            return lax.optimization_barrier(logits), features
         logits = nn.Conv(self.num_classes, (1, 1), dtype=jnp.float32, name=CLASSIFIER)(x)
         return logits, features
 
