@@ -18,7 +18,7 @@ def cases():
         yield pytest.param(name, marks=[] if quick else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_ours(name):
     count = jax.device_count()
     settings = Settings(size=14, labelled=count, unlabelled=count, widths=(4, 8))
