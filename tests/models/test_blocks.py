@@ -35,22 +35,31 @@ class Fused(nn.Module):
         return to_pixels(UpConv(5, name="Up")(x))
 
 
-@pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
-def test_upsampling_then_convolution(size):
-    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
-    variables = Plain().init(KEY, x)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, Fused().init(KEY, x))
-    cotangent = np.random.default_rng(1).normal(size=(2, 2 * size[0], 2 * size[1], 5))
+def assert_alike(model, definition, x):
+    """Values, gradients and shapes of parameters of two modules."""
+    variables = definition.init(KEY, x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, model.init(KEY, x))
+    shape = jax.eval_shape(definition.apply, variables, x).shape
+    cotangent = np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
-    def results(model):
-        out, pull = jax.vjp(model.apply, variables, x)
-        return out, *pull(cotangent.astype(np.float32))
+    def results(module):
+        out, pull = jax.vjp(module.apply, variables, x)
+        return out, *pull(cotangent)
 
     jax.tree.map(
         lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        jax.jit(lambda: results(Fused()))(),
-        jax.jit(lambda: results(Plain()))(),
+        jax.jit(lambda: results(model))(),
+        jax.jit(lambda: results(definition))(),
     )
+
+
+def images(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (1, 1), (1, 3)])
+def test_upsampling_then_convolution(size):
+    assert_alike(Fused(), Plain(), images(2, *size, 3))
 
 
 def test_both_ways_are_one():
@@ -83,21 +92,7 @@ class OfPixels(nn.Module):
 
 @pytest.mark.parametrize("size", [(4, 6), (2, 2)])
 def test_a_convolution_in_blocks(size):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
-    cotangent = rng.normal(size=(2, *size, 5)).astype(np.float32)
-    variables = OfPixels().init(KEY, x)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, InBlocks().init(KEY, x))
-
-    def results(model):
-        out, pull = jax.vjp(model.apply, variables, x)
-        return out, *pull(cotangent)
-
-    jax.tree.map(
-        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        jax.jit(lambda: results(InBlocks()))(),
-        jax.jit(lambda: results(OfPixels()))(),
-    )
+    assert_alike(InBlocks(), OfPixels(), images(2, *size, 3))
 
 
 def test_channels_come_from_several_images():
