@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from configs import common
-from mijax import experiment
 from mijax.methods import Unlabelled
-from mijax.sampling import TrainingSet
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
 
 METHODS = (
     "supervised", "local_mi", "mean_teacher", "fixmatch", "global_local_mi", "uamt",
@@ -58,17 +58,17 @@ def _compare(accelerator, name):
 def logs_of(name, device, precision):
     """{name: (steps,)} of some train steps of a method on one device."""
     config = common.get_config(name)
-    config.data.size = (_SIZE, _SIZE)
+    config.data.slices.size = (_SIZE, _SIZE)
     config.model.widths = (8, 16, 32)
     config.labelled_batch = config.unlabelled_batch = 4
     config.warmup_steps = 0
-    build = functools.partial(experiment.build, config, classes=("a", "b", "c", "d"), channels=1)
+    parts_on = functools.partial(build, config, classes=("a", "b", "c", "d"), channels=1)
     with jax.default_matmul_precision(precision):
         training_set = jax.device_put(_slices(), device)
         # One state for both, made on the CPU.
-        state = build(devices=jax.devices("cpu")[:1]).init(0, len(training_set.unlabelled.image))
+        state = parts_on(devices=jax.devices("cpu")[:1]).init(0, len(training_set.unlabelled.image))
         state = jax.device_put(state, device)
-        parts = build(devices=[device])
+        parts = parts_on(devices=[device])
         step, logs = parts.train_step(1), []
         for _ in range(_STEPS):
             state, values = step(state, training_set)

@@ -33,9 +33,10 @@ from benchmarks.hlo import Program
 from configs import acdc
 from mijax import methods, parallel
 from mijax.errors import UserError
-from mijax.experiment import build
+from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
-from mijax.sampling import TrainingSet
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
 
 LABELLED, UNLABELLED, SIZE = 76, 1580, (256, 256)  # slices of ACDC as configs/acdc.py splits it
 LAUNCH_MS = 3e-3
@@ -231,8 +232,9 @@ def lower(job):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     if job.method == "predict":
-        images = array(jnp.float32, experiment.predict_batch, *SIZE, 1)
-        return experiment.predict.lower((state.params["network"], state.batch_stats), images)
+        network = experiment.network
+        images = array(jnp.float32, network.batch, *SIZE, 1)
+        return network.predict.lower(evaluated(experiment.method, state), images)
     image = label = unlabelled = None
     if not experiment.method.examination:
         image = array(jnp.float32, LABELLED, *SIZE, 1)

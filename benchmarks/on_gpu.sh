@@ -60,8 +60,8 @@ train() {
         local folder=$output/runs/${row//[^a-z0-9_.=]/-}
         timeout --signal=TERM "${SECONDS_TRAIN:-300}" "$PYTHON" -m mijax.main \
             --config "configs/acdc.py:${parts[0]}" --workdir "$folder" --noreport \
-            --config.cache="$output/cache" --config.data.source=arrays \
-            --config.data.dir="$data" --config.data.splits="$splits" \
+            --config.cache="$output/cache" --config.data.source.name=arrays \
+            --config.data.source.dir="$data" --config.data.splits.file="$splits" \
             $FLAGS "${parts[@]:1}" > "$output/${folder##*/}.log" 2>&1 &
     done
     wait

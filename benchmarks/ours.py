@@ -16,10 +16,11 @@ from mijax.losses import kl_divergence, local_mutual_information
 from mijax.losses.labels import label_loss
 from mijax.methods import Unlabelled, build
 from mijax.models import UNet
-from mijax.optimizer import learning_rate, make_optimizer
-from mijax.sampling import Picks, TrainingSet, counts_of
-from mijax.step import make_init, make_train_step
-from mijax.stream import stream
+from mijax.training.batches import PerRole, TrainingSet, counts_of
+from mijax.training.feed import stream
+from mijax.training.optimizer import learning_rate, make_optimizer
+from mijax.training.state import make_init
+from mijax.training.step import make_train_step
 from mijax.transforms import augment, warp
 
 
@@ -94,7 +95,7 @@ def _step(settings, options, method, shared, *, streamed, seeds):
     volume = np.zeros(len(unlabelled), np.int32)
     rest = Unlabelled(unlabelled, position, volume) if method.unlabelled else None
     training_set = TrainingSet(image, label, rest)
-    batches = Picks(settings.labelled, settings.unlabelled, 0)
+    batches = PerRole(settings.labelled, settings.unlabelled, 0)
     train_step = make_train_step(
         model,
         method,

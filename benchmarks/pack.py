@@ -1,10 +1,10 @@
 """Packs a data set into one small file of arrays: python -m benchmarks.pack --config FILE OUTPUT
 
-    python -m benchmarks.pack --config configs/acdc.py --config.data.dir=FOLDER acdc.npz
+    python -m benchmarks.pack --config configs/acdc.py --config.data.source.dir=FOLDER acdc.npz
 
-Then --config.data.source=arrays --config.data.dir=acdc.npz trains on it, on a machine that has
-neither TFDS nor the folder. Grids and labels stay as they are. Intensities are clipped at the
-percentiles 0.1 and 99.9 of a volume and rounded to so many levels, which is all that is lost.
+Then --config.data.source.name=arrays --config.data.source.dir=acdc.npz trains on it, on a machine
+that has neither TFDS nor the folder. Grids and labels stay as they are. Intensities are clipped at
+the percentiles 0.1 and 99.9 of a volume and rounded to so many levels, which is all that is lost.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from mijax.data import write_arrays
-from mijax.experiment import open_data
+from mijax.runs.source import open_data
 
 _CONFIG = config_flags.DEFINE_config_file("config")
 _LEVELS = flags.DEFINE_integer("levels", 64, "intensities of a volume, at most 256")

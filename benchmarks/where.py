@@ -22,9 +22,10 @@ from absl import flags
 
 from mijax import commands
 from mijax.data import read_splits
-from mijax.experiment import open_data, slice_volume
-from mijax.inference import predict_stacks, restore
-from mijax.run import open_run
+from mijax.inference import Predictor
+from mijax.inference.batching import predict_stacks
+from mijax.runs.folder import open_run
+from mijax.runs.source import open_data, slice_volume
 from mijax.transforms import sample_view
 
 BINS = 15
@@ -38,7 +39,7 @@ def main(argv):
     for folder in argv[1:]:
         run = open_run(folder)
         if _DATA_DIR.value:
-            run.config.data.dir = _DATA_DIR.value
+            run.config.data.source.dir = _DATA_DIR.value
         lines.append((Path(folder).name, examine(run)))
     names = list(dict.fromkeys(name for _, found in lines for name in found))
     print("| run | " + " | ".join(names) + " |")
@@ -51,18 +52,18 @@ def examine(run):
     """What the table says of a run, by name, as fractions."""
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
-    experiment, state = restore(run, checkpoint="best", tell=commands.tell)
-    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+    predictor = Predictor(run)
+    network = predictor.network
     names = splits.test or splits.validation
-    cuts = [slice_volume(source.volume(name), run.config.data) for name in names]
+    cuts = [slice_volume(source.volume(name), run.config.data.slices) for name in names]
     images = np.concatenate([cut.image for cut in cuts])
     truth = np.concatenate([cut.label for cut in cuts])
     thirds = np.concatenate([third_of(cut.label) for cut in cuts])
     view = sample_view(jax.random.key(0), len(images), rotation=20.0, scale=(0.8, 1.25))
 
     def predict(stack):
-        batch = experiment.predict_batch
-        return next(predict_stacks(experiment.predict, variables, [stack], batch=batch))
+        weights, batch = predictor.weights, network.batch
+        return next(predict_stacks(network.predict, weights, [stack], batch=batch))
 
     probs = predict(images)
     again = np.asarray(view.restore(predict(np.asarray(view.apply(images)))))

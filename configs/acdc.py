@@ -11,7 +11,7 @@ Register at https://www.creatis.insa-lyon.fr/Challenge/acdc/, download and unpac
 from https://humanheart-project.creatis.insa-lyon.fr/database/, then, with the folder that holds
 training/patient001, training/patient002, …:
 
-python -m mijax.main --config configs/acdc.py --config.data.dir=FOLDER
+python -m mijax.main --config configs/acdc.py --config.data.source.dir=FOLDER
 """
 
 from configs import common
@@ -24,14 +24,14 @@ def get_config(method="local_mi"):
     config.warmup_steps = 3000
     config.evaluate_every = 1000
     data = config.data
-    data.source = "acdc"
-    data.testing = False  # whether patients 101 to 150 are taken too
-    data.size = (256, 256)
-    data.fit = "resize"
-    data.intensity = "percentile"
-    data.labelled_cases = 4
-    data.validation_cases = 13
-    data.test_cases = 0
+    data.source.name = "acdc"
+    data.source.testing = False  # whether patients 101 to 150 are taken too
+    data.slices.size = (256, 256)
+    data.slices.fit = "resize"
+    data.slices.intensity = "percentile"
+    data.splits.labelled = 4
+    data.splits.validation = 13
+    data.splits.test = 0
     augmentation = config.augmentation
     augmentation.crop = (224, 224)
     augmentation.rotation = 20.0

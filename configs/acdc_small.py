@@ -5,7 +5,7 @@ steps of 6 labelled and 6 unlabelled slices, cross-entropy + Dice, and an augmen
 worth several points where three patients are labelled. The methods have what was chosen by the
 validation patients, where more than one setting was tried: benchmarks/ACDC.md.
 
-python -m mijax.main --config configs/acdc_small.py --config.data.dir=FOLDER
+python -m mijax.main --config configs/acdc_small.py --config.data.source.dir=FOLDER
 """
 
 from configs import acdc
@@ -44,10 +44,10 @@ def get_config(method="local_mi"):
     config.model.widths = (8, 16, 32, 64, 128)
     config.method.update(OF_METHOD.get(method, {}))
     data = config.data
-    data.size = (128, 128)
-    data.labelled_cases = 3
-    data.validation_cases = 10
-    data.test_cases = 20
+    data.slices.size = (128, 128)
+    data.splits.labelled = 3
+    data.splits.validation = 10
+    data.splits.test = 20
     augmentation = config.augmentation
     augmentation.crop = (80, 80)
     augmentation.rotation = 30.0

@@ -38,28 +38,32 @@ def get_config(method):
             "teacher": methods.teacher_defaults() | {"decay": 0.0},
             # weights of the method that learn from the validation cases, by hyper-gradient:
             # names as in method, such as ("mi_weight", "consistency_weight"); empty: none
-            "outer": {"weights": (), "rate": 0.01, "batch": 16},
+            "hypergradient": {"weights": (), "rate": 0.01, "batch": 16},
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
             "data": {
-                "source": "folder",
-                "dir": "",
-                "follow_links": False,  # whether files in dir may be links to files elsewhere
-                "splits": "",  # a splits.json to use instead of drawing one
-                "split_seed": 0,
-                # numbers of patients; the rest is unlabelled
-                "labelled_cases": 4,  # 0: all that have labels
-                "validation_cases": 5,
-                "test_cases": 0,  # 0: scores are those of the validation cases
-                # volumes to slices
-                "plane": "axial",
-                "size": (256, 256),
-                "fit": "pad",  # or crop (or pad, as need be), or resize
-                "spacing": placeholder(float),  # in-plane mm to resample to first
-                "intensity": "percentile",  # or minmax, zscore, window
-                "window": (-160.0, 240.0),  # native units, for intensity=window
-                "percentiles": (1.0, 99.0),  # for intensity=percentile
-                "bias_correction": False,  # N4, for MRI; seconds a volume, once, then stored
+                "source": {
+                    "name": "folder",
+                    "dir": "",
+                    "follow_links": False,  # whether files in dir may be links to files elsewhere
+                },
+                "splits": {  # numbers of patients; the rest is unlabelled
+                    "file": "",  # a splits.json to use instead of drawing one
+                    "seed": 0,
+                    "labelled": 4,  # 0: all that have labels
+                    "validation": 5,
+                    "test": 0,  # 0: scores are those of the validation cases
+                },
+                "slices": {  # made of the volumes
+                    "plane": "axial",
+                    "size": (256, 256),
+                    "fit": "pad",  # or crop (or pad, as need be), or resize
+                    "spacing": placeholder(float),  # in-plane mm to resample to first
+                    "intensity": "percentile",  # or minmax, zscore, window
+                    "window": (-160.0, 240.0),  # native units, for intensity=window
+                    "percentiles": (1.0, 99.0),  # for intensity=percentile
+                    "bias_correction": False,  # N4, for MRI; seconds a volume, once, then stored
+                },
             },
             # of labelled and unlabelled training slices alike
             "augmentation": {

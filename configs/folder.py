@@ -3,8 +3,9 @@
 Cases without a label are unlabelled. Say at least how many patients are held back, and a size
 (multiples of 16) that holds the slices; python -m mijax.inspect FOLDER proposes one:
 
-python -m mijax.main --config configs/folder.py --config.data.dir=FOLDER \
-    --config.data.validation_cases=3 --config.data.test_cases=5 --config.data.size='(256,256)'
+python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER \
+    --config.data.splits.validation=3 --config.data.splits.test=5 \
+    --config.data.slices.size='(256,256)'
 """
 
 from configs import common
@@ -33,12 +34,14 @@ def get_config(method="local_mi"):
         if "ramp_steps" in consistency:  # half of the steps, whatever these are set to
             consistency.ramp_steps = config.get_oneway_ref("steps") // 2
     data = config.data
-    data.patient_pattern = ""  # regular expression: its first group on a case name is the patient
-    data.test_images = True  # whether imagesTs are unlabelled cases
-    data.labelled_cases = 0
-    data.validation_cases = 2
-    data.size = ()  # none: a run without one is refused, with one that holds all slices
-    data.fit = "resize"
+    data.source.patient_pattern = (
+        ""  # regular expression: its first group on a case name is the patient
+    )
+    data.source.test_images = True  # whether imagesTs are unlabelled cases
+    data.splits.labelled = 0
+    data.splits.validation = 2
+    data.slices.size = ()  # none: a run without one is refused, with one that holds all slices
+    data.slices.fit = "resize"
     augmentation = config.augmentation
     augmentation.brightness = 0.1
     augmentation.contrast = 0.2

@@ -1,6 +1,6 @@
 """MSD Task04 Hippocampus: MRI, about 35×50×36 voxels of 1 mm; 4 labelled volumes of 120.
 
-python -m mijax.main --config configs/hippocampus.py --config.data.dir=Task04_Hippocampus
+python -m mijax.main --config configs/hippocampus.py --config.data.source.dir=Task04_Hippocampus
 """
 
 from configs import common
@@ -55,12 +55,12 @@ def get_config(method="local_mi"):
         config.unlabelled_batch = 16
         config.learning_rate = 2e-3
     data = config.data
-    data.size = (48, 64)
-    data.labelled_cases = 4
-    data.validation_cases = 20
-    data.test_cases = 60
+    data.slices.size = (48, 64)
+    data.splits.labelled = 4
+    data.splits.validation = 20
+    data.splits.test = 60
     # Scales differ by orders of magnitude between volumes, from 0–255 to 1.7 million.
-    data.intensity = "zscore"
+    data.slices.intensity = "zscore"
     augmentation = config.augmentation
     augmentation.rotation = 30.0
     augmentation.shear = 10.0

@@ -22,12 +22,12 @@ def get_config(method="local_mi"):
     config.model.widths = (8, 16, 32, 64)
     config.method.update(OF_METHOD.get(method, {}))
     data = config.data
-    data.source = "phantom"
-    data.patients = 60
-    data.seed = 0
-    data.shape = (48, 48, 8)
-    data.size = (48, 48)
-    data.labelled_cases = 2
-    data.validation_cases = 6
-    data.test_cases = 12
+    data.source.name = "phantom"
+    data.source.patients = 60
+    data.source.seed = 0
+    data.source.shape = (48, 48, 8)
+    data.slices.size = (48, 48)
+    data.splits.labelled = 2
+    data.splits.validation = 6
+    data.splits.test = 12
     return config

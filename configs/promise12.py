@@ -9,7 +9,7 @@ Register at https://promise12.grand-challenge.org/, download and unpack the trai
 https://zenodo.org/records/8026660, then, with the folder that holds Case00.mhd, … or the unpacked
 parts with them:
 
-python -m mijax.main --config configs/promise12.py --config.data.dir=FOLDER
+python -m mijax.main --config configs/promise12.py --config.data.source.dir=FOLDER
 """
 
 from configs import common
@@ -22,14 +22,14 @@ def get_config(method="local_mi"):
     config.warmup_steps = 3000
     config.evaluate_every = 1000
     data = config.data
-    data.source = "promise12"
-    data.testing = False  # whether cases of a folder TestData are taken too
-    data.size = (256, 256)
-    data.fit = "resize"
-    data.intensity = "percentile"
-    data.labelled_cases = 7
-    data.validation_cases = 10
-    data.test_cases = 0
+    data.source.name = "promise12"
+    data.source.testing = False  # whether cases of a folder TestData are taken too
+    data.slices.size = (256, 256)
+    data.slices.fit = "resize"
+    data.slices.intensity = "percentile"
+    data.splits.labelled = 7
+    data.splits.validation = 10
+    data.splits.test = 0
     augmentation = config.augmentation
     augmentation.crop = (224, 224)
     augmentation.rotation = 10.0

@@ -1,7 +1,7 @@
 """MSD Task09 Spleen as in the paper: 4 labelled, 32 unlabelled, 5 validation patients.
 
 Portal-venous CT, min–max to [0, 1], axial slices of 512². Downloads itself (1.5 GB) unless
---config.data.dir names the folder.
+--config.data.source.dir names the folder.
 
 python -m mijax.main --config configs/spleen.py
 """
@@ -16,11 +16,11 @@ def get_config(method="local_mi"):
     config.warmup_steps = 3000
     config.evaluate_every = 1000
     data = config.data
-    data.source = "spleen"
-    data.size = (512, 512)
-    data.fit = "resize"
-    data.intensity = "minmax"
-    data.labelled_cases = 4
-    data.validation_cases = 5
-    data.test_cases = 0
+    data.source.name = "spleen"
+    data.slices.size = (512, 512)
+    data.slices.fit = "resize"
+    data.slices.intensity = "minmax"
+    data.splits.labelled = 4
+    data.splits.validation = 5
+    data.splits.test = 0
     return config

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, PartitionSpec
 
-from mijax.data.phantom import phantom_volume
+from mijax.data.sources.phantom import phantom_volume
 from mijax.losses import local_mutual_information
 
 volumes = [phantom_volume(0, patient, (32, 32, 8))[0] for patient in range(4)]

@@ -83,11 +83,13 @@ def prepare_jax(config):
 
 
 def _main(main, argv):
+    _show(python_logging.getLogger("mijax"), python_logging.INFO)
     if not flags.FLAGS["verbosity"].present:
         # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda args: tell(_last_line(args.exc_value))
-        _pass_on_warnings_of_devices()
+        # What JAX warns of when it looks for devices: a GPU it cannot use.
+        _show(python_logging.getLogger("jax._src.xla_bridge"), python_logging.WARNING)
     warnings.showwarning = _show_warning
     try:
         with _second_interrupt_ends():
@@ -121,13 +123,12 @@ def _show_warning(message, category, *place, _others=warnings.showwarning, _told
         tell(message)
 
 
-def _pass_on_warnings_of_devices():
-    """Tells in a line each what JAX warns of when it looks for devices: a GPU it cannot use."""
-    handler = python_logging.Handler(python_logging.WARNING)
+def _show(logger, level):
+    """Shows what a logger is told, from that level on, in a line each."""
+    handler = python_logging.Handler(level)
     handler.emit = lambda record: tell(" ".join(record.getMessage().split()))
-    logger = python_logging.getLogger("jax._src.xla_bridge")
     logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(python_logging.WARNING)
+    logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -163,7 +164,10 @@ def _second_interrupt_ends():
 def _parse(argv, *, arguments):
     file = None
     if "config" in flags.FLAGS:
-        argv = options.settled(argv)
+        try:
+            argv = options.settled(argv)
+        except UserError as error:
+            fail(str(error))
         file, keys = options.given(argv)
         if keys and not file:
             line = f"--{keys[0]} needs --config FILE before it; --workdir alone goes on as it was"

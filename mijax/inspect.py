@@ -4,6 +4,7 @@ FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and che
 cannot be used are told of, and the exit code is 1 then. JAX is not needed.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +12,30 @@ import numpy as np
 from mijax import commands
 from mijax.errors import UserError
 
+_log = logging.getLogger("mijax")
+
 
 def main(argv):
     """Prints the tables and the flags."""
     if len(argv) != 2:
         commands.fail("needs a folder: python -m mijax.inspect FOLDER")
-    for line in describe(Path(argv[1]).expanduser(), tell=commands.tell):
+    for line in describe(Path(argv[1]).expanduser()):
         print(line, flush=True)
 
 
-def describe(root, *, tell):
-    """Yields the lines about a folder, what headers tell first.
+def describe(root):
+    """Yields the lines about a folder, what headers tell first; logs cases that cannot be used.
 
     Args:
       root: the folder that holds dataset.json.
-      tell: called with a line about each case that cannot be used.
 
     Raises:
       UserError: after the last line, if there were such cases; at once, if all are.
     """
-    from mijax.data.folder import read_geometry, read_volume
-    from mijax.data.layout import read_layout
-    from mijax.data.progress import Progress
+    from mijax.data.sources.folder import read_geometry, read_volume
+    from mijax.data.sources.layout import read_layout
     from mijax.data.survey import grids, look, propose_window, slice_flags, thin_plane
+    from mijax.progress import Progress
 
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
     channels, total = len(layout.channels), len(layout.entries)
@@ -50,7 +52,7 @@ def describe(root, *, tell):
     bad = []
     found = list(each(lambda entry: read_geometry(entry, channels), layout.entries))
     for error in bad:
-        tell(error)
+        _log.error(error)
     if not found:
         raise UserError(f"{root}: no case can be used, for the reasons above")
     geometries = {entry.case.name: geometry for entry, geometry in found}
@@ -66,14 +68,14 @@ def describe(root, *, tell):
     looks = [look for _, look in each(read, [entry for entry, _ in found], progress)]
     progress.end()
     for error in bad[headers:]:
-        tell(error)
+        _log.error(error)
     if not looks:
         raise UserError(f"{root}: no case can be used, for the reasons above")
     yield from _intensity_table(layout.channels, looks)
     yield from _class_table(layout.classes, looks)
     plane = thin_plane(seen)
     yield ""
-    turned = f" --config.data.plane={plane}" if plane != "axial" else ""
+    turned = f" --config.data.slices.plane={plane}" if plane != "axial" else ""
     window = _intensity_flags(propose_window(looks, layout.channels))
     yield f"flags: {slice_flags(geometries, plane=plane)}{turned}{window}"
     if bad:
@@ -82,8 +84,10 @@ def describe(root, *, tell):
 
 def _intensity_flags(window):
     if window is None:
-        return " --config.data.intensity=percentile"
-    return f" --config.data.intensity=window --config.data.window='({window[0]},{window[1]})'"
+        return " --config.data.slices.intensity=percentile"
+    low, high = window
+    slices = "--config.data.slices"
+    return f" {slices}.intensity=window {slices}.window='({low},{high})'"
 
 
 def _headline(root, layout):

@@ -6,6 +6,8 @@ goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run th
 interrupted, and so does --workdir alone.
 """
 
+import logging
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -17,12 +19,13 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 _REPORT = flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
+_log = logging.getLogger("mijax")
 
 
 def main(argv):
     """Trains the run, or goes on with it, and scores it."""
     from mijax import parallel  # these take seconds to import
-    from mijax.run import default_folder, open_run, start_run
+    from mijax.runs.folder import default_folder, open_run, start_run
 
     if _CONFIG.value is not None:
         config = _CONFIG.value
@@ -31,24 +34,26 @@ def main(argv):
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
     folder = _WORKDIR.value or default_folder(config)
-    parallel.join(tell=commands.tell)
+    parallel.join()
     commands.prepare_jax(config)
     first = parallel.is_first()
-    tell = commands.tell if first else lambda line: None
-    tell(f"devices: {parallel.devices()}")
+    if not first:  # one talks
+        _log.setLevel(logging.CRITICAL)
+    _log.info("devices: %s", parallel.devices())
     if first:
         run = start_run(folder, config)
-    parallel.meet("the run folder is there")
+    parallel.barrier("the run folder is there")
     if not first:
         run = start_run(folder, config)
 
-    from mijax.evaluate import evaluate, table
-    from mijax.train import train
+    from mijax.inference import evaluate
+    from mijax.inference.scores import table
+    from mijax.training import train
 
-    tell(f"run folder: {run.folder}")
-    train(run, tell=tell)
-    with doing("scoring"):
-        scores = evaluate(run, tell=tell)
+    _log.info("run folder: %s", run.folder)
+    train(run)
+    with doing("scoring", logged=False):
+        scores = evaluate(run)
     if first:
         print(table(scores))
         if _REPORT.value:
@@ -56,21 +61,21 @@ def main(argv):
 
 
 def _report(run):
-    """Writes RUN/report. What goes wrong there is told: the run itself is done and scored."""
+    """Writes RUN/report. What goes wrong there is logged: the run itself is done and scored."""
     import jax
 
     if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
-        commands.tell(f"python -m mijax.report {run.folder} --output FOLDER makes a report")
+        _log.info("python -m mijax.report %s --output FOLDER makes a report", run.folder)
         return
     try:
         from mijax.report import make_report
 
-        with doing("writing the report", tell=commands.tell):
-            page = make_report([run.folder], run.folder / "report", tell=commands.tell)
-        commands.tell(f"report: {page}")
+        with doing("writing the report"):
+            page = make_report([run.folder], run.folder / "report")
+        _log.info("report: %s", page)
     except Exception as error:
         reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
-        commands.tell(f"no report ({reason})")
+        _log.warning("no report (%s)", reason)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,34 @@ import re
 import shlex
 from pathlib import Path
 
+from mijax.errors import UserError
+
 LONGER = (
     "its learning rate has fallen to 0 at config.steps, so it cannot be made longer; a new run can "
     "begin with its weights: "
     "--config FILE --config.steps=N --config.init_from={run} --workdir OTHER"
 )
+_SOURCE = ("dir", "follow_links", "patients", "seed", "shape", "testing")
+_SLICES = ("plane", "size", "fit", "spacing", "intensity", "window", "percentiles")
+RENAMED = {  # flags of earlier versions
+    "config.data.source": "config.data.source.name",
+    "config.data.splits": "config.data.splits.file",
+    "config.data.split_seed": "config.data.splits.seed",
+    "config.data.labelled_cases": "config.data.splits.labelled",
+    "config.data.validation_cases": "config.data.splits.validation",
+    "config.data.test_cases": "config.data.splits.test",
+    **{
+        f"config.data.{key}": f"config.data.{section}.{key}"
+        for section, keys in (
+            ("source", (*_SOURCE, "patient_pattern", "test_images")),
+            ("slices", (*_SLICES, "bias_correction")),
+        )
+        for key in keys
+    },
+    **{
+        f"config.outer.{key}": f"config.hypergradient.{key}" for key in ("weights", "rate", "batch")
+    },
+}
 _FLAG = re.compile(r"--?(config(?:\.[^=]+)?)(?:=(.*))?", re.DOTALL)
 _COMMENT = re.compile(r"""^\s*(?:["'](\w+)["']:|(?:\w+\.)*(\w+) =).*?  # (.+)$""", re.MULTILINE)
 
@@ -19,6 +42,9 @@ def settled(argv):
 
     The parser of tuples would take all of them for one tuple. Each gets the form NAME=VALUE, and
     the file of ``--config`` the path where it is found.
+
+    Raises:
+      UserError: for a flag that has another name now.
     """
     kept, rest = {}, argv[::-1]
     while rest:
@@ -28,6 +54,8 @@ def settled(argv):
             kept[len(rest)] = argument  # a key that no other has
             continue
         name, value = flag.groups()
+        if name in RENAMED:
+            raise UserError(f"--{name} is called --{RENAMED[name]} now")
         if value is None and rest and not rest[-1].startswith("--"):
             value = rest.pop()
         if name == "config" and value:

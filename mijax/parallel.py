@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import threading
@@ -16,9 +17,10 @@ from mijax.progress import doing
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 _WAIT = 300  # seconds for the other processes to come
+_log = logging.getLogger("mijax")
 
 
-def join(*, tell):
+def join():
     """Joins the other processes of a run, if it has any, before the first use of JAX.
 
     They are known by JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
@@ -27,8 +29,7 @@ def join(*, tell):
     joins nothing, and sees all devices: joined, it would be shown one, and be in the way of any
     other run beside it. JAX_NUM_PROCESSES=1 makes a process single, whatever a cluster tells.
 
-    Args:
-      tell: called with a line, where the others keep it waiting.
+    Where the others keep it waiting, that is logged.
 
     Raises:
       UserError: if some of the three variables are set and others not, or are no numbers.
@@ -42,7 +43,7 @@ def join(*, tell):
         if not all(n.isdecimal() for n in numbers):
             raise UserError(f"{' and '.join(_VARIABLES[1:])} are numbers, not {numbers}")
         processes, process = map(int, numbers)
-        with _waiting(process, processes, tell):
+        with _waiting(process, processes):
             jax.distributed.initialize(
                 address,
                 processes,
@@ -54,7 +55,7 @@ def join(*, tell):
         raise UserError(f"set all of {', '.join(_VARIABLES)}, or none")
     else:
         try:
-            with _waiting(process, processes, tell):
+            with _waiting(process, processes):
                 jax.distributed.initialize(
                     local_device_ids=_all_devices(processes), initialization_timeout=2 * _WAIT
                 )
@@ -89,8 +90,8 @@ def _all_devices(processes):
 
 
 @contextlib.contextmanager
-def _waiting(process, processes, tell):
-    """Tells for whom a process waits, and ends it in a line when they do not come.
+def _waiting(process, processes):
+    """Logs for whom a process waits, and ends it in a line when they do not come.
 
     JAX would be silent, and then abort with a C++ stack.
     """
@@ -98,7 +99,7 @@ def _waiting(process, processes, tell):
     alone = "JAX_NUM_PROCESSES=1 trains with this one alone"
 
     def give_up():
-        tell(f"{others} did not come within {_WAIT} s; start them all, or {alone}")
+        _log.error("%s did not come within %d s; start them all, or %s", others, _WAIT, alone)
         os._exit(1)
 
     timer = threading.Timer(_WAIT, give_up)
@@ -107,7 +108,7 @@ def _waiting(process, processes, tell):
     what = f"waiting {_WAIT} s for {others} of this run ({alone})"
     try:
         # One talks, unless it is the first that does not come.
-        with doing(what, tell=tell, patience=1 if process == 0 else _WAIT / 10):
+        with doing(what, patience=1 if process == 0 else _WAIT / 10):
             yield
     finally:
         timer.cancel()
@@ -137,7 +138,7 @@ def is_first():
     return jax.process_index() == 0
 
 
-def meet(name):
+def barrier(name):
     """Waits until every process of the run has come to the place of that name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

@@ -29,10 +29,10 @@ from ml_collections import config_flags
 from mijax import commands, methods
 from mijax import main as training
 from mijax.errors import Preempted, UserError
-from mijax.lock import locked
+from mijax.files import locked
 
 ROWS = {  # of Table 1. Folder: (method, values of the configuration)
-    "full": ("supervised", {"data.labelled_cases": 0}),
+    "full": ("supervised", {"data.splits.labelled": 0}),
     "partial": ("supervised", {}),
     "entropy": ("entropy", {}),
     "mean_teacher": ("mean_teacher", {}),
@@ -122,7 +122,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
                 f"--config.{key} cannot hold for all rows; set it in {file}, whose get_config "
                 "is told the method"
             )
-    from mijax.experiment import cases_of  # takes seconds to import
+    from mijax.runs.source import cases_of  # takes seconds to import
 
     output, jobs = Path(output), []
     base = _load(file, ROWS["partial"][0], overrides)
@@ -133,8 +133,10 @@ def make_jobs(file, overrides, *, output, seeds, rows):
             wanted = {**overrides, **values, "seed": seed}
             if "init_from" in values:
                 wanted["init_from"] = str(output / f"{values['init_from']}-seed{seed}")
-            if "data.labelled_cases" in values and base.data.splits:
-                wanted["data.splits"] = str(_all_labelled(base.data.splits, cases, output))
+            if "data.splits.labelled" in values and base.data.splits.file:
+                wanted["data.splits.file"] = str(
+                    _all_labelled(base.data.splits.file, cases, output)
+                )
             folder = output / f"{row}-seed{seed}"
             arguments = (
                 f"--config={file}:{method}",
@@ -178,7 +180,7 @@ def run_jobs(jobs, *, total):
         place = f"job {number} of {total}: " if len(jobs) == total else ""
         commands.tell(f"{place}{job.folder.name}")
         lock_file = job.folder.parent / ".locks" / job.folder.name
-        with locked(lock_file, tell=commands.tell) as lock:
+        with locked(lock_file) as lock:
             if lock is None:
                 commands.tell(f"{job.folder.name} is left to the process that is at it")
                 continue
@@ -226,7 +228,7 @@ def _report(jobs, folder):
 
     done = [job for job in jobs if job.done]
     commands.prepare_jax(done[0].config)
-    print(make_report([job.folder for job in done], folder, tell=commands.tell))
+    print(make_report([job.folder for job in done], folder))
 
 
 def _load(file, method, overrides):
@@ -249,17 +251,17 @@ def _rows_there_are(rows, config, cases):
       UserError: if no case is unlabelled, or no row is left.
     """
     from mijax.data import all_labelled
-    from mijax.run import choose_splits
+    from mijax.runs.splits import choose_splits
 
     if cases is None:  # not there yet, all of them labelled
-        splits, partial = None, config.data.labelled_cases or config.data.splits
+        splits, partial = None, config.data.splits.labelled or config.data.splits.file
     else:
         splits = choose_splits(config.data, cases)
         partial = splits.unlabelled
     if not partial:
         raise UserError(
             "no training case is unlabelled, so that every row would be fully supervised; set "
-            "config.data.labelled_cases to fewer patients than there are (0 takes all)"
+            "config.data.splits.labelled to fewer patients than there are (0 takes all)"
         )
     if cases is None or all_labelled(splits, cases).labelled != splits.labelled:
         return rows
@@ -286,7 +288,7 @@ def _all_labelled(path, cases, output):
 def _check_same(job):
     """Refuses the folder of a run with other values: its scores are not those of the job."""
     from mijax.report.runs import settings
-    from mijax.run import open_run
+    from mijax.runs.folder import open_run
 
     if not job.done:
         return  # mijax.main looks at it

@@ -1,5 +1,7 @@
 """Eight CPU devices in every test, and the strictest settings JAX has."""
 
+import contextlib
+import logging
 import os
 
 # Read when JAX makes its backend, in this process and in those that tests start.
@@ -12,8 +14,36 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("mijax", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("mijax")
+
+
+@pytest.fixture(scope="session")
+def listening():
+    """``with listening() as lines``: what mijax logs meanwhile."""
+
+    @contextlib.contextmanager
+    def listen():
+        lines, logger = [], logging.getLogger("mijax")
+        handler, before = logging.Handler(logging.INFO), logger.level
+        handler.emit = lambda record: lines.append(record.getMessage())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            yield lines
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+
+    return listen
+
+
+@pytest.fixture
+def told(listening):
+    """What mijax logs during a test."""
+    with listening() as lines:
+        yield lines

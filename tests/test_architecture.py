@@ -14,23 +14,19 @@ ROOT = Path(mijax.__file__).parent
 
 # Imports run downwards only: a part imports parts of lines above its own, never of its own
 # line or of a later one.
-LEVELS = [
+FLOORS = [
     {"errors"},
-    {"losses", "transforms", "metrics", "models", "data"},
-    {"lock", "options", "progress"},
-    {"parallel"},
-    {"checkpoint", "commands", "contours", "optimizer", "outer", "writer"},
-    {"methods", "run", "scores"},
-    {"sampling", "values"},
-    {"step"},
-    {"experiment", "stream"},
-    {"inference", "training_set"},
-    {"evaluate", "export", "inspect", "predict", "pretraining"},
-    {"train", "report"},
-    {"main"},
+    {"files", "progress"},
+    {"losses", "transforms", "metrics", "models", "data", "options", "parallel"},
+    {"methods", "commands"},
+    {"runs"},
+    {"inference"},
+    {"training"},
+    {"report"},
+    {"main", "evaluate", "export", "inspect", "predict"},
     {"table1"},
 ]
-GROUND = LEVELS[1]
+PURE = ("losses", "transforms", "metrics", "models")  # the ground floor of a JAX programmer
 
 
 def part_of(module):
@@ -65,11 +61,11 @@ def importers_of(package):
 
 
 def test_every_part_has_its_place_in_the_picture():
-    assert {part_of(f) for f in FILES} <= set().union(*LEVELS)
+    assert {part_of(f) for f in FILES} <= set().union(*FLOORS)
 
 
 def test_imports_run_downwards_only():
-    level = {part: n for n, parts in enumerate(LEVELS) for part in parts}
+    level = {part: n for n, parts in enumerate(FLOORS) for part in parts}
     for file, names in FILES.items():
         for name in names:
             if name.startswith("mijax.") and name != "mijax.__version__":
@@ -77,12 +73,22 @@ def test_imports_run_downwards_only():
                 assert own == other or level[other] < level[own], f"{file} imports {name}"
 
 
-@pytest.mark.parametrize("part", sorted(GROUND))
+@pytest.mark.parametrize("part", sorted(PURE))
 def test_the_ground_floor_has_no_siblings(part):
     for file, names in FILES.items():
         if part_of(file) == part:
             ours = {part_of(n) for n in names if n.startswith("mijax.")}
             assert ours <= {part, "errors"}, file
+
+
+def test_data_has_rooms_of_its_own():
+    """Formats know nothing of sources, and neither knows what is made of them."""
+    above = {"formats": {"sources", "index", "store", "scans"}, "sources": {"index", "store"}}
+    for file, names in FILES.items():
+        for room, others in above.items():
+            if file.startswith(f"mijax.data.{room}"):
+                found = {n.split(".")[2] for n in names if n.startswith("mijax.data.")}
+                assert not found & others, file
 
 
 def test_no_import_goes_round_in_a_circle():
@@ -103,27 +109,41 @@ def test_no_import_goes_round_in_a_circle():
 
 
 def test_heavy_libraries_are_where_they_belong():
-    assert importers_of("orbax") == {"mijax.checkpoint"}
-    assert {part_of(f) for f in importers_of("flax")} <= {"models", "step"}
-    for library in ("flax", "ml_collections", "optax", "nibabel", "scipy"):
+    assert importers_of("orbax") == {"mijax.runs.checkpoints"}
+    assert {part_of(f) for f in importers_of("flax")} <= {"models"}
+    assert {part_of(f) for f in importers_of("optax")} <= {"training"}
+    for library in ("ml_collections", "nibabel", "scipy"):
         assert not {part_of(f) for f in importers_of(library)} & {"losses", "transforms"}, library
-    assert not {part_of(f) for f in importers_of("jax")} & {"data", "metrics", "errors"}
-    assert not {part_of(f) for f in importers_of("ml_collections")} & (GROUND | {"methods", "step"})
+    assert not {part_of(f) for f in importers_of("jax")} & {"data", "metrics", "errors", "files"}
+    configured = {part_of(f) for f in importers_of("ml_collections")}
+    assert configured <= {"runs", "report", "main", "table1"}
     for library in ("tensorflow", "torch", "monai", "chex"):
         assert not importers_of(library)
 
 
+def test_predicting_knows_nothing_of_training():
+    for file in ("inference", "runs"):
+        parts = {part_of(n) for f, names in FILES.items() if part_of(f) == file for n in names
+                 if n.startswith("mijax.")}  # fmt: skip
+        assert "training" not in parts
+
+
 def test_the_command_line_is_read_in_commands_only():
-    commands = {"commands", "evaluate", "export", "main", "predict", "report", "table1"}
-    assert {part_of(f) for f in importers_of("absl")} <= commands
+    shells = {"commands", "evaluate", "export", "main", "predict", "report", "table1"}
+    assert {part_of(f) for f in importers_of("absl")} <= shells
+
+
+def test_no_file_is_long():
+    for file in ROOT.rglob("*.py"):
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 310, file
 
 
 # Conventions of the pure functions -----------------------------------------------------
 
-PURE = ["mijax.losses", "mijax.transforms", "mijax.metrics"]
+FACES = ["mijax.losses", "mijax.transforms", "mijax.metrics"]
 PUBLIC = [
     pytest.param(getattr(importlib.import_module(module), name), id=f"{module}.{name}")
-    for module in PURE
+    for module in FACES
     for name in importlib.import_module(module).__all__
 ]
 
@@ -141,7 +161,7 @@ def test_conventions_of_the_public_functions(f):
             assert parameter.kind is parameter.KEYWORD_ONLY, parameter
 
 
-@pytest.mark.parametrize("module", PURE)
+@pytest.mark.parametrize("module", FACES)
 def test_the_public_face_is_complete(module):
     module = importlib.import_module(module)
     assert module.__all__ == sorted(module.__all__)

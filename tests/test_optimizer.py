@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mijax.optimizer import SCHEDULES, learning_rate, make_optimizer
+from mijax.training.optimizer import SCHEDULES, learning_rate, make_optimizer
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

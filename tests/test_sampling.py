@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 
-from mijax.sampling import Picks, pick
+from mijax.training.batches import PerRole, pick
 
 
 def test_draws_have_nothing_to_do_with_each_other():
     """Nor with the keys of the augmentation, which are the others of the same split."""
     key = jax.random.key_data(jax.random.key(0))
-    draw = jax.vmap(lambda step: pick(key, step, Picks(24, 24, 24), Picks(4, 4, 8)))
+    draw = jax.vmap(lambda step: pick(key, step, PerRole(24, 24, 24), PerRole(4, 4, 8)))
     labelled, unlabelled, held_out = (np.asarray(x) for x in draw(np.arange(2000)))
     for a, b in (
         (labelled, unlabelled),

@@ -3,11 +3,12 @@
 Knows nothing of JAX. TFDS is imported only when a source is opened.
 """
 
-from mijax.data.arrays import write_arrays
 from mijax.data.bias import correct_bias
+from mijax.data.index import Source, index, list_cases, open_source, prepare
 from mijax.data.slices import (
     Grid,
     Slices,
+    check_slice_options,
     cut,
     native_slice,
     pixel_size,
@@ -15,7 +16,7 @@ from mijax.data.slices import (
     to_native,
     to_slices,
 )
-from mijax.data.source import Source, list_cases, open_source
+from mijax.data.sources.arrays import write_arrays
 from mijax.data.splits import (
     Splits,
     all_labelled,
@@ -35,14 +36,17 @@ __all__ = [
     "Splits",
     "Volume",
     "all_labelled",
+    "check_slice_options",
     "check_splits",
     "correct_bias",
     "cut",
     "draw_splits",
+    "index",
     "list_cases",
     "native_slice",
     "open_source",
     "pixel_size",
+    "prepare",
     "read_splits",
     "slice_flags",
     "slice_shape",

@@ -33,24 +33,36 @@ def normalise(
     return np.stack(channels, axis=-1).astype(np.float32)
 
 
+def check_intensity(intensity: str | Sequence[float], percentiles: Sequence[float]) -> None:
+    """Refuses what ``normalise`` could not follow.
+
+    Raises:
+      UserError: an unknown ``intensity``, or percentiles that are none.
+    """
+    _scale(intensity, percentiles)
+
+
 def _scale(intensity, percentiles):
     if not isinstance(intensity, str):
         low, high = _two_numbers(intensity)
         if not low < high:
-            raise UserError(f"data.intensity={intensity!r}: a window is two numbers, low < high")
+            raise UserError(
+                f"data.slices.intensity={intensity!r}: a window is two numbers, low < high"
+            )
         return lambda values: _to_unit(values, low, high)
     if intensity == "percentile":
         first, last = _two_numbers(percentiles)
         if not 0 <= first < last <= 100:
             raise UserError(
-                f"data.percentiles={percentiles!r}: must be two numbers, 0 ≤ first < last ≤ 100"
+                f"data.slices.percentiles={percentiles!r}: must be two numbers, 0 ≤ first < last "
+                "≤ 100"
             )
         return lambda values: _percentile(values, first, last)
     if intensity not in _SCALES:
         names = ", ".join(sorted((*_SCALES, "percentile")))
         raise UserError(
-            f"data.intensity={intensity!r}: must be one of {names}, or window with "
-            "data.window=(low, high)"
+            f"data.slices.intensity={intensity!r}: must be one of {names}, or window with "
+            "data.slices.window=(low, high)"
         )
     return _SCALES[intensity]
 

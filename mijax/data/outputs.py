@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mijax.data.imagewriter import check_written, label_ending
+from mijax.data.formats.imagewriter import check_written, label_ending
 from mijax.data.scans import Scan
 from mijax.errors import UserError
 

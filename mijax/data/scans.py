@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data.folder import read_channels
-from mijax.data.geometry import tell_of_doubt
-from mijax.data.imagefile import ENDINGS, read_header
-from mijax.data.layout import CHANNEL
-from mijax.data.listing import left_out, stem_of, visible
+from mijax.data.formats.geometry import tell_of_doubt
+from mijax.data.formats.imagefile import ENDINGS, read_header
+from mijax.data.sources.folder import read_channels
+from mijax.data.sources.layout import CHANNEL
+from mijax.data.sources.listing import left_out, stem_of, visible
 from mijax.data.text import distinct
 from mijax.data.volume import Volume
 from mijax.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 from nibabel import orientations
 from scipy import ndimage
 
-from mijax.data.intensity import normalise
+from mijax.data.intensity import check_intensity, normalise
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
@@ -83,7 +83,14 @@ def to_slices(
       UserError: an unknown option, or a slice that is larger than ``size`` with fit="pad" and
         no ``multiple``.
     """
-    height, width = _check_options(size, fit, spacing, plane)
+    height, width = check_slice_options(
+        size=size,
+        fit=fit,
+        spacing=spacing,
+        plane=plane,
+        intensity=intensity,
+        percentiles=percentiles,
+    )
     axis = _axis_of(plane)
     orientation = orientations.io_orientation(volume.affine)
     native = _cut(volume.image, orientation, axis).shape[1:3]
@@ -99,8 +106,8 @@ def to_slices(
         top, left = (height - target[0]) // 2, (width - target[1]) // 2
         if fit == "pad" and min(top, left) < 0:
             raise UserError(
-                f"case {volume.name}: slices of {target[0]}×{target[1]} exceed data.size "
-                f"{height}×{width}; raise data.size or use data.fit=resize or crop"
+                f"case {volume.name}: slices of {target[0]}×{target[1]} exceed data.slices.size "
+                f"{height}×{width}; raise data.slices.size or use data.slices.fit=resize or crop"
             )
         window = (top, left, *target)
 
@@ -144,8 +151,8 @@ def slice_shape(
     pixels = [max(1, round(n * mm / spacing)) for n, mm in zip(native, millimetres, strict=True)]
     if max(pixels) > _LARGEST:
         raise UserError(
-            f"case {name}: slices of {pixels[0]}×{pixels[1]} pixels at data.spacing={spacing!r}; "
-            "raise it, or repair the voxel sizes of the file"
+            f"case {name}: slices of {pixels[0]}×{pixels[1]} pixels at data.slices.spacing="
+            f"{spacing!r}; raise it, or repair the voxel sizes of the file"
         )
     return tuple(pixels)
 
@@ -180,7 +187,7 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
 
 def _axis_of(plane: str) -> int:
     if plane not in PLANES:
-        raise UserError(f"data.plane={plane!r}: must be one of {', '.join(PLANES)}")
+        raise UserError(f"data.slices.plane={plane!r}: must be one of {', '.join(PLANES)}")
     return PLANES.index(plane)
 
 
@@ -203,15 +210,29 @@ def native_slice(grid: Grid, place: int) -> tuple[slice, ...]:
     return (slice(None),) * axis + (slice(index, index + 1),)
 
 
-def _check_options(size, fit, spacing, plane) -> tuple[int, int]:
+def check_slice_options(
+    *,
+    size: int | Sequence[int],
+    fit: str,
+    spacing: float | None,
+    plane: str,
+    intensity: str | Sequence[float],
+    percentiles: Sequence[float],
+) -> tuple[int, int]:
+    """Height and width of slices; refuses options that ``to_slices`` could not follow.
+
+    Raises:
+      UserError: for the first of them.
+    """
     _axis_of(plane)
+    check_intensity(intensity, percentiles)
     if fit not in _FITS:
-        raise UserError(f"data.fit={fit!r}: must be one of {', '.join(_FITS)}")
+        raise UserError(f"data.slices.fit={fit!r}: must be one of {', '.join(_FITS)}")
     if spacing is not None and not spacing > 0:
-        raise UserError(f"data.spacing={spacing!r}: must be millimetres above 0, or None")
+        raise UserError(f"data.slices.spacing={spacing!r}: must be millimetres above 0, or None")
     sizes = np.atleast_1d(size)
     if sizes.size not in (1, 2) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
-        raise UserError(f"data.size={size!r}: must be one or two whole numbers above 0")
+        raise UserError(f"data.slices.size={size!r}: must be one or two whole numbers above 0")
     return int(sizes[0]), int(sizes[-1])
 
 

@@ -1,7 +1,5 @@
 """Splits by patient: drawn from a seed, checked, written and read."""
 
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from mijax.data.text import composed, is_plain, read_json
 from mijax.data.volume import Case
 from mijax.errors import UserError
+from mijax.files import write_json
 
 
 class Splits(NamedTuple):
@@ -47,7 +46,7 @@ def draw_splits(
         if number < 0:
             raise UserError(f"data.{name}_cases={number}: must not be negative")
     if validation == 0:
-        raise UserError("data.validation_cases=0 is an empty split; ask for at least 1")
+        raise UserError("data.splits.validation=0 is an empty split; ask for at least 1")
     incomplete = {case.patient for case in cases if not case.labelled}
     patients = sorted({case.patient for case in cases} - incomplete)
     if not patients:
@@ -57,7 +56,7 @@ def draw_splits(
         raise UserError(
             f"{asked} labelled patients are asked for ({test} test, {validation} validation, "
             f"{max(labelled, 1)} labelled), but there are {len(patients)}; "
-            "lower data.labelled_cases, data.validation_cases or data.test_cases"
+            "lower data.splits.labelled, data.splits.validation or data.splits.test"
         )
     drawn = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
     first = test + validation
@@ -140,8 +139,5 @@ def _is_name(value) -> bool:
 
 
 def write_splits(path, splits: Splits) -> None:
-    """Writes splits as JSON in one step: the file is the old one or the new one."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(splits._asdict(), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes splits as JSON, in one piece."""
+    write_json(path, splits._asdict())

@@ -107,8 +107,8 @@ def slice_flags(
 ) -> str:
     """What ``propose_slices`` proposes, to paste into a command."""
     (height, width), spacing = propose_slices(geometries, plane=plane, spacing=spacing)
-    flags = f"--config.data.size='({height},{width})' --config.data.fit=pad"
-    return flags if spacing is None else f"{flags} --config.data.spacing={spacing}"
+    flags = f"--config.data.slices.size='({height},{width})' --config.data.slices.fit=pad"
+    return flags if spacing is None else f"{flags} --config.data.slices.spacing={spacing}"
 
 
 def _largest(geometries, spacing, plane) -> tuple[int, int]:

@@ -83,7 +83,7 @@ def make(
                 f"config.method.feature: the network has no {feature}, but "
                 f"{', '.join(start.features)}"
             )
-        size, whole = start.features[feature][1:3], start.slices[1:3]
+        size, whole = start.features[feature][1:3], start.unlabelled_shape[1:3]
         if size != whole:
             raise UserError(
                 f"config.method.feature: {feature} has {size[0]}×{size[1]} pixels of the "

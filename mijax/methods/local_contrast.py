@@ -69,7 +69,10 @@ def make(
         if "Up_conv2" not in start.features:
             raise UserError("method local_contrast: config.model.widths needs two levels")
         heads = {"head": head.init(key, jnp.zeros(start.features["Up_conv2"]))["params"]}
-        memory = {"pseudo_label": jnp.zeros(start.slices, jnp.uint8), "round": jnp.int32(0)}
+        memory = {
+            "pseudo_label": jnp.zeros(start.unlabelled_shape, jnp.uint8),
+            "round": jnp.int32(0),
+        }
         return heads, memory
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):

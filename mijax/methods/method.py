@@ -45,7 +45,7 @@ class Start(NamedTuple):
     Attributes:
       network, batch_stats: of the network.
       features: shape (1, h, w, c) of each feature of an image, by name.
-      slices: (m, h, w) of all unlabelled slices.
+      unlabelled_shape: (m, h, w) of all unlabelled slices.
       another: ``key -> network``, another network to begin with: drawn anew, or, where the run
         begins with the weights of another (``config.init_from``), those with a classifier
         drawn anew.
@@ -54,7 +54,7 @@ class Start(NamedTuple):
     network: Any
     batch_stats: Any
     features: dict[str, tuple[int, ...]]
-    slices: tuple[int, int, int]
+    unlabelled_shape: tuple[int, int, int]
     another: Callable
 
 

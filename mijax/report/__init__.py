@@ -14,7 +14,6 @@ def make_report(
     against=(),
     predictions=True,
     data_dir=None,
-    tell,
 ):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
 
@@ -31,7 +30,6 @@ def make_report(
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
-      tell: called with a line about anything that is left out.
 
     Returns:
       Path of the page.
@@ -42,7 +40,7 @@ def make_report(
     """
     from mijax.report.runs import read_rows  # these import scipy and matplotlib
 
-    rows, left_out = read_rows(folders, checkpoint=checkpoint, names=names, tell=tell)
+    rows, left_out = read_rows(folders, checkpoint=checkpoint, names=names)
 
     from mijax.report.illustrator import Illustrator
     from mijax.report.page import to_html
@@ -63,9 +61,9 @@ def make_report(
         if pretraining:
             illustrator.draw_pretraining_logs(pretraining)
         if segmenting and predictions:
-            illustrator.draw_predictions(segmenting, data_dir=data_dir, tell=tell)
+            illustrator.draw_predictions(segmenting, data_dir=data_dir)
         if pretraining and predictions:
-            illustrator.draw_clusters(pretraining, data_dir=data_dir, tell=tell)
+            illustrator.draw_clusters(pretraining, data_dir=data_dir)
         page = output / "index.html"
         _write(
             page,

@@ -42,10 +42,10 @@ def main(argv):
 
     from mijax.report import make_report
     from mijax.report.runs import find_runs
-    from mijax.run import open_run
+    from mijax.runs.folder import open_run
 
     commands.prepare_jax(open_run(find_runs(folders)[0]).config)
-    print(make_report(folders, output, tell=commands.tell, **options))
+    print(make_report(folders, output, **options))
 
 
 if __name__ == "__main__":

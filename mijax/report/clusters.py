@@ -6,9 +6,11 @@ import numpy as np
 
 from mijax.data import read_splits
 from mijax.errors import UserError
-from mijax.experiment import slice_volume
-from mijax.inference import predict_stacks
-from mijax.report.predictions import pixel_size, restore_scored, source_of
+from mijax.inference.batching import predict_stacks
+from mijax.inference.scoring import make_scoring
+from mijax.report.predictions import pixel_size, scored_predictor, source_of
+from mijax.runs.method import make_method
+from mijax.runs.source import slice_volume
 
 _SLICES = 4
 
@@ -51,25 +53,27 @@ def find_clusters(rows, *, data_dir):
     found, notes = [], []
     for row in rows:
         try:
-            experiment, state = restore_scored(row.runs[0])
+            predictor = scored_predictor(row.runs[0])
         except UserError as error:
             notes.append(f"{row.label} is missing among the cluster maps: {error}")
             continue
-        if experiment.clusters:
-            images, aspect = _slices(volumes, row.config.data)
-            maps = next(
-                predict_stacks(experiment.clusters, state, [images], batch=experiment.predict_batch)
+        network = predictor.network
+        scoring = make_scoring(network, make_method(row.config).examination)
+        if scoring.clusters:
+            images, aspect = _slices(volumes, network.slices)
+            stacks = predict_stacks(
+                scoring.clusters, predictor.weights, [images], batch=network.batch
             )
-            count = experiment.method.examination.count
+            maps, count = next(stacks), scoring.count
             found.append(Clusters(row.label, images[..., 0], _at(images, maps), count, aspect))
     return found, notes
 
 
-def _slices(volumes, data):
+def _slices(volumes, slices):
     """One slice (h, w, c) of each volume, each a step further through it, and their aspects."""
     images, aspects = [], []
     for i, volume in enumerate(volumes, start=1):
-        cut = slice_volume(volume._replace(label=None), data)
+        cut = slice_volume(volume._replace(label=None), slices)
         images.append(cut.image[len(cut.image) * i // (len(volumes) + 1)])
         h, w = pixel_size(volume, cut.grid)
         aspects.append(h / w)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from mijax.report.contours import contours
 from mijax.report.figures import STYLE, case_strips, learning_curves
 from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 
+_log = logging.getLogger("mijax")
 _STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
 _JOINED = (
     " A case is at the same height in every strip, and thin lines join it from row to row: lines "
@@ -96,7 +98,7 @@ class Illustrator:
         """The same of runs that learned without labels."""
         self._draw_curves("pretraining_curves", _PRETRAINING_CURVES, rows)
 
-    def draw_clusters(self, rows, *, data_dir, tell):
+    def draw_clusters(self, rows, *, data_dir):
         """Cluster maps of pre-training; a note where the data cannot be had."""
         from mijax.report.clusters import find_clusters
 
@@ -104,7 +106,7 @@ class Illustrator:
             found, notes = find_clusters(rows, data_dir=data_dir)
         except (UserError, OSError) as error:
             self.notes.append(f"No cluster maps: {error}.")
-            tell(f"the report is without cluster maps: {error}")
+            _log.warning("the report is without cluster maps: %s", error)
             return
         self.notes += notes
         if found:
@@ -113,7 +115,7 @@ class Illustrator:
             with matplotlib.rc_context(STYLE):
                 self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
 
-    def draw_predictions(self, rows, *, data_dir, tell):
+    def draw_predictions(self, rows, *, data_dir):
         """Figures that need the networks and the data; a note where these cannot be had."""
         from mijax.report.predictions import predict
 
@@ -121,7 +123,7 @@ class Illustrator:
             found = predict(rows, data_dir=data_dir)
         except (UserError, OSError) as error:
             self.notes.append(f"No contours and joint distributions: {error}.")
-            tell(f"the report is without contours and joint distributions: {error}")
+            _log.warning("the report is without contours and joint distributions: %s", error)
             return
         self.notes += found.notes
         with matplotlib.rc_context(STYLE):

@@ -11,7 +11,7 @@ from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
 from mijax.report.table import AGAINST, NONE, against, caption, grids, p_values, plain
-from mijax.run import data_name
+from mijax.runs.folder import data_name
 
 _COLUMNS, _FEW = 8, 6  # that a table has on a narrow page; and where it had more, and is divided
 _NAMING = (

@@ -6,15 +6,14 @@ import jax
 import numpy as np
 
 from mijax import methods
-from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import UserError
-from mijax.evaluate import segment
-from mijax.experiment import open_data, slice_volume
-from mijax.inference import predict_stacks, rebuild
+from mijax.inference import Predictor
+from mijax.inference.batching import predict_stacks
+from mijax.inference.scores import OPTIONS
 from mijax.losses import joint_distribution, mutual_information
 from mijax.report.statistics import case_means
-from mijax.scores import OPTIONS
+from mijax.runs.source import open_data, slice_volume
 from mijax.transforms import sample_view
 
 _SLICES = 16  # of the joint distribution, from a few validation cases
@@ -80,30 +79,30 @@ def predict(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     config = rows[0].runs[0].run.config
-    source = source_of(config, data_dir)
+    source, slices = source_of(config, data_dir), config.data.slices
     chosen = choose_cases(rows)
     volumes = [source.volume(name) for name in chosen.values()]
-    cuts = [slice_volume(volume, config.data) for volume in volumes]
+    cuts = [slice_volume(volume, slices) for volume in volumes]
     places = [choose_slices(cut.label) for cut in cuts]
     images, truth = _validation_slices(source, rows[0].runs[0].run)
     labels, notes = [], []
     joints = [Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))]
     for row in rows:
         try:
-            experiment, state = restore_scored(row.runs[0])
+            predictor = scored_predictor(row.runs[0])
         except UserError as error:
             notes.append(f"{row.label} is missing here: {error}")
             labels.append([None] * len(volumes))
             continue
         options = {name: row.runs[0].entry.get(name, False) for name in OPTIONS}
-        maps = segment(experiment, state, volumes, config.data, **options)
+        maps = predictor.segment(volumes, **options)
         labels.append(
             [
-                slice_volume(thinned(volume, found, cut.grid, some), config.data).label
-                for found, volume, cut, some in zip(maps, volumes, cuts, places, strict=True)
+                slice_volume(thinned(volume, found, cut.grid, some), slices).label
+                for (found, _), volume, cut, some in zip(maps, volumes, cuts, places, strict=True)
             ]
         )
-        joints.append(_row_joint(row.label, experiment, state, images))
+        joints.append(_row_joint(row.label, predictor, images))
     means = [case_means(row) for row in rows]
     excerpts = [
         Excerpt(
@@ -163,22 +162,17 @@ def source_of(config, data_dir):
     """The ``Source`` of a configuration, from ``data_dir`` unless that is None."""
     config = config.copy_and_resolve_references()
     if data_dir is not None:
-        config.data.dir = data_dir
+        config.data.source.dir = data_dir
     return open_data(config)
 
 
-def restore_scored(one):
-    """``Experiment`` and ``TrainState`` of the checkpoint that a ``runs.Scored`` is of.
+def scored_predictor(one):
+    """``Predictor`` of the checkpoint that a ``runs.Scored`` is of.
 
     Raises:
       UserError: if it is gone or damaged.
     """
-    step = one.entry["step"]
-    if not (one.run.checkpoints / str(step)).exists():
-        raise UserError(f"{one.run.checkpoints} has no checkpoint of step {step}")
-    experiment, like = rebuild(one.run)
-    with Checkpoints(one.run.checkpoints, tell=lambda line: None, read_only=True) as checkpoints:
-        return experiment, checkpoints.restore(step, like)
+    return Predictor(one.run, checkpoint=one.entry["step"])
 
 
 def _validation_slices(source, run):
@@ -186,7 +180,7 @@ def _validation_slices(source, run):
     names = read_splits(run.folder / "splits.json").validation[:_CASES]
     images, labels = [], []
     for name in names:
-        cut = slice_volume(source.volume(name), run.config.data)
+        cut = slice_volume(source.volume(name), run.config.data.slices)
         found = np.flatnonzero((cut.label > 0).any((1, 2)))
         count = min(-(-_SLICES // len(names)), len(found))
         picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
@@ -196,12 +190,10 @@ def _validation_slices(source, run):
     return np.concatenate(images), truth
 
 
-def _row_joint(label, experiment, state, images):
+def _row_joint(label, predictor, images):
     """``Joint`` of p = f(x) and p̃ = T⁻¹ f(T x), with one T an image, the same in every row."""
-    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
-
-    stacks = [images, np.asarray(_transform(images))]
-    probs = predict_stacks(experiment.predict, variables, stacks, batch=experiment.predict_batch)
+    network, stacks = predictor.network, [images, np.asarray(_transform(images))]
+    probs = predict_stacks(network.predict, predictor.weights, stacks, batch=network.batch)
     return Joint(label, *jax.device_get(_compare(*probs)))
 
 

@@ -2,26 +2,24 @@
 
 import itertools
 import json
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data import Splits, read_splits
 from mijax.errors import UserError
+from mijax.inference.scores import METRICS, OPTIONS
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import kind_of, name_of, place_of
-from mijax.run import Run, flat, open_run
-from mijax.scores import METRICS, OPTIONS
+from mijax.runs.folder import Run, flat, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
 _OF_A_RUN = {
-    "seed", "name", "cache", "data.dir", "data.follow_links", "log_every", "predict_batch",
+    "seed", "name", "cache", "data.source.dir", "data.source.follow_links", "log_every",
+    "predict_batch",
 }  # fmt: skip
-# Of config.data: how its volumes are used. Anything else says which volumes they are.
-_USE = {
-    "dir", "follow_links", "splits", "split_seed", "labelled_cases", "validation_cases",
-    "test_cases", "size", "fit", "spacing", "plane", "intensity", "window", "percentiles",
-    "bias_correction",
-}  # fmt: skip
+_PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
+_log = logging.getLogger("mijax")
 
 
 class Scored(NamedTuple):
@@ -108,7 +106,7 @@ def find_runs(folders):
     return list({path.resolve(): path for path in found}.values())
 
 
-def read_rows(folders, *, checkpoint, tell, names=()):
+def read_rows(folders, *, checkpoint, names=()):
     """Reads runs and groups them into rows, in the order of the paper.
 
     A run without scores is named and left out, for it may be under way. One whose files are
@@ -117,7 +115,6 @@ def read_rows(folders, *, checkpoint, tell, names=()):
     Args:
       folders: of runs, or of folders of runs.
       checkpoint: "best" or "last".
-      tell: called with a line about each run that is left out.
       names: labels, one a row, in the order in which their first runs are given; by default
         what tells rows apart.
 
@@ -138,7 +135,7 @@ def read_rows(folders, *, checkpoint, tell, names=()):
             scored.append(Scored(run, run.config.seed, entry, splits, _origin(run)))
         else:
             left_out.append(folder)
-            tell(f"{folder} is left out: it has no scores.json yet")
+            _log.warning("%s is left out: it has no scores.json yet", folder)
     if not scored:
         raise UserError(
             "none of the runs has scores; python -m mijax.main --workdir RUN goes on with one, "
@@ -212,8 +209,9 @@ def _segmented(entry):
 def _check_comparable(first, other):
     def volumes(one):
         # Of a key that only one of them has, versions of mijax differ, not the volumes.
-        shared = set(first.run.config.data) & set(other.run.config.data) - _USE
-        return {key: one.run.config.data[key] for key in shared}
+        sources = [x.run.config.data.source for x in (first, other)]
+        shared = set.intersection(*map(set, sources)) - _PLACE
+        return {key: one.run.config.data.source[key] for key in shared}
 
     for what, value in (
         ("data sets", volumes),

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.errors import UserError
+from mijax.inference.scores import METRICS
 from mijax.report.names import FULL, PARTIAL
-from mijax.scores import METRICS
 
 MEAN = "mean"  # the column of the mean over classes
 SIGNIFICANT = 0.05
@@ -261,7 +261,7 @@ def baseline(row, rows, base):
     """
 
     def shared(other):
-        ours = ("method.", "teacher.", "init_from.", "data.labelled_cases", "data.splits")
+        ours = ("method.", "teacher.", "init_from.", "data.splits.labelled", "data.splits.file")
         return {k: v for k, v in other.settings.items() if not k.startswith(ours)}
 
     found = [

@@ -3,8 +3,8 @@
 import csv
 import io
 
+from mijax.inference.scores import METRICS
 from mijax.report.statistics import LEAST_PATIENTS, MEAN, SIGNIFICANT, patients_of
-from mijax.scores import METRICS
 
 UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
 NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}

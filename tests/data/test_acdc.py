@@ -124,7 +124,9 @@ def test_missing_data_say_where_to_register(tmp_path):
         assert start in message
         assert "https://www.creatis.insa-lyon.fr/Challenge/acdc/" in message
         assert "https://humanheart-project.creatis.insa-lyon.fr/database/" in message
-        assert "--config.data.dir=FOLDER, the folder that holds training/patient001" in message
+        assert (
+            "--config.data.source.dir=FOLDER, the folder that holds training/patient001" in message
+        )
 
 
 @pytest.mark.parametrize("damage", ["ED: 1\n", "ED: one\nES: 12\n", "", "ED 1\nES 12\n"])

@@ -20,7 +20,7 @@ from folders import (
 )
 
 from mijax.data import open_source
-from mijax.data.spleen import fetch_spleen
+from mijax.data.sources.spleen import fetch_spleen
 from mijax.errors import UserError
 
 
@@ -55,11 +55,11 @@ def test_unknown_source_or_option(tmp_path, msd):
 @pytest.mark.parametrize("name", ["msd", "nnunet", "folder", "spleen", "acdc", "promise12"])
 def test_missing_folder(tmp_path, name):
     message = refused(tmp_path, tmp_path / "nowhere", name=name)
-    assert "nowhere: no such folder" in message and "--config.data.dir" in message
+    assert "nowhere: no such folder" in message and "--config.data.source.dir" in message
 
 
 def test_no_folder_given(tmp_path):
-    assert "--config.data.dir" in refused(tmp_path, "", name="msd")
+    assert "--config.data.source.dir" in refused(tmp_path, "", name="msd")
 
 
 def test_description_missing_or_unreadable(tmp_path, msd):
@@ -114,7 +114,7 @@ def test_truncated_uncompressed(tmp_path, msd):
 
 
 @pytest.mark.parametrize("kind", ["header", "voxels"])
-def test_all_bad_files_are_told_of_at_once(tmp_path, capfd, kind):
+def test_all_bad_files_are_told_of_at_once(tmp_path, told, kind):
     root = write_msd(tmp_path / "set", labelled=30)
 
     def spoil(path):
@@ -128,18 +128,18 @@ def test_all_bad_files_are_told_of_at_once(tmp_path, capfd, kind):
         spoil(root / path)
     message = refused(tmp_path, root)
     assert message.startswith("3 of 32 cases cannot be used, for the reasons above; repair")
-    lines = capfd.readouterr().err.splitlines()
-    assert ("preparing msd: 32 volumes" in lines) == (kind == "voxels")
-    assert [line.split(": ")[0] for line in lines[-3:]] == [f"{root}/{path}" for path in bad]
+    assert ("preparing msd: 32 volumes" in told) == (kind == "voxels")
+    assert [line.split(": ")[0] for line in told[-3:]] == [f"{root}/{path}" for path in bad]
     for path in sorted((root / "imagesTr").glob("c*")):
         spoil(path)
+    told.clear()
     assert refused(tmp_path, root).startswith("at least 20 of 32 cases cannot be used")
-    assert len(capfd.readouterr().err.splitlines()) == 20 + (kind == "voxels")
+    assert len(told) == 20 + (kind == "voxels")
 
 
 def test_headers_are_judged_before_any_voxel_is_read(tmp_path, msd, monkeypatch):
     """All that they show: shape, channels, a grid of the label that is another, more than 1 GiB."""
-    monkeypatch.setattr("mijax.data.folder.read_image", lambda path: pytest.fail("voxels"))
+    monkeypatch.setattr("mijax.data.sources.folder.read_image", lambda path: pytest.fail("voxels"))
     write_nifti(msd / LABEL, label_values(0, (6, 5, 3)))
     assert f"{LABEL}: shape (6, 5, 3)" in refused(tmp_path, msd)
     write_nifti(msd / LABEL, label_values(0, (6, 5)))
@@ -278,7 +278,7 @@ def test_cache_that_cannot_be_written(tmp_path, msd):
 
 
 def test_download_fails_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="--config.data.dir=FOLDER") as caught:
+    with pytest.raises(UserError, match="--config.data.source.dir=FOLDER") as caught:
         fetch_spleen(tmp_path, url="http://127.0.0.1:9/Task09_Spleen.tar")
     assert "refused" in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -31,12 +31,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mijax.data import Volume, open_source, read_splits, to_slices
-from mijax.data.acdc import acdc_recipe
-from mijax.data.folder import folder_recipe
-from mijax.data.imagefile import read_image
-from mijax.data.layout import read_layout
-from mijax.data.promise12 import promise12_recipe
-from mijax.data.spleen import fetch_spleen
+from mijax.data.formats.imagefile import read_image
+from mijax.data.sources.acdc import acdc_recipe
+from mijax.data.sources.folder import folder_recipe
+from mijax.data.sources.layout import read_layout
+from mijax.data.sources.promise12 import promise12_recipe
+from mijax.data.sources.spleen import fetch_spleen
 from mijax.errors import UserError
 
 sitk.ProcessObject.GlobalWarningDisplayOff()
@@ -302,7 +302,11 @@ def test_extension_that_claims_gigabytes_is_passed_over(tmp_path):
 def test_voxels_of_ten_metres_in_slices_of_millimetres(refused, fit):
     volume = Volume("a", image_values(0)[..., None], None, np.diag([1e4, 1e4, 1, 1]))
     options = {"size": 8, "plane": "axial", "intensity": "zscore"}
-    refused(lambda: to_slices(volume, fit=fit, spacing=1.0, **options), "case a: ", "data.spacing")
+    refused(
+        lambda: to_slices(volume, fit=fit, spacing=1.0, **options),
+        "case a: ",
+        "data.slices.spacing",
+    )
 
 
 def reads_or_refuses(path) -> None:
@@ -780,7 +784,9 @@ def test_links_out_of_the_folder_are_followed_where_that_is_asked_for(tmp_path, 
     for number, path in enumerate(sorted(root.glob("*/[!.]*.nii.gz"))):
         path.symlink_to(path.rename(tmp_path / "store" / f"{number}.gz"))
     options = {"directory": str(root), "cache": str(tmp_path / "cache")}
-    refused(lambda: open_source("folder", **options), "a link out of", "data.follow_links=True")
+    refused(
+        lambda: open_source("folder", **options), "a link out of", "data.source.follow_links=True"
+    )
     source = open_source("folder", **options, follow_links=True)
     np.testing.assert_array_equal(source.volume("case_01").image[..., 0], image_values(1))
     np.testing.assert_array_equal(source.volume("case_01").label, label_values(1))

@@ -8,11 +8,11 @@ import pytest
 import SimpleITK as sitk
 from folders import AFFINE, SHAPE, image_values, label_values, write_nifti
 
-from mijax.data.folder import read_volume
-from mijax.data.imagefile import affines_of, read_image
-from mijax.data.imagewriter import write_image
-from mijax.data.layout import Entry
+from mijax.data.formats.imagefile import affines_of, read_image
+from mijax.data.formats.imagewriter import write_image
 from mijax.data.scans import Scan, read_scan
+from mijax.data.sources.folder import read_volume
+from mijax.data.sources.layout import Entry
 from mijax.data.volume import Case
 from mijax.errors import Notice, UserError
 

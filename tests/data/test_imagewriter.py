@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 from nibabel import orientations
 
-from mijax.data.imagefile import read_image
-from mijax.data.imagewriter import label_ending, write_image
+from mijax.data.formats.imagefile import read_image
+from mijax.data.formats.imagewriter import label_ending, write_image
 
 SHAPE = (5, 4, 3)
 LABELS = np.arange(60, dtype=np.uint8).reshape(SHAPE) % 3

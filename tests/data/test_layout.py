@@ -14,8 +14,8 @@ from folders import (
 )
 
 from mijax.data import open_source
-from mijax.data.imagefile import read_image
-from mijax.data.layout import read_layout
+from mijax.data.formats.imagefile import read_image
+from mijax.data.sources.layout import read_layout
 from mijax.errors import Notice, UserError
 
 V1 = {"modality": {"0": "T2", "1": "ADC"}, "labels": {"0": "background", "1": "a", "2": "b"}}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mijax.data import open_source
-from mijax.data.phantom import phantom_volume
+from mijax.data.sources.phantom import phantom_volume
 from mijax.errors import UserError
 
 SHAPE = (64, 64, 12)

@@ -93,7 +93,10 @@ def test_missing_data_say_where_to_register(tmp_path, capfd):
         assert start in message
         assert "https://promise12.grand-challenge.org/" in message
         assert "https://zenodo.org/records/8026660" in message
-        assert "--config.data.dir=FOLDER, the folder that holds Case00.mhd, Case00.raw" in message
+        assert (
+            "--config.data.source.dir=FOLDER, the folder that holds Case00.mhd, Case00.raw"
+            in message
+        )
 
 
 @pytest.mark.parametrize("name", ["Case01.zraw", "Case01_segmentation.zraw"])

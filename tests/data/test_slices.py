@@ -263,18 +263,21 @@ def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ({"plane": "oblique"}, "data.plane"),
-        ({"fit": "stretch"}, "data.fit"),
-        ({"intensity": "max"}, "data.intensity"),
+        ({"plane": "oblique"}, "data.slices.plane"),
+        ({"fit": "stretch"}, "data.slices.fit"),
+        ({"intensity": "max"}, "data.slices.intensity"),
         ({"intensity": (3, 3)}, "low < high"),
         ({"intensity": (1, 2, 3)}, "two numbers"),
-        ({"spacing": 0.0}, "data.spacing"),
-        ({"size": 0}, "data.size"),
-        ({"size": (8, 8, 8)}, "data.size"),
-        ({"size": 16}, "13×17 exceed data.size 16×16; raise data.size or use data.fit=resize"),
-        ({"intensity": "percentile", "percentiles": (99, 1)}, "data.percentiles"),
-        ({"intensity": "percentile", "percentiles": (0, 101)}, "data.percentiles"),
-        ({"intensity": "percentile", "percentiles": (1,)}, "data.percentiles"),
+        ({"spacing": 0.0}, "data.slices.spacing"),
+        ({"size": 0}, "data.slices.size"),
+        ({"size": (8, 8, 8)}, "data.slices.size"),
+        (
+            {"size": 16},
+            "13×17 exceed data.slices.size 16×16; raise data.slices.size or use data.slices.fit=re",
+        ),
+        ({"intensity": "percentile", "percentiles": (99, 1)}, "data.slices.percentiles"),
+        ({"intensity": "percentile", "percentiles": (0, 101)}, "data.slices.percentiles"),
+        ({"intensity": "percentile", "percentiles": (1,)}, "data.slices.percentiles"),
     ],
 )
 def test_refused(option, expected):

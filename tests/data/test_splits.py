@@ -93,9 +93,9 @@ def test_order_and_unlabelled_patients_do_not_change_the_draw():
         ({"labelled": 5, "validation": 3, "test": 3}, "there are 10"),
         ({"labelled": 0, "validation": 5, "test": 5}, "there are 10"),
         ({"labelled": 2, "validation": 0, "test": 2}, "empty split"),
-        ({"labelled": -1, "validation": 1, "test": 2}, "data.labelled_cases=-1"),
-        ({"labelled": 1, "validation": -1, "test": 2}, "data.validation_cases=-1"),
-        ({"labelled": 1, "validation": 1, "test": -2}, "data.test_cases=-2"),
+        ({"labelled": -1, "validation": 1, "test": 2}, "data.splits.labelled=-1"),
+        ({"labelled": 1, "validation": -1, "test": 2}, "data.splits.validation=-1"),
+        ({"labelled": 1, "validation": 1, "test": -2}, "data.splits.test=-2"),
     ],
 )
 def test_what_cannot_be_drawn(asked, expected):

@@ -8,9 +8,10 @@ from oracles import NAMES, call, forward_with_features, make_featured, start_wit
 
 from mijax import losses, methods, parallel
 from mijax.models import UNet
-from mijax.optimizer import make_optimizer
-from mijax.sampling import Picks, TrainingSet
-from mijax.step import make_init, make_train_step
+from mijax.training.batches import PerRole, TrainingSet
+from mijax.training.optimizer import make_optimizer
+from mijax.training.state import make_init
+from mijax.training.step import make_train_step
 from mijax.transforms import augment, sample_view
 
 KEY_DATA = jax.random.key_data(jax.random.key(0))
@@ -71,7 +72,7 @@ def test_a_step_with_a_teacher_uses_no_key_twice(batch):
         optimizer,
         mesh=parallel.make_mesh(jax.devices()[:1]),
         label_loss=losses.label_loss,
-        batches=Picks(2, 2, 2),
+        batches=PerRole(2, 2, 2),
         augmentation=ALL,
         length=1,
     )

@@ -14,9 +14,12 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from configs import phantom
-from mijax.experiment import build
-from mijax.run import Run, start_run
-from mijax.train import train
+from mijax.data import read_splits
+from mijax.inference.network import make_network
+from mijax.runs.checkpoints import Checkpoints
+from mijax.runs.folder import Run, start_run
+from mijax.training import loop, train
+from mijax.training.build import build
 
 OF_METHOD = {
     "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps
@@ -63,6 +66,19 @@ def build_once():
     return get
 
 
+def make_network_once():
+    """The same for ``make_network``."""
+    made = {}
+
+    def get(config, *, classes, devices=None):
+        key = (config.to_json_best_effort(), classes, devices and tuple(devices))
+        if key not in made:
+            made[key] = make_network(copy.deepcopy(config), classes=classes, devices=devices)
+        return made[key]
+
+    return get
+
+
 @pytest.fixture(scope="session", autouse=True)
 def patience():
     """No line about a wait, which a busy machine makes long: what is told depends on none."""
@@ -92,9 +108,10 @@ def cache(tmp_path_factory):
     for name, value in settings.items():
         jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
-        once = build_once()
-        for module in ("train", "inference"):
-            patch.setattr(f"mijax.{module}.build", once)
+        patch.setattr("mijax.training.loop.build", build_once())
+        once = make_network_once()
+        for module in ("training.build", "inference.predictor"):
+            patch.setattr(f"mijax.{module}.make_network", once)
         yield folder
     for name, value in before.items():
         jax.config.update(name, value)
@@ -118,11 +135,11 @@ def tiny(cache):
                 "unlabelled_batch": 8,
                 "predict_batch": 8,
                 "model.widths": (4, 8),
-                "data.patients": 8,
-                "data.shape": (32, 32, 4),
-                "data.size": (32, 32),
-                "data.validation_cases": 2,
-                "data.test_cases": 2,
+                "data.source.patients": 8,
+                "data.source.shape": (32, 32, 4),
+                "data.slices.size": (32, 32),
+                "data.splits.validation": 2,
+                "data.splits.test": 2,
                 **{name.replace("__", "."): value for name, value in changes.items()},
             }
         )
@@ -139,8 +156,25 @@ def uninterrupted(tiny, tmp_path_factory):
     def get(method):
         if method not in runs:
             runs[method] = start_run(tmp_path_factory.mktemp(method) / "run", tiny(method))
-            train(runs[method], tell=print)
+            train(runs[method])
         return runs[method]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def restored(cache):
+    """``restored(run, which="last")``: the experiment and the state of a tiny run."""
+
+    def get(run, which="last", **options):
+        info = run.info()
+        experiment = loop.build(
+            run.config, classes=info["classes"], channels=info["channels"], **options
+        )
+        unlabelled = read_splits(run.folder / "splits.json").unlabelled
+        with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+            step = checkpoints.step_of(which)
+            return experiment, checkpoints.restore(step, experiment.like(4 * len(unlabelled)))
 
     return get
 
@@ -185,7 +219,7 @@ def run_module(cache):
         assert "Traceback" not in done.stderr, done.stderr
         lines = done.stderr.splitlines()
         ours = [line.removeprefix("mijax: ") for line in lines if line.startswith("mijax: ")]
-        waits = ("restoring ", "predicting ", "scoring ")  # on a busy machine
+        waits = ("restoring ", "predicting ", "scoring ", "preparing ", "reading: ")
         ours = [line for line in ours if not line.startswith(waits)]
         return done.returncode, done.stdout, ours
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from configs import folder
-from mijax.evaluate import evaluate
-from mijax.run import start_run
-from mijax.train import train
+from mijax.inference import evaluate
+from mijax.runs.folder import start_run
+from mijax.training import train
 
 pytestmark = pytest.mark.xdist_group("channels")  # it shares no program with other tests
 
@@ -74,20 +74,20 @@ def test_from_files_to_scores(cache, tmp_path, layout):
             "labelled_batch": 8,
             "unlabelled_batch": 8,
             "model.widths": (4,),
-            "data.dir": str(tmp_path / "set"),
-            "data.size": (16, 16),
-            "data.fit": "pad",
-            "data.labelled_cases": 2,
-            "data.validation_cases": 1,
-            "data.test_cases": 2,
+            "data.source.dir": str(tmp_path / "set"),
+            "data.slices.size": (16, 16),
+            "data.slices.fit": "pad",
+            "data.splits.labelled": 2,
+            "data.splits.validation": 1,
+            "data.splits.test": 2,
         }
     )
     run = start_run(tmp_path / "run", config)
-    state = train(run, tell=print)
+    state = train(run)
     assert state.params["network"]["Conv1a"]["kernel"].shape == (3, 3, 2, 4)
     splits = json.loads((run.folder / "splits.json").read_text())
     assert splits["unlabelled"] == ["p5", "p6"]
-    scores = evaluate(run, tell=pytest.fail)
+    scores = evaluate(run)
     assert list(scores["last"]["cases"]) == splits["test"]
     assert list(scores["last"]["classes"]) == ["box"]
     assert run.info()["channels"] == 2

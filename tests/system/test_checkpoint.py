@@ -1,5 +1,6 @@
 """What is kept, what is best, and what happens to damaged checkpoints."""
 
+import functools
 import hashlib
 import shutil
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mijax.checkpoint import Checkpoints
+from mijax import parallel
 from mijax.errors import UserError
-from mijax.step import TrainState
+from mijax.runs.checkpoints import Checkpoints
+from mijax.training.state import TrainState
 
 
 def state_of(step):
@@ -26,24 +28,35 @@ def state_of(step):
     )
 
 
+def network_of(step):
+    return {"params": {"network": state_of(step).params["network"]}, "batch_stats": {}}
+
+
 def save(folder, scores):
-    with Checkpoints(folder, tell=print) as checkpoints:
+    with Checkpoints(folder) as checkpoints:
         for step, dsc in scores.items():
-            checkpoints.save(state_of(step), score=dsc)
+            checkpoints.save(state_of(step), network_of(step), score=dsc)
 
 
 def steps_in(folder):
     return sorted(int(path.name) for path in folder.iterdir())
 
 
-def look(folder, *, read_only=False):
-    """Last step, best step, and what was told."""
-    told = []
-    with Checkpoints(folder, tell=told.append, read_only=read_only) as checkpoints:
+@pytest.fixture
+def look(listening):
+    """``look(folder)``: last step, best step, and what was told."""
+
+    return functools.partial(_look, listening)
+
+
+def _look(listening, folder, *, read_only=False):
+    with listening() as told, Checkpoints(folder, read_only=read_only) as checkpoints:
         last = checkpoints.last_step()
         if last is not None:
             restored = checkpoints.restore(last, jax.eval_shape(lambda: state_of(last)))
             jax.tree.map(np.testing.assert_array_equal, restored, state_of(last))
+            network = checkpoints.restore_network(last, parallel.replicated(parallel.make_mesh()))
+            jax.tree.map(np.testing.assert_array_equal, network, network_of(last))
         return last, checkpoints.best_step(), told
 
 
@@ -59,14 +72,14 @@ def look(folder, *, read_only=False):
         ({1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}, [3, 4], 4),
     ],
 )
-def test_keeps_the_best_and_the_two_newest(tmp_path, scores, kept, best):
+def test_keeps_the_best_and_the_two_newest(tmp_path, scores, kept, best, look):
     save(tmp_path, scores)
     assert steps_in(tmp_path) == kept
     assert look(tmp_path) == (max(scores), best, [])
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_nothing_there(tmp_path, read_only):
+def test_nothing_there(tmp_path, read_only, look):
     assert look(tmp_path / "new", read_only=read_only) == (None, None, [])
     assert (tmp_path / "new").exists() is not read_only
 
@@ -97,7 +110,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("damage", [flip, truncate, empty, remove])
-def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, damage):
+def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, damage, look):
     files = [f.relative_to(saved) for f in (saved / "12").rglob("*") if f.is_file()]
     assert len(files) > 5
     for file in files:
@@ -111,9 +124,9 @@ def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, da
         shutil.rmtree(folder)
 
 
-def test_says_what_is_wrong(saved, tmp_path):
+def test_says_what_is_wrong(saved, tmp_path, look):
     folder = shutil.copytree(saved, tmp_path / "copy")
-    file = next(f for f in (folder / "12" / "default").rglob("*") if f.is_file())
+    file = next(f for f in (folder / "12" / "state").rglob("*") if f.is_file())
     sums = folder / "12" / "SHA256SUMS"
 
     def told():
@@ -130,7 +143,7 @@ def test_says_what_is_wrong(saved, tmp_path):
     assert "its save did not finish" in told()
 
 
-def test_all_damaged(saved, tmp_path):
+def test_all_damaged(saved, tmp_path, look):
     folder = shutil.copytree(saved, tmp_path / "copy")
     for step in (8, 12):
         remove(folder / str(step) / "SHA256SUMS")
@@ -141,7 +154,7 @@ def test_all_damaged(saved, tmp_path):
         assert "no sound checkpoint" in told[2] and len(told) == 3
 
 
-def test_an_unfinished_save_is_cleared_away(saved, tmp_path):
+def test_an_unfinished_save_is_cleared_away(saved, tmp_path, look):
     folder = shutil.copytree(saved, tmp_path / "copy")
     unfinished = folder / "16.orbax-checkpoint-tmp"
     unfinished.mkdir()
@@ -151,12 +164,12 @@ def test_an_unfinished_save_is_cleared_away(saved, tmp_path):
     assert not unfinished.exists()
 
 
-def test_saves_again_what_was_damaged(saved, tmp_path):
+def test_saves_again_what_was_damaged(saved, tmp_path, look):
     folder = shutil.copytree(saved, tmp_path / "copy")
     remove(folder / "12" / "SHA256SUMS")
-    with Checkpoints(folder, tell=print) as checkpoints:
+    with Checkpoints(folder) as checkpoints:
         assert checkpoints.last_step() == 8
-        checkpoints.save(state_of(12), score=0.1)
+        checkpoints.save(state_of(12), network_of(12), score=0.1)
         assert (checkpoints.last_step(), checkpoints.best_step()) == (12, 8)
     assert look(folder) == (12, 8, [])
 
@@ -167,9 +180,32 @@ def test_checksums_are_those_of_sha256sum(saved):
         assert hashlib.sha256((saved / "12" / name).read_bytes()).hexdigest() == digest
 
 
+def test_a_checkpoint_without_a_network_is_of_another_version(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    shutil.rmtree(folder / "12" / "network")
+    sums = [
+        x for x in (folder / "12" / "SHA256SUMS").read_text().splitlines() if "network" not in x
+    ]
+    (folder / "12" / "SHA256SUMS").write_text("\n".join(sums))
+    with Checkpoints(folder, read_only=True) as checkpoints:
+        assert checkpoints.last_step() == 12
+        with pytest.raises(UserError, match="saved by another version of mijax"):
+            checkpoints.restore_network(12, parallel.replicated(parallel.make_mesh()))
+
+
+def test_a_step_by_its_name_or_number(saved, tmp_path):
+    with Checkpoints(saved, read_only=True) as checkpoints:
+        assert [checkpoints.step_of(x) for x in ("last", "best", 8)] == [12, 12, 8]
+        with pytest.raises(UserError, match="no sound checkpoint of step 5"):
+            checkpoints.step_of(5)
+    nothing = Checkpoints(tmp_path, read_only=True)
+    with pytest.raises(UserError, match="has no sound checkpoint$"):
+        nothing.step_of("last")
+
+
 def test_another_network_does_not_fit(saved):
     other = state_of(12)._replace(params={"network": {"weights": jnp.ones((7, 5))}})
-    with Checkpoints(saved, tell=print, read_only=True) as checkpoints:
+    with Checkpoints(saved, read_only=True) as checkpoints:
         with pytest.raises(UserError, match="/12: ") as caught:
             checkpoints.restore(12, jax.eval_shape(lambda: other))
         assert "\n" not in str(caught.value)

@@ -37,7 +37,7 @@ def complaint(result):
     assert code not in (0, None)
     assert out == "" and "Traceback" not in err
     ours = [line.removeprefix("mijax: ") for line in err.splitlines() if line.startswith("mijax: ")]
-    news = ("devices: ", "run folder: ", "going on from step")
+    news = ("devices: ", "run folder: ", "going on from step", "preparing ")
     (line,) = (x for x in ours if not x.startswith(news))
     return line
 
@@ -120,7 +120,7 @@ def test_evaluate_a_run_again(uninterrupted, copied):
     scores = json.loads((run.folder / "scores.json").read_text())
     assert scores["last"]["step"] == 12
     # Where the data lies now is said each time, not remembered.
-    assert json.loads((run.folder / "config.json").read_text())["data"]["dir"] == ""
+    assert json.loads((run.folder / "config.json").read_text())["data"]["source"]["dir"] == ""
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,10 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.steps=many"], "flag --config.steps=many: "),
         ([PHANTOM, "--config.steps=2.5"], "flag --config.steps=2.5: "),
         ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
-        ([PHANTOM, "--config.data.spacing=wide"], "flag --config.data.spacing=wide: "),
+        (
+            [PHANTOM, "--config.data.slices.spacing=wide"],
+            "flag --config.data.slices.spacing=wide: ",
+        ),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
         (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
         (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
@@ -220,9 +223,11 @@ def test_new_run_then_workdir_alone(command, tiny, tmp_path):
 
 @pytest.mark.parametrize("source", ["folder", "msd", "nnunet", "spleen"])
 def test_no_data(command, tiny, tmp_path, source):
-    config = tiny("supervised", **{"data.source": source, "data.dir": str(tmp_path / "nowhere")})
+    config = tiny(
+        "supervised", **{"data.source.name": source, "data.source.dir": str(tmp_path / "nowhere")}
+    )
     for key in ("patients", "seed", "shape"):  # options of the phantom
-        del config.data[key]
+        del config.data.source[key]
     line = complaint(command(config, tmp_path / "run"))
     assert f"{tmp_path / 'nowhere'}: no such folder" in line
     (tmp_path / "nowhere").mkdir()
@@ -231,9 +236,9 @@ def test_no_data(command, tiny, tmp_path, source):
 
 
 def test_bad_volume(command, tiny, tmp_path):
-    config = tiny("supervised", **{"data.source": "msd", "data.dir": str(tmp_path)})
+    config = tiny("supervised", **{"data.source.name": "msd", "data.source.dir": str(tmp_path)})
     for key in ("patients", "seed", "shape"):
-        del config.data[key]
+        del config.data.source[key]
     for part in ("imagesTr", "labelsTr"):
         (tmp_path / part).mkdir()
         values = np.full((8, 8, 2), np.nan if part == "imagesTr" else 0, np.float32)
@@ -243,7 +248,8 @@ def test_bad_volume(command, tiny, tmp_path):
         json.dumps({"modality": {"0": "CT"}, "labels": {"0": "background", "1": "x"}})
     )
     done = command(config, tmp_path / "run")
-    assert complaint(done).startswith("6 of 6 cases cannot be used")
+    assert done[0] == 1
+    assert done[2].splitlines()[-1].startswith("mijax: 6 of 6 cases cannot be used")
     for name in "abcdef":  # all of them at once
         assert f"imagesTr/{name}.nii.gz: 128 voxels are NaN" in done[2]
 
@@ -251,11 +257,11 @@ def test_bad_volume(command, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.labelled_cases": 0}, "method local_mi learns from unlabelled cases"),
-        ({"data.labelled_cases": 7}, "there are 8; lower data.labelled_cases"),
-        ({"data.validation_cases": 0}, "data.validation_cases=0 is an empty split"),
+        ({"data.splits.labelled": 0}, "method local_mi learns from unlabelled cases"),
+        ({"data.splits.labelled": 7}, "there are 8; lower data.splits.labelled"),
+        ({"data.splits.validation": 0}, "data.splits.validation=0 is an empty split"),
         ({"labelled_batch": 3}, "19 images a forward pass do not divide over 8 devices"),
-        ({"data.size": (33, 32)}, "multiples of 2"),
+        ({"data.slices.size": (33, 32)}, "multiples of 2"),
         ({"method.weight": float("inf")}, "config.method.weight is inf"),
     ],
 )
@@ -290,7 +296,7 @@ def test_folder_that_cannot_be_written(command, tiny, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device", str(tmp_path / "run" / "splits.json"))
 
-    monkeypatch.setattr("mijax.run.write_splits", refuse)
+    monkeypatch.setattr("mijax.runs.splits.write_splits", refuse)
     line = complaint(command(tiny("supervised"), tmp_path / "run"))
     assert "No space left on device" in line and "splits.json" in line
 

@@ -12,9 +12,11 @@ from ml_collections import ConfigDict, config_flags
 
 import configs
 from mijax import methods
-from mijax.experiment import build, open_data, slice_volume
+from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
-from mijax.sampling import TrainingSet
+from mijax.runs.source import open_data, slice_volume
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
 
 FOLDER = Path(configs.__file__).parent
 NAMES = sorted(f.stem for f in FOLDER.glob("[a-z]*.py") if f.stem != "common")
@@ -59,7 +61,10 @@ def test_method_is_the_only_difference_between_methods(name):
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_traces(name, method):
     config = get_config(name, method)
-    config.data.size = config.data.size or (256, 256)  # that of a folder is its user's
+    config.data.slices.size = config.data.slices.size or (
+        256,
+        256,
+    )  # that of a folder is its user's
     classes, channels = SHAPES.get(name, (4, 1))
     experiment = build(
         config,
@@ -69,7 +74,7 @@ def test_traces(name, method):
     )
 
     def slices(n, *channels, dtype=np.float32):
-        return jax.ShapeDtypeStruct((n, *config.data.size, *channels), dtype)
+        return jax.ShapeDtypeStruct((n, *config.data.slices.size, *channels), dtype)
 
     numbers = jax.ShapeDtypeStruct((50,), np.float32)
     unlabelled = Unlabelled(slices(50, channels), numbers, numbers)
@@ -81,9 +86,10 @@ def test_traces(name, method):
     )
     assert "loss" in logs and len(logs) > 1
     assert all(x.shape == (1,) for x in logs.values())
-    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
-    probs = jax.eval_shape(experiment.predict, variables, slices(config.predict_batch, channels))
-    assert probs.shape == (config.predict_batch, *config.data.size, classes)
+    weights = jax.eval_shape(lambda state: evaluated(experiment.method, state), state)
+    images = slices(config.predict_batch, channels)
+    probs = jax.eval_shape(experiment.network.predict, weights, images)
+    assert probs.shape == (config.predict_batch, *config.data.slices.size, classes)
 
 
 def another(value):
@@ -128,11 +134,11 @@ def needs(folder):
 @needs("Task09_Spleen_crop")
 def test_spleen_takes_a_real_volume(cache):
     config = get_config("spleen")
-    config.cache, config.data.dir = str(cache), str(SHARED / "Task09_Spleen_crop")
+    config.cache, config.data.source.dir = str(cache), str(SHARED / "Task09_Spleen_crop")
     source = open_data(config)
     assert source.classes == ("background", "spleen") and source.channels == 1
     volume = source.volume(source.cases[0].name)
-    slices = slice_volume(volume, config.data)
+    slices = slice_volume(volume, config.data.slices)
     assert slices.image.shape == (volume.image.shape[2], 512, 512, 1)
     assert slices.label.shape == slices.image.shape[:3]
     np.testing.assert_allclose((slices.image.min(), slices.image.max()), (0, 1), atol=0.02)
@@ -143,13 +149,13 @@ def test_spleen_takes_a_real_volume(cache):
 @needs("Task04_Hippocampus")
 def test_hippocampus_takes_real_volumes(cache):
     config = get_config("hippocampus")
-    config.cache, config.data.dir = str(cache), str(SHARED / "Task04_Hippocampus")
+    config.cache, config.data.source.dir = str(cache), str(SHARED / "Task04_Hippocampus")
     source = open_data(config)
     assert source.classes[0] == "background" and len(source.classes) == 3
     labelled = [case for case in source.cases if case.labelled]
-    asked = config.data.validation_cases + config.data.test_cases + config.data.labelled_cases
+    asked = config.data.splits.validation + config.data.splits.test + config.data.splits.labelled
     assert len(labelled) > asked
     for case in labelled[:3]:
-        slices = slice_volume(source.volume(case.name), config.data)
+        slices = slice_volume(source.volume(case.name), config.data.slices)
         assert slices.image.shape[1:] == (48, 64, 1)
         assert set(np.unique(slices.label)) <= {0, 1, 2}

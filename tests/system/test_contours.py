@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.contours import contours
 from mijax.data import Volume
+from mijax.inference.contours import contours
 
 WHITE, BLACK, ORANGE, BLUE = (255, 255, 255), (0, 0, 0), (213, 94, 0), (86, 180, 233)
 

@@ -9,15 +9,16 @@ import pytest
 
 from mijax import losses, methods, parallel
 from mijax.data import draw_splits
-from mijax.experiment import build, open_data
 from mijax.methods import local_mi
-from mijax.training_set import load_training_set
+from mijax.runs.source import open_data
+from mijax.training.build import build
+from mijax.training.training_set import load_training_set
 
 pytestmark = pytest.mark.xdist_group("devices")
 
 LEARNING = "local_mi, weights that learn"
 NAMES = [*methods.names(), LEARNING]
-PARTS = ("params", "batch_stats", "memory", "outer")
+PARTS = ("params", "batch_stats", "memory", "hyper")
 STEPS = 4
 # Sums are taken in another order: after four steps weights differ by 3e-7 for most methods and
 # by 8e-6 in the heads of the contrastive and MI ones, while each step moves them by up to 1e-3.
@@ -30,7 +31,7 @@ def trained(tiny):
     inits = {}
 
     def run(method, devices, steps=STEPS):
-        options = {"outer__weights": ("mi_weight",), "outer__batch": 8}
+        options = {"hypergradient__weights": ("mi_weight",), "hypergradient__batch": 8}
         config = tiny("local_mi", **options) if method == LEARNING else tiny(method)
         source = open_data(config)
         splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
@@ -38,7 +39,7 @@ def trained(tiny):
             build(config, classes=source.classes, channels=1, devices=jax.devices()[:n])
             for n in (8, devices)
         )
-        training_set = load_training_set(source, splits, config, experiment)
+        training_set = load_training_set(source, splits, config, experiment.method)
         unlabelled = training_set.unlabelled
         if method not in inits:  # costs as much to compile as the step of a method
             inits[method] = jax.device_get(

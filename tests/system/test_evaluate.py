@@ -8,10 +8,10 @@ import pytest
 
 from mijax.data import Volume
 from mijax.errors import UserError
-from mijax.evaluate import evaluate, segment
-from mijax.experiment import build, open_data, slice_volume
-from mijax.run import start_run
-from mijax.scores import METRICS, OPTIONS, mean_dsc, score, table
+from mijax.inference import Predictor, evaluate
+from mijax.inference.scores import METRICS, OPTIONS, mean_dsc, score, table
+from mijax.runs.folder import start_run
+from mijax.runs.source import open_data, slice_volume
 
 CLASSES = ("background", "body", "core")
 
@@ -23,7 +23,7 @@ def no_constant(name):
 @pytest.fixture(scope="module")
 def scored(uninterrupted):
     run = uninterrupted("local_mi")
-    returned = evaluate(run, tell=pytest.fail)
+    returned = evaluate(run)
     written = json.loads((run.folder / "scores.json").read_text(), parse_constant=no_constant)
     assert written == returned
     return run, written
@@ -79,15 +79,10 @@ def test_means_follow_from_cases(scored):
 
 def test_scores_are_those_of_the_label_maps(scored):
     """The last checkpoint again, DSC counted voxel by voxel."""
-    from mijax.checkpoint import Checkpoints
-
     run, scores = scored
-    source = open_data(run.config)
-    experiment = build(run.config, classes=source.classes, channels=1)
-    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
-        state = checkpoints.restore(12, experiment.like(0))
+    source, predictor = open_data(run.config), Predictor(run, checkpoint=12)
     volumes = [source.volume(name) for name in scores["last"]["cases"]]
-    predictions = list(segment(experiment, state, volumes, run.config.data))
+    predictions = [labels for labels, _ in predictor.segment(volumes)]
     for prediction, volume in zip(predictions, volumes, strict=True):
         assert prediction.shape == volume.label.shape and prediction.dtype == np.uint8
         for value, name in enumerate(CLASSES[1:], start=1):
@@ -102,18 +97,12 @@ def test_scores_are_those_of_the_label_maps(scored):
 
 def test_segment_never_sees_a_label(scored):
     run, _ = scored
-    source = open_data(run.config)
-    experiment = build(run.config, classes=source.classes, channels=1)
-    state = experiment.init(0, 0)
+    source, predictor = open_data(run.config), Predictor(run)
     volumes = [source.volume(case.name) for case in source.cases[:3]]
     hidden = [v._replace(label=None) for v in volumes]
-    pairs = zip(
-        segment(experiment, state, volumes, run.config.data),
-        segment(experiment, state, hidden, run.config.data),
-        strict=True,
-    )
-    assert all(np.array_equal(a, b) for a, b in pairs)
-    assert slice_volume(hidden[0], run.config.data).label is None
+    pairs = zip(predictor.segment(volumes), predictor.segment(hidden), strict=True)
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in pairs)
+    assert slice_volume(hidden[0], run.config.data.slices).label is None
 
 
 # By hand ---------------------------------------------------------------------------------
@@ -213,8 +202,8 @@ def test_no_case_shows_any_class():
 
 def test_options_are_noted(copied):
     run = copied("local_mi")
-    plain = evaluate(run, tell=pytest.fail)
-    scores = evaluate(run, largest_component=True, mirror=True, tell=pytest.fail)
+    plain = evaluate(run)
+    scores = evaluate(run, largest_component=True, mirror=True)
     assert json.loads((run.folder / "scores.json").read_text()) == scores
     assert all(entry[name] for entry in scores.values() for name in OPTIONS)
     assert scores["last"]["cases"] != plain["last"]["cases"]
@@ -222,19 +211,19 @@ def test_options_are_noted(copied):
     assert first == "2 test cases, mean (standard deviation), --largest_component, --mirror"
 
 
-def test_a_long_wait_is_told_of(monkeypatch, by_hand):
+def test_a_long_wait_is_told_of(monkeypatch, told):
     monkeypatch.setattr("mijax.progress.PATIENCE", 0.01)
-    truth, lines = [volume_of(name, cube(1, 2)) for name in "ab"], []
+    truth = [volume_of(name, cube(1, 2)) for name in "ab"]
 
     def predictions():
         for volume in truth:
-            wait_for = len(lines) + 1
-            while len(lines) < wait_for:
+            wait_for = len(told) + 1
+            while len(told) < wait_for:
                 time.sleep(0.005)
             yield volume.label
 
-    score(predictions(), truth, CLASSES, tell=lines.append)
-    assert lines[:2] == ["predicting 0/2", "predicting 1/2"]
+    score(predictions(), truth, CLASSES)
+    assert told[:2] == ["predicting 0/2", "predicting 1/2"]
 
 
 def test_no_checkpoint(tiny, uninterrupted, tmp_path):
@@ -242,10 +231,10 @@ def test_no_checkpoint(tiny, uninterrupted, tmp_path):
     splits = uninterrupted("local_mi").folder / "splits.json"
     (tmp_path / "splits.json").write_bytes(splits.read_bytes())
     with pytest.raises(UserError, match="no sound checkpoint"):
-        evaluate(run, tell=pytest.fail)
+        evaluate(run)
     assert not (tmp_path / "scores.json").exists()
 
 
 def test_not_yet_trained(tiny, tmp_path):
     with pytest.raises(UserError, match=r"splits\.json"):
-        evaluate(start_run(tmp_path, tiny("supervised")), tell=pytest.fail)
+        evaluate(start_run(tmp_path, tiny("supervised")))

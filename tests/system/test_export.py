@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mijax.inference import restore
+from mijax.inference import Predictor
 
 PROGRAM = """
 import importlib.abc, pathlib, sys
@@ -57,11 +57,10 @@ def test_same_probabilities_without_mijax(exported):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["cpu", "cuda", "tpu"]
-    experiment, state = restore(run, checkpoint="best", tell=pytest.fail, devices=jax.devices()[:1])
-    variables = experiment.method.predictor(state.params, state.batch_stats, state.memory)
+    predictor = Predictor(run, devices=jax.devices()[:1])
     with np.load(folder / "probs.npz") as probs:
         for name, image in images.items():
-            expected = experiment.predict(variables, image)
+            expected = predictor.network.predict(predictor.weights, image)
             assert probs[name].shape == (*image.shape[:3], 3)
             np.testing.assert_allclose(probs[name], expected, atol=1e-6)
 

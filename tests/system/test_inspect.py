@@ -10,13 +10,17 @@ import pytest
 
 from configs import folder
 from mijax.errors import UserError
-from mijax.experiment import check
 from mijax.inspect import describe
+from mijax.runs.folder import start_run
+from mijax.training import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import SHAPE, write_msd, write_nifti
 
-FLAGS = "--config.data.size='(16,16)' --config.data.fit=pad --config.data.spacing=1.2"
+FLAGS = (
+    "--config.data.slices.size='(16,16)' --config.data.slices.fit=pad "
+    "--config.data.slices.spacing=1.2"
+)
 
 
 def test_tables_and_flags(tmp_path):
@@ -24,7 +28,7 @@ def test_tables_and_flags(tmp_path):
     root = write_msd(tmp_path / "set")
     for path in (root / "labelsTr").iterdir():
         write_nifti(path, np.pad(np.ones((1, *SHAPE[1:]), np.uint8), ((0, 5), (0, 0), (0, 0))))
-    lines = list(describe(root, tell=pytest.fail))
+    lines = list(describe(root))
     text = "\n".join(" ".join(line.split()) for line in lines)
     for line in (
         f"{root}: 2 labelled cases and 2 unlabelled ones; 1 channel ('MRI')",
@@ -36,7 +40,7 @@ def test_tables_and_flags(tmp_path):
         "no labelled case shows b",
     ):
         assert f"{line}\n" in text
-    assert lines[-1] == f"flags: {FLAGS} --config.data.intensity=percentile"
+    assert lines[-1] == f"flags: {FLAGS} --config.data.slices.intensity=percentile"
 
 
 def test_flags_of_a_ct_in_sagittal_slices(tmp_path):
@@ -47,29 +51,30 @@ def test_flags_of_a_ct_in_sagittal_slices(tmp_path):
     for path in (root / "labelsTr").iterdir():
         write_nifti(path, np.ones(SHAPE, np.uint8), np.diag([4.0, 0.5, 0.5, 1]))
     (root / "imagesTs" / "test_0.nii.gz").unlink()
-    *_, flags = describe(root, tell=pytest.fail)
+    *_, flags = describe(root)
     assert flags == (
-        "flags: --config.data.size='(16,16)' --config.data.fit=pad --config.data.plane=sagittal "
-        "--config.data.intensity=window --config.data.window='(-1990.0,1990.0)'"
+        "flags: --config.data.slices.size='(16,16)' --config.data.slices.fit=pad "
+        "--config.data.slices.plane=sagittal "
+        "--config.data.slices.intensity=window --config.data.slices.window='(-1990.0,1990.0)'"
     )
 
 
-def test_bad_files_are_listed_and_the_rest_is_described(tmp_path):
+def test_bad_files_are_listed_and_the_rest_is_described(tmp_path, told):
     root = write_msd(tmp_path / "set", labelled=3)
     (root / "imagesTr" / "case_00.nii.gz").write_bytes(b"hello")
     write_nifti(root / "labelsTr" / "case_01.nii.gz", np.full(SHAPE, 9, np.uint8))
-    told, lines = [], []
+    lines = []
     with pytest.raises(UserError, match="2 of 5 cases cannot be used, for the reasons above"):
-        lines.extend(describe(root, tell=told.append))
-    assert [str(line).split(": ")[0] for line in told] == [
-        f"{root}/imagesTr/case_00.nii.gz", f"{root}/labelsTr/case_01.nii.gz",
+        lines.extend(describe(root))
+    assert [line.split(": ")[0] for line in told] == [
+        f"{root}/imagesTr/case_00.nii.gz", "reading", f"{root}/labelsTr/case_01.nii.gz",
     ]  # fmt: skip
 
 
 def test_needs_no_jax(tmp_path):
     code = (
         "import sys, pathlib, mijax.inspect\n"
-        "list(mijax.inspect.describe(pathlib.Path(sys.argv[1]), tell=print))\n"
+        "list(mijax.inspect.describe(pathlib.Path(sys.argv[1])))\n"
         "print([m for m in ('jax', 'tensorflow_datasets') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(write_msd(tmp_path / "set"))]
@@ -89,11 +94,11 @@ def test_the_command(run_module, tmp_path):
 
 def test_a_run_without_a_size_is_told_one(tmp_path):
     config = folder.get_config("supervised")
-    config.data.dir = str(write_msd(tmp_path / "set"))
+    config.data.source.dir = str(write_msd(tmp_path / "set"))
     config.cache = str(tmp_path / "cache")
     with pytest.raises(UserError) as caught:
-        check(config)
+        train(start_run(tmp_path / "run", config))
     assert str(caught.value) == (
-        f"no config.data.size is given; {FLAGS} holds every slice of 4 cases whole; "
-        f"python -m mijax.inspect {config.data.dir} tells more"
+        f"no config.data.slices.size is given; {FLAGS} holds every slice of 4 cases whole; "
+        f"python -m mijax.inspect {config.data.source.dir} tells more"
     )

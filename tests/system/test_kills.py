@@ -10,9 +10,7 @@ import time
 import jax
 import pytest
 
-from mijax.checkpoint import Checkpoints
-from mijax.inference import rebuild
-from mijax.run import start_run
+from mijax.runs.folder import start_run
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +30,14 @@ def start(cache):
     return popen
 
 
-def end_of(run):
+def end_of(run, restored):
     """Bytes of every array of the last checkpoint, and the scores and the log as they are."""
-    _, like = rebuild(run)
-    with Checkpoints(run.checkpoints, tell=pytest.fail) as checkpoints:
-        state = jax.device_get(checkpoints.restore(run.config.steps, like))
+    state = jax.device_get(restored(run, run.config.steps)[1])
     texts = [(run.folder / name).read_text() for name in ("metrics.jsonl", "scores.json")]
     return [x.tobytes() for x in jax.tree.leaves(state)], texts
 
 
-def test_killed_at_random_moments(tiny, tmp_path, start):
+def test_killed_at_random_moments(tiny, tmp_path, start, restored):
     draw = random.Random(0)
     whole = start_run(tmp_path / "whole", tiny("local_mi", **CHANGES))
     with start(whole) as process:
@@ -67,7 +63,7 @@ def test_killed_at_random_moments(tiny, tmp_path, start):
             kills += 1
             saves = run.checkpoints.glob("*")
             in_save += any(not (folder / "SHA256SUMS").exists() for folder in saves)
-        assert end_of(run) == end_of(whole)
+        assert end_of(run, restored) == end_of(whole, restored)
         runs += 1
     print(f"{kills} kills in {runs} runs, {in_save} of them in a save")
     assert in_save

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 
 from mijax import parallel
-from mijax.checkpoint import Checkpoints
 from mijax.data import read_splits
 from mijax.errors import UserError
-from mijax.experiment import build, open_data
-from mijax.inference import rebuild, restore
 from mijax.losses import cross_entropy
 from mijax.models import UNet
-from mijax.run import start_run
-from mijax.sampling import counts_of, pick
-from mijax.train import train
-from mijax.training_set import load_training_set
+from mijax.runs.folder import start_run
+from mijax.runs.source import open_data
+from mijax.training import train
+from mijax.training.batches import counts_of, pick
+from mijax.training.build import build
+from mijax.training.training_set import load_training_set
 
 pytestmark = pytest.mark.xdist_group("outer")  # it shares no program with other tests
 WEIGHTS = ("mi_weight", "consistency_weight")
@@ -33,33 +32,31 @@ def learnt(tiny, tmp_path_factory):
         method__weight=3.0,
         method__mi_weight=100.0,  # else the slope of so little information drowns in rounding
         learning_rate=0.02,
-        outer__weights=WEIGHTS,
-        outer__rate=0.1,
-        outer__batch=8,
+        hypergradient__weights=WEIGHTS,
+        hypergradient__rate=0.1,
+        hypergradient__batch=8,
     )
     run = start_run(tmp_path_factory.mktemp("outer"), config)
-    return run, jax.device_get(train(run, tell=print, devices=jax.devices()[:1]))
+    return run, jax.device_get(train(run, devices=jax.devices()[:1]))
 
 
-def test_a_run_logs_its_weights_and_keeps_them(learnt):
+def test_a_run_logs_its_weights_and_keeps_them(learnt, restored):
     run, state = learnt
-    _, kept = restore(run, checkpoint="last", tell=pytest.fail)
+    _, kept = restored(run)
     log = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[0])
     for name in WEIGHTS:
-        assert kept.outer.log_factors[name] == state.outer.log_factors[name] != 0
+        assert kept.hyper.log_factors[name] == state.hyper.log_factors[name] != 0
         assert log[name] != run.config.method[name]
         assert log[name] == pytest.approx(run.config.method[name], rel=0.5)
 
 
-def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt):
+def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt, restored):
     """By central differences, eight steps in, when Adam has moments."""
     run, _ = learnt
     config, source = run.config, open_data(run.config)
-    experiment, like = rebuild(run, devices=jax.devices()[:1])
-    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
-        state = checkpoints.restore(8, like)
+    experiment, state = restored(run, 8, devices=jax.devices()[:1])
     splits = read_splits(run.folder / "splits.json")
-    training_set = load_training_set(source, splits, config, experiment)
+    training_set = load_training_set(source, splits, config, experiment.method)
     training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
     picked = pick(state.key, state.step, counts_of(training_set), experiment.batches).held_out
     image, label = (x[picked] for x in training_set.held_out)
@@ -71,11 +68,11 @@ def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt):
         return cross_entropy(model.apply(variables, image, train=False)[0], label)
 
     def after(**change):
-        moved = {name: x + change.get(name, 0.0) for name, x in state.outer.log_factors.items()}
-        start = state._replace(outer=state.outer._replace(log_factors=moved))
+        moved = {name: x + change.get(name, 0.0) for name, x in state.hyper.log_factors.items()}
+        start = state._replace(hyper=state.hyper._replace(log_factors=moved))
         return experiment.train_step(1, None)(jax.tree.map(jnp.copy, start), training_set)[0]
 
-    before, moments = (s.outer.opt_state[0].mu for s in (state, after()))
+    before, moments = (s.hyper.opt_state[0].mu for s in (state, after()))
     for name in WEIGHTS:
         slope = (moments[name] - 0.9 * before[name]) / 0.1
         losses = [held_out_loss(after(**{name: h})) for h in (0.2, -0.2)]
@@ -86,10 +83,22 @@ def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"outer.weights": ("radius",)}, "config.outer: there is no weight 'radius', but .*mi_"),
-        ({"outer.weights": ("weight",), "method.weight": 0.0}, "begins above 0, not at 0.0"),
-        ({"outer.weights": ("weight",), "outer.rate": 0.0}, "rate and batch are positive"),
-        ({"outer.weights": ("weight",), "outer.batch": 0}, "rate and batch are positive"),
+        (
+            {"hypergradient.weights": ("radius",)},
+            "config.hypergradient: there is no weight 'radius', but .*mi_",
+        ),
+        (
+            {"hypergradient.weights": ("weight",), "method.weight": 0.0},
+            "begins above 0, not at 0.0",
+        ),
+        (
+            {"hypergradient.weights": ("weight",), "hypergradient.rate": 0.0},
+            "rate and batch are positive",
+        ),
+        (
+            {"hypergradient.weights": ("weight",), "hypergradient.batch": 0},
+            "rate and batch are positive",
+        ),
     ],
 )
 def test_refusals(tiny, changes, message):
@@ -100,6 +109,6 @@ def test_refusals(tiny, changes, message):
 
 
 def test_a_method_without_labels_has_none(tiny):
-    config = tiny("boundary_iic", outer__weights=("weight",))
+    config = tiny("boundary_iic", hypergradient__weights=("weight",))
     with pytest.raises(UserError, match="boundary_iic has no loss of labels"):
         build(config, classes=CLASSES, channels=1)

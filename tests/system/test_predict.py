@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mijax.inference import predict_stacks
+from mijax.inference.batching import predict_stacks
 
 BATCH = 4
 
@@ -13,9 +13,9 @@ BATCH = 4
 def network(shapes):
     """A stand-in that is right only where each row is computed from its own image."""
 
-    def predict(variables, images):
+    def predict(weights, images):
         shapes.append(images.shape)
-        return np.stack([variables * images[..., 0], images[..., 0] ** 2], axis=-1)
+        return np.stack([weights * images[..., 0], images[..., 0] ** 2], axis=-1)
 
     return predict
 

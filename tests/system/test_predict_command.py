@@ -2,19 +2,19 @@
 
 import shutil
 
+import jax
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from nibabel import orientations
 
-from mijax.data.imagefile import read_image
+from mijax.data.formats.imagefile import read_image
 from mijax.errors import UserError
-from mijax.evaluate import segment
-from mijax.experiment import open_data
-from mijax.inference import restore
-from mijax.predict import predict, predict_files
-from mijax.run import open_run
+from mijax.inference import Predictor
+from mijax.inference.scans import predict_files
+from mijax.runs.folder import open_run
+from mijax.runs.source import open_data
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
 
@@ -93,18 +93,13 @@ def scans(volume, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def predicted(run, scans, tmp_path_factory):
+def predicted(run, scans, listening, tmp_path_factory):
     """The folder of the label maps, and the lines that were told."""
-    folder, lines = tmp_path_factory.mktemp("labels"), []
-    done, failed = predict_files(
-        run,
-        scans,
-        folder / "new",
-        checkpoint="last",
-        probabilities=True,
-        overwrite=False,
-        tell=lines.append,
-    )
+    folder = tmp_path_factory.mktemp("labels")
+    with listening() as lines:
+        done, failed = predict_files(
+            run, scans, folder / "new", checkpoint="last", probabilities=True, overwrite=False
+        )
     assert (sorted(done), sorted(failed)) == (sorted(SCANS), BAD)
     return folder / "new", lines
 
@@ -146,8 +141,7 @@ def test_grid_of_the_scan(scans, predicted, name):
 
 
 def test_labels_are_those_of_evaluation(run, volume, predicted):
-    experiment, state = restore(run, checkpoint="last", tell=pytest.fail)
-    (expected,) = segment(experiment, state, [volume], run.config.data)
+    ((expected, _),) = Predictor(run, checkpoint="last").segment([volume])
     found, _ = read_image(predicted[0] / "case.nii.gz")
     np.testing.assert_array_equal(found, expected)
 
@@ -157,30 +151,41 @@ def test_arrays(run, volume, predicted):
     mirror = orientations.axcodes2ornt("PSR", (("R", "L"), ("A", "P"), ("I", "S")))
     turned = orientations.apply_orientation(volume.image[..., 0], mirror)
     affine = volume.affine @ orientations.inv_ornt_aff(mirror, volume.image.shape[:3])
-    images, affines = [volume.image[..., 0], turned], [volume.affine, affine]
-    here, there = predict(run.folder, images, affines, checkpoint="last", probabilities=True)
+    predictor = Predictor(run.folder, checkpoint="last")
+    here = predictor(volume.image[..., 0], volume.affine, probabilities=True)
+    there = predictor(turned, affine, probabilities=True)
     np.testing.assert_allclose(
         here, read_image(predicted[0] / "case_probabilities.nii.gz")[0], atol=1e-6
     )
     np.testing.assert_allclose(orientations.apply_orientation(here, mirror), there, atol=1e-6)
-    labels = predict(run.folder, volume.image, volume.affine, checkpoint="last")
+    labels = predictor(volume.image, volume.affine)
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, here.argmax(-1))
 
 
 @pytest.mark.parametrize(
-    ("images", "affines", "message"),
+    ("image", "affine", "message"),
     [
         (np.zeros((4, 4)), np.eye(4), r"shape \(4, 4\); \(x, y, z\) or \(x, y, z, 1\) is"),
         (np.zeros((4, 4, 2, 2)), np.eye(4), r"\(x, y, z, 1\) is needed"),
         (np.full((4, 4, 2), np.inf), np.eye(4), "finite"),
         (np.zeros((4, 4, 2)), np.zeros((4, 4)), "regular"),
-        ([np.zeros((4, 4, 2))] * 2, [np.eye(4)], "2 images, but 1 affines"),
     ],
 )
-def test_arrays_that_do_not_do(run, images, affines, message):
+def test_arrays_that_do_not_do(run, image, affine, message):
     with pytest.raises(UserError, match=message):
-        predict(run.folder, images, affines)
+        Predictor(run)(image, affine)
+
+
+def test_a_predictor_compiles_once(run, volume):
+    """Neither the second image nor another checkpoint compiles anything."""
+    predictor = Predictor(run)
+    first = predictor(volume.image, volume.affine)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jax._src.compiler.compile_or_get_cached", pytest.fail)
+        again = predictor(volume.image, volume.affine)
+        predictor.at("last")(volume.image, volume.affine)
+    np.testing.assert_array_equal(first, again)
 
 
 # What is refused before any work ---------------------------------------------------------
@@ -196,7 +201,6 @@ def test_the_scans_are_never_written_over(run, scans, overwrite):
             checkpoint="best",
             probabilities=False,
             overwrite=overwrite,
-            tell=pytest.fail,
         )
 
 
@@ -241,7 +245,6 @@ def test_files_that_are_no_whole_label_maps_of_the_scan_stay(
             checkpoint="best",
             probabilities=soft,
             overwrite=False,
-            tell=pytest.fail,
         )
     assert [f.name for f in tmp_path.iterdir()] == [path.name] and path.read_bytes() == before
 
@@ -254,10 +257,10 @@ def contents(folder):
 
 
 def test_an_interrupted_prediction_goes_on_with_what_is_missing(
-    run, scans, predicted, tmp_path, monkeypatch
+    run, scans, predicted, tmp_path, monkeypatch, listening
 ):
     options = {"checkpoint": "last", "probabilities": True, "overwrite": False}
-    new, lines, save = tmp_path / "new", [], nib.save
+    new, save = tmp_path / "new", nib.save
 
     def interrupted(image, path):
         if "large_probabilities" not in path.name:
@@ -268,12 +271,12 @@ def test_an_interrupted_prediction_goes_on_with_what_is_missing(
     with monkeypatch.context() as patch:
         patch.setattr(nib, "save", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            predict_files(run, scans, new, tell=lines.append, **options)
+            predict_files(run, scans, new, **options)
     before = contents(new)
     assert 0 < len(before) < 2 * len(SCANS) and not any("part" in name for name in before)
     (new / "case.nii.gz").unlink()  # as if it had been stopped between the two files of a scan
-    lines = []
-    done, failed = predict_files(run, scans, new, tell=lines.append, **options)
+    with listening() as lines:
+        done, failed = predict_files(run, scans, new, **options)
     assert (sorted(done), sorted(failed)) == (sorted(SCANS), BAD)
     after = contents(new)
     assert before.items() - after.items() == {("case.nii.gz", before["case.nii.gz"])}
@@ -288,9 +291,9 @@ def test_an_interrupted_prediction_goes_on_with_what_is_missing(
     assert lines[1].startswith(f"{len(before) // 2}/{len(SCANS) + len(BAD)} ")
 
 
-def test_nothing_is_left_to_do(run, scans, predicted, monkeypatch):
-    monkeypatch.setattr("mijax.inference.restore", pytest.fail)  # seconds for nothing
-    before, lines = contents(predicted[0]), []
+def test_nothing_is_left_to_do(run, scans, predicted, monkeypatch, told):
+    monkeypatch.setattr("mijax.inference.scans.Predictor", pytest.fail)  # seconds for nothing
+    before = contents(predicted[0])
     done, failed = predict_files(
         run,
         scans / "meta.mha",
@@ -298,10 +301,9 @@ def test_nothing_is_left_to_do(run, scans, predicted, monkeypatch):
         checkpoint="last",
         probabilities=True,
         overwrite=False,
-        tell=lines.append,
     )
     assert (done, failed) == (["meta"], [])
-    assert lines == ["1 of 1 are there already and passed over; --overwrite predicts them again"]
+    assert told == ["1 of 1 are there already and passed over; --overwrite predicts them again"]
     assert contents(predicted[0]) == before
 
 
@@ -316,7 +318,6 @@ def test_probabilities_may_be_asked_for_later(run, scans, predicted, tmp_path):
         checkpoint="last",
         probabilities=True,
         overwrite=False,
-        tell=lambda line: None,
     )
     after = contents(tmp_path)
     soft = after.pop("case_probabilities.nii.gz")
@@ -334,7 +335,6 @@ def test_two_files_of_one_name(run, scans, tmp_path):
             checkpoint="best",
             probabilities=True,
             overwrite=False,
-            tell=pytest.fail,
         )
 
 

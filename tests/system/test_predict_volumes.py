@@ -11,9 +11,10 @@ import pytest
 
 from configs import phantom
 from mijax.data import Volume, to_native
-from mijax.experiment import slice_volume
-from mijax.inference import most_probable, predict_stacks, predict_volumes
+from mijax.inference.batching import predict_stacks
+from mijax.inference.volumes import most_probable, segment
 from mijax.metrics import largest_components
+from mijax.runs.source import slice_volume
 
 BATCH = 4
 
@@ -21,7 +22,7 @@ BATCH = 4
 def network(classes):
     """Probabilities of each pixel and class, from the pixel alone and full of equal ones."""
 
-    def predict(variables, images):
+    def predict(weights, images):
         waves = np.sin(9 * images[..., :1] * np.arange(1, classes + 1, dtype=np.float32))
         probs = np.exp(np.round(2 * waves))
         return probs / probs.sum(-1, keepdims=True)
@@ -29,17 +30,13 @@ def network(classes):
     return predict
 
 
-def experiment(classes, predict=None):
-    method = SimpleNamespace(predictor=lambda params, batch_stats, memory: None)
+def parts_of(classes, slices, predict=None):
     predict = predict or network(classes)
-    return SimpleNamespace(method=method, predict=predict, predict_batch=BATCH, stride=16)
+    return SimpleNamespace(predict=predict, slices=slices, batch=BATCH, stride=16)
 
 
-STATE = SimpleNamespace(params=None, batch_stats=None, memory=None)
-
-
-def data(**changes):
-    config = ml_collections.ConfigDict(phantom.get_config("supervised").data)
+def slices(**changes):
+    config = ml_collections.ConfigDict(phantom.get_config("supervised").data.slices)
     config.update({"size": (32, 32), **changes})
     return config
 
@@ -51,10 +48,10 @@ def volume(shape, axcodes="RAS", seed=0):
     return Volume(axcodes, image, None, affine)
 
 
-def whole(experiment, volume, data):
+def whole(parts, volume):
     """The probabilities in one piece, the other way to the labels."""
-    cut = slice_volume(volume, data, stored=False, multiple=16)
-    (probs,) = predict_stacks(experiment.predict, None, [cut.image], batch=BATCH)
+    cut = slice_volume(volume, parts.slices, stored=False, multiple=16)
+    (probs,) = predict_stacks(parts.predict, None, [cut.image], batch=BATCH)
     return to_native(probs, cut.grid)
 
 
@@ -70,12 +67,12 @@ def test_labels_are_those_of_the_whole_probabilities(plane, options):
         )
     ]
     volumes.append(volume((40, 12, 3)))  # exceeds the size
-    parts, config = experiment(5), data(plane=plane, **options)
-    found = list(predict_volumes(parts, STATE, volumes, config, stored=False))
-    asked = predict_volumes(parts, STATE, volumes, config, stored=False, probabilities=True)
+    parts = parts_of(5, slices(plane=plane, **options))
+    found = list(segment(parts, None, volumes, stored=False))
+    asked = segment(parts, None, volumes, stored=False, probabilities=True)
     assert len(found) == len(volumes)
     for (one, none), (again, soft), given in zip(found, asked, volumes, strict=True):
-        expected = whole(parts, given, config)
+        expected = whole(parts, given)
         assert none is None and np.array_equal(one, again)
         assert one.dtype == np.uint8 and one.shape == given.image.shape[:3]
         np.testing.assert_array_equal(soft, expected)
@@ -94,12 +91,12 @@ def peak(work):
 
 def test_memory_is_that_of_a_few_slices_however_many_there_are():
     """Ninety slices of 64 × 64 at 30 classes are 44 MB of probabilities."""
-    classes, config = 30, data(size=(32, 32), fit="resize")
-    parts = experiment(classes)
+    classes = 30
+    parts = parts_of(classes, slices(size=(32, 32), fit="resize"))
     few, many = volume((64, 64, 10)), volume((64, 64, 90))
 
     def label(given):
-        return lambda: next(predict_volumes(parts, STATE, [given], config, stored=False))
+        return lambda: next(segment(parts, None, [given], stored=False))
 
     label(few)()  # what is imported on the way
     per_slice = 64 * 64 * 4 * classes
@@ -109,12 +106,10 @@ def test_memory_is_that_of_a_few_slices_however_many_there_are():
 
 
 def test_largest_component_is_of_the_labels_alone():
-    parts, given, config = experiment(4), volume((20, 17, 6)), data()
-    ((plain, probs),) = predict_volumes(
-        parts, STATE, [given], config, stored=False, probabilities=True
-    )
-    ((labels, same),) = predict_volumes(
-        parts, STATE, [given], config, stored=False, probabilities=True, largest_component=True
+    parts, given = parts_of(4, slices()), volume((20, 17, 6))
+    ((plain, probs),) = segment(parts, None, [given], stored=False, probabilities=True)
+    ((labels, same),) = segment(
+        parts, None, [given], stored=False, probabilities=True, largest_component=True
     )
     np.testing.assert_array_equal(labels, largest_components(plain))
     np.testing.assert_array_equal(probs, same)
@@ -124,22 +119,20 @@ def test_largest_component_is_of_the_labels_alone():
 def test_mirror_averages_four_predictions():
     """A network that also looks at where a pixel lies, which mirror images see elsewhere."""
 
-    def predict(variables, images):
+    def predict(weights, images):
         _, h, w, _ = images.shape
         place = np.arange(h)[:, None] / h + np.arange(w) ** 2 / w**2
         first = 1 / (1 + np.exp(-images[..., 0] * place))
         return np.stack([first, 1 - first], -1).astype(np.float32)
 
-    parts, given, config = experiment(2, predict), volume((32, 32, 5)), data(intensity="minmax")
-    ((labels, probs),) = predict_volumes(
-        parts, STATE, [given], config, stored=False, probabilities=True, mirror=True
+    parts, given = parts_of(2, slices(intensity="minmax"), predict), volume((32, 32, 5))
+    ((labels, probs),) = segment(
+        parts, None, [given], stored=False, probabilities=True, mirror=True
     )
     expected = 0
     for axes in ((), (0,), (1,), (0, 1)):
         turned = given._replace(image=np.flip(given.image, axes))
-        ((_, one),) = predict_volumes(
-            parts, STATE, [turned], config, stored=False, probabilities=True
-        )
+        ((_, one),) = segment(parts, None, [turned], stored=False, probabilities=True)
         expected = expected + np.flip(one, axes) / 4
     np.testing.assert_allclose(probs, expected, atol=1e-6)
     np.testing.assert_array_equal(labels, probs.argmax(-1))

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 
 from mijax.errors import UserError
-from mijax.evaluate import evaluate, table
-from mijax.experiment import build, open_data, same_volumes
-from mijax.inference import even_slices, restore
+from mijax.inference import Predictor, evaluate
+from mijax.inference.scores import table
+from mijax.inference.scoring import make_scoring
+from mijax.inference.volumes import even_slices
 from mijax.models import CLASSIFIER
-from mijax.pretraining import pretrained
-from mijax.run import default_folder, open_run, start_run
-from mijax.train import train
+from mijax.runs.folder import default_folder, open_run, start_run
+from mijax.runs.method import make_method
+from mijax.runs.source import open_data, prepare_data, same_volumes
+from mijax.training import train
+from mijax.training.build import build
+from mijax.training.pretrained import pretrained
 
 pytestmark = pytest.mark.xdist_group("pretraining")
 
@@ -35,7 +39,7 @@ def finetuned(run, tiny, tmp_path):
 
 
 def test_is_scored_by_measures_without_a_dsc(run):
-    scores = evaluate(run, tell=pytest.fail)
+    scores = evaluate(run)
     assert json.loads((run.folder / "scores.json").read_text()) == scores
     for entry in scores.values():
         assert entry.keys() == {"step", "split", "measures"}
@@ -51,21 +55,20 @@ def test_is_scored_by_measures_without_a_dsc(run):
 
 
 def test_clusters_of_pixels(run):
-    experiment, state = restore(run, checkpoint="last", tell=pytest.fail)
+    predictor = Predictor(run, checkpoint="last")
+    scoring = make_scoring(predictor.network, make_method(run.config).examination)
     volumes = [open_data(run.config).volume(name) for name in run_splits(run)["validation"]]
-    images = even_slices(volumes, run.config.data, count=8, stored=True)
-    clusters = np.asarray(experiment.clusters(state, images))
+    images = even_slices(volumes, run.config.data.slices, count=8)
+    clusters = np.asarray(scoring.clusters(predictor.weights, images))
     assert clusters.shape == images.shape[:3]
-    assert clusters.min() >= 0 and clusters.max() < experiment.method.examination.count == 4
+    assert clusters.min() >= 0 and clusters.max() < scoring.count == 4
 
 
 def run_splits(run):
     return json.loads((run.folder / "splits.json").read_text())
 
 
-def test_no_label_is_looked_at(run, tiny, tmp_path, monkeypatch):
-    from mijax import train as loop
-
+def test_no_label_is_looked_at(run, tiny, restored, tmp_path, monkeypatch):
     class Blind:
         def __init__(self, source):
             self._source, self.classes = source, source.classes
@@ -74,16 +77,18 @@ def test_no_label_is_looked_at(run, tiny, tmp_path, monkeypatch):
         def volume(self, name):
             return self._source.volume(name)._replace(label=None)
 
-    monkeypatch.setattr(loop, "open_data", lambda config, **_: Blind(open_data(config)))
-    blind = train(start_run(tmp_path, tiny("boundary_iic")), tell=print)
-    _, state = restore(run, checkpoint="last", tell=pytest.fail)
+    monkeypatch.setattr(
+        "mijax.training.loop.prepare_data", lambda config, found: Blind(prepare_data(config, found))
+    )
+    blind = train(start_run(tmp_path, tiny("boundary_iic")))
+    _, state = restored(run)
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, blind.params))
 
 
-def test_finetuning_begins_with_all_but_the_classifier(run, finetuned):
+def test_finetuning_begins_with_all_but_the_classifier(run, restored, finetuned):
     other = finetuned("mean_teacher", seed=1, steps=1, learning_rate=0.0, evaluate_every=2)
-    state = jax.device_get(train(other, tell=pytest.fail))
-    _, origin = restore(run, checkpoint="best", tell=pytest.fail)
+    state = jax.device_get(train(other))
+    _, origin = restored(run, "best")
     wanted = jax.device_get(origin.params["network"])
     network = state.params["network"]
     assert network.keys() == wanted.keys()
@@ -118,32 +123,32 @@ def test_both_networks_of_cross_pseudo_begin_with_the_weights_but_classifiers_of
     assert not np.allclose(other["Conv1a"]["kernel"], drawn.params["network"]["Conv1a"]["kernel"])
 
 
-def test_running_statistics_come_along(run, finetuned):
+def test_running_statistics_come_along(run, restored, finetuned):
     other = finetuned("supervised")
-    experiment, _ = restore(run, checkpoint="best", tell=pytest.fail)
+    experiment, origin = restored(run, "best")
     like = experiment.like(0)._replace(params={"network": experiment.like(0).params["network"]})
     from mijax.data import read_splits
 
     splits = read_splits(run.folder / "splits.json")
-    _, batch_stats = pretrained(run, other, splits, like, tell=pytest.fail)
-    _, origin = restore(run, checkpoint="best", tell=pytest.fail)
+    _, batch_stats = pretrained(run, other, splits, like)
     assert jax.tree.all(jax.tree.map(np.array_equal, batch_stats, origin.batch_stats))
     assert any(np.any(x != 0) for x in jax.tree.leaves(batch_stats))
 
 
-@pytest.mark.parametrize("option", [{"bias_correction": True}, {"test_images": False}])
+@pytest.mark.parametrize("option", [{"follow_links": True}, {"test_images": False}])
 def test_the_same_scans_are_known_however_they_are_read(tiny, tmp_path, option):
-    data, other = (tiny("supervised", data__dir=str(tmp_path)).data for _ in range(2))
+    source, other = (
+        tiny("supervised", data__source__dir=str(tmp_path)).data.source for _ in range(2)
+    )
     other.update(option)
-    assert same_volumes(data, other)
+    assert same_volumes(source, other)
     other.dir = str(tmp_path / "copy")
-    assert not same_volumes(data, other)
+    assert not same_volumes(source, other)
 
 
-def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch):
-    told = []
-    monkeypatch.setattr("mijax.pretraining.same_volumes", lambda *_: False)
-    train(finetuned("supervised", data__split_seed=3, steps=1, evaluate_every=2), tell=told.append)
+def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch, told):
+    monkeypatch.setattr("mijax.training.pretrained.same_volumes", lambda *_: False)
+    train(finetuned("supervised", data__splits__seed=3, steps=1, evaluate_every=2))
     assert any("the names of" in line and "worth nothing" in line for line in told)
 
 
@@ -152,7 +157,7 @@ def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch
     [
         ({"model.widths": (4, 12)}, "config.init_from: the network of .* is another one .*Conv2a"),
         ({"model.widths": (4, 8, 8)}, "config.init_from: the network of .* is another one"),
-        ({"data.split_seed": 3}, "config.init_from: .* of the validation and test cases"),
+        ({"data.splits.seed": 3}, "config.init_from: .* of the validation and test cases"),
         ({"init_from": "nowhere"}, "nowhere is not a run"),
     ],
 )
@@ -160,5 +165,5 @@ def test_refusals(finetuned, changes, message):
     other = finetuned("supervised")
     other.config.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message) as caught:
-        train(other, tell=print)
+        train(other)
     assert "\n" not in str(caught.value)

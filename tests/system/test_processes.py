@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 
 from mijax import parallel
-from mijax.checkpoint import Checkpoints
 from mijax.errors import UserError
-from mijax.inference import restore
+from mijax.runs.checkpoints import Checkpoints
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 
 
 @pytest.mark.xdist_group("runs")
-def test_two_processes_go_on_where_one_stopped(copied, uninterrupted):
+def test_two_processes_go_on_where_one_stopped(copied, uninterrupted, restored):
     """From a checkpoint of one process on eight devices; what two write, one reads again."""
     run = copied("local_mi")
     (run.folder / "scores.json").unlink(missing_ok=True)
-    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         assert checkpoints.last_step() == 12
     (run.checkpoints / "12" / "SHA256SUMS").unlink()  # step 8 is then the last
     environment = {
@@ -40,9 +39,7 @@ def test_two_processes_go_on_where_one_stopped(copied, uninterrupted):
     assert re.search(r"^\[0\] last (and best )?\(step 12\)", done.stdout, re.MULTILINE)
     for said in (done.stdout, done.stderr):  # one of them talks, but for Gloo
         assert not [x for x in said.splitlines() if x.startswith("[1]") and "Gloo" not in x]
-    one, two = (
-        restore(r, checkpoint="last", tell=pytest.fail)[1] for r in (uninterrupted("local_mi"), run)
-    )
+    one, two = (restored(r)[1] for r in (uninterrupted("local_mi"), run))
     assert two.step == 12
     # Sums of floats in another order. Not the moments of Adam: where a ReLU is at 0 but for
     # rounding, a gradient jumps.
@@ -76,9 +73,9 @@ def open_mpi(process):
 JOIN = """
 import sys
 import jax
-from mijax import commands, parallel
+from mijax import parallel
 parallel._WAIT = int(sys.argv[1])
-parallel.join(tell=commands.tell)
+parallel.join()
 print(jax.process_index(), jax.process_count(), len(jax.devices()))
 """
 
@@ -124,7 +121,7 @@ def test_a_single_process_joins_nothing(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("jax.distributed.initialize", pytest.fail)
-    parallel.join(tell=pytest.fail)
+    parallel.join()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +138,7 @@ def test_a_process_alone_on_its_machine_sees_all_devices(variables, wanted, monk
         monkeypatch.setenv(name, value)
     asked = {}
     monkeypatch.setattr("jax.distributed.initialize", lambda **options: asked.update(options))
-    parallel.join(tell=pytest.fail)
+    parallel.join()
     assert asked["local_device_ids"] == wanted
 
 
@@ -165,4 +162,4 @@ def test_half_of_the_variables_or_no_numbers(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES"):
-        parallel.join(tell=pytest.fail)
+        parallel.join()

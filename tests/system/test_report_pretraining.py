@@ -8,15 +8,15 @@ import pytest
 
 from configs import phantom
 from mijax.errors import UserError
-from mijax.evaluate import evaluate
-from mijax.export import export
-from mijax.inference import even_slices
-from mijax.predict import predict
+from mijax.inference import Predictor, evaluate, export
+from mijax.inference.scoring import make_scoring
+from mijax.inference.volumes import even_slices
 from mijax.report import make_report
 from mijax.report.clusters import find_clusters
-from mijax.report.predictions import restore_scored, source_of
+from mijax.report.predictions import scored_predictor, source_of
 from mijax.report.runs import read_rows
 from mijax.report.statistics import make_table
+from mijax.runs.method import make_method
 
 MEASURES = ("mutual_information", "cluster_balance", "agreement", "boundary_correlation")
 CASES = [f"case_{i}" for i in range(5)]
@@ -36,7 +36,7 @@ def write(tmp_path):
         config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
         config.init_from = str(origin or "")
         (folder / "config.json").write_text(config.to_json_best_effort())
-        unlabelled = ["b"] if config.data.labelled_cases else []
+        unlabelled = ["b"] if config.data.splits.labelled else []
         splits = {"labelled": ["a"], "unlabelled": unlabelled, "validation": ["c"], "test": CASES}
         (folder / "splits.json").write_text(json.dumps(splits))
         info = {"init_from": origin and json.loads((origin / "config.json").read_text())}
@@ -62,7 +62,7 @@ def segmented(seed, mean=0.7):
 
 
 def rows_of(folders):
-    return read_rows(folders, checkpoint="best", tell=pytest.fail)[0]
+    return read_rows(folders, checkpoint="best")[0]
 
 
 def read(path):
@@ -75,7 +75,7 @@ def read(path):
 
 def test_a_report_of_pretraining_alone(write, tmp_path):
     folders = [write(f"pre{seed}", "boundary_iic", measured(seed), seed=seed) for seed in (0, 1)]
-    page = make_report(folders, tmp_path / "report", predictions=False, tell=pytest.fail)
+    page = make_report(folders, tmp_path / "report", predictions=False)
     files = {path.name for path in page.parent.iterdir()}
     assert files == {"index.html", "table.md", "table.csv", "figures"}
     lines = {line["measure"]: line for line in read(page.parent / "table.csv")}
@@ -95,9 +95,9 @@ def test_beside_runs_that_segment(write, tmp_path):
         write("partial", "supervised", segmented(0)),
         write("ours", "local_mi", segmented(1)),
     ]
-    alone = make_report(segmenting, tmp_path / "alone", predictions=False, tell=pytest.fail)
-    both = [*segmenting, write("pre", "boundary_iic", measured(0), data__split_seed=1)]
-    page = make_report(both, tmp_path / "both", predictions=False, tell=pytest.fail)
+    alone = make_report(segmenting, tmp_path / "alone", predictions=False)
+    both = [*segmenting, write("pre", "boundary_iic", measured(0), data__splits__seed=1)]
+    page = make_report(both, tmp_path / "both", predictions=False)
     for name in ("table.csv", "table.tex", "cases.csv"):
         assert (page.parent / name).read_text() == (alone.parent / name).read_text()
     text = (page.parent / "table.md").read_text()
@@ -129,7 +129,7 @@ def test_seeds_of_a_pretrained_row_have_each_its_own_pretraining(write):
     assert row.label == "Mean Teacher, pre-trained (Boundary-aware IIC)"
     assert [one.seed for one in row.runs] == [0, 1]
     assert row.settings["init_from.method.clusters"] == 40
-    absent = {"init_from", "init_from.seed", "init_from.init_from", "init_from.data.size"}
+    absent = {"init_from", "init_from.seed", "init_from.init_from", "init_from.data.slices.size"}
     assert not absent & row.settings.keys()
 
 
@@ -153,8 +153,8 @@ def test_the_gap_is_between_the_baselines_that_are_not_pretrained(write):
     full, partial, tuned = (segmented(i, m) for i, m in enumerate((0.9, 0.5, 0.6)))
     rows = rows_of(
         [
-            write("full", "supervised", full, data__labelled_cases=0),
-            write("best", "supervised", full, data__labelled_cases=0, origin=pre),
+            write("full", "supervised", full, data__splits__labelled=0),
+            write("best", "supervised", full, data__splits__labelled=0, origin=pre),
             write("partial", "supervised", partial),
             write("tuned", "supervised", tuned, origin=pre),
         ]
@@ -179,8 +179,8 @@ def test_an_origin_that_is_not_told_is_refused(write):
 def test_clusters_of_a_run(copied):
     """The page of one real run, its cluster maps, and that it segments nothing."""
     run = copied("boundary_iic")
-    scores = evaluate(run, tell=pytest.fail)
-    page = make_report([run.folder], run.folder / "report", tell=pytest.fail)
+    scores = evaluate(run)
+    page = make_report([run.folder], run.folder / "report")
     names = {path.stem for path in (page.parent / "figures").iterdir()}
     assert names == {"pretraining_curves", "clusters"}
     assert page.read_text().count("<img") == len(names)
@@ -190,18 +190,19 @@ def test_clusters_of_a_run(copied):
     (found,), notes = find_clusters(rows, data_dir=None)
     assert notes == [] and found.count == run.config.method.clusters
     assert found.images.shape == found.maps.shape == (4, 32, 32)
-    experiment, state = restore_scored(rows[0].runs[0])
+    predictor = scored_predictor(rows[0].runs[0])
+    scoring = make_scoring(predictor.network, make_method(run.config).examination)
     source = source_of(run.config, None)
     volumes = [source.volume(name) for name in json.loads(
         (run.folder / "splits.json").read_text())["validation"]]  # fmt: skip
-    images = even_slices(volumes, run.config.data, count=8, stored=True)  # all that there are
-    maps = np.asarray(experiment.clusters(state, images))
+    images = even_slices(volumes, run.config.data.slices, count=8)  # all that there are
+    maps = np.asarray(scoring.clusters(predictor.weights, images))
     for image, clusters in zip(found.images, found.maps, strict=True):
         (i,) = np.flatnonzero((images[..., 0] == image).all((1, 2)))
         np.testing.assert_array_equal(clusters, maps[i])
 
     message = "learned without labels and segments nothing; fine-tune it with --config.init_from="
     with pytest.raises(UserError, match=message):
-        predict(run.folder, np.zeros((8, 8, 2)), np.eye(4))
+        Predictor(run)(np.zeros((8, 8, 2)), np.eye(4))
     with pytest.raises(UserError, match=message):
-        export(run, checkpoint="best", tell=pytest.fail)
+        export(Predictor(run))

@@ -10,13 +10,11 @@ import sys
 import jax
 import pytest
 
-from mijax import train as loop
-from mijax.checkpoint import Checkpoints
 from mijax.errors import Preempted, UserError
-from mijax.evaluate import evaluate
-from mijax.inference import rebuild
-from mijax.run import sole, start_run, write_json
-from mijax.train import train
+from mijax.files import write_json
+from mijax.inference import evaluate
+from mijax.runs.folder import exclusive, start_run
+from mijax.training import loop, train
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +24,26 @@ def scored(uninterrupted):
     def get(method):
         run = uninterrupted(method)
         if not (run.folder / "scores.json").exists():
-            evaluate(run, tell=print)
+            evaluate(run)
         return run
 
     return get
 
 
-def last_arrays(run):
-    """Path and bytes of every array of the last checkpoint."""
-    _, like = rebuild(run)
-    with Checkpoints(run.checkpoints, tell=pytest.fail) as checkpoints:
-        step = checkpoints.last_step()
-        state = jax.device_get(checkpoints.restore(step, like))
-    assert step == state.step == run.config.steps
-    return {jax.tree_util.keystr(k): x.tobytes() for k, x in jax.tree.leaves_with_path(state)}
+@pytest.fixture
+def assert_same_end(restored):
+    """``assert_same_end(run, other)``: bit for bit."""
+
+    def arrays(run):
+        """Path and bytes of every array of the last checkpoint."""
+        state = jax.device_get(restored(run)[1])
+        assert state.step == run.config.steps
+        return {jax.tree_util.keystr(k): x.tobytes() for k, x in jax.tree.leaves_with_path(state)}
+
+    return lambda run, other: _assert_same_end(run, other, *map(arrays, (run, other)))
 
 
-def assert_same_end(run, other):
-    first, second = last_arrays(run), last_arrays(other)
+def _assert_same_end(run, other, first, second):
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
     lines, others = ((r.folder / "metrics.jsonl").read_text().splitlines() for r in (run, other))
@@ -58,13 +58,13 @@ class Stop(Exception):
 
 
 def stop_at(monkeypatch, step):
-    class Stopping(loop.Writer):
+    class Stopping(loop.MetricsLog):
         def progress(self, reached):
             if reached == step:
                 raise Stop
             super().progress(reached)
 
-    monkeypatch.setattr(loop, "Writer", Stopping)
+    monkeypatch.setattr(loop, "MetricsLog", Stopping)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,18 @@ def stop_at(monkeypatch, step):
     # Rounds of local_contrast begin at steps 4 and 8.
     [("local_mi", [9]), ("local_contrast", [3, 7])],
 )
-def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stops):
-    run, told = start_run(tmp_path, tiny(method)), []
+def test_stopped_between_saves(
+    scored, tiny, tmp_path, monkeypatch, method, stops, told, assert_same_end
+):
+    run = start_run(tmp_path, tiny(method))
     for step in stops:
         with monkeypatch.context() as patch, pytest.raises(Stop):
             stop_at(patch, step)
-            train(run, tell=told.append)
-    train(run, tell=told.append)
+            train(run)
+    train(run)
     # Steps are saved at 4 and 8.
     assert told == [f"going on from step {stop // 4 * 4} of 12" for stop in stops if stop > 4]
-    evaluate(run, tell=pytest.fail)
+    evaluate(run)
     assert_same_end(run, scored(method))
 
 
@@ -89,50 +91,52 @@ def test_stopped_between_saves(scored, tiny, tmp_path, monkeypatch, method, stop
     ("number", "kind", "name"),
     [(signal.SIGTERM, Preempted, "SIGTERM"), (signal.SIGINT, KeyboardInterrupt, "Ctrl-C")],
 )
-def test_a_signal_saves_and_leaves(scored, tiny, tmp_path, monkeypatch, number, kind, name):
-    class Signalled(loop.Writer):
+def test_a_signal_saves_and_leaves(
+    scored, tiny, tmp_path, monkeypatch, number, kind, name, told, assert_same_end
+):
+    class Signalled(loop.MetricsLog):
         def progress(self, reached):
             if reached == 5 and self._start < 5:  # between two lines of the log
                 os.kill(os.getpid(), number)
             super().progress(reached)
 
     whole, before = scored("local_mi"), signal.getsignal(number)
-    monkeypatch.setattr(loop, "Writer", Signalled)
-    run, told = start_run(tmp_path, tiny("local_mi")), []
+    monkeypatch.setattr(loop, "MetricsLog", Signalled)
+    run = start_run(tmp_path, tiny("local_mi"))
     with pytest.raises(kind, match=f"{name} after step 5 of 12 and saved; .* --workdir {tmp_path}"):
-        train(run, tell=told.append)
+        train(run)
     assert signal.getsignal(number) is before
     assert sorted(f.name for f in run.checkpoints.iterdir()) == ["4", "5"]
-    train(run, tell=told.append)
+    train(run)
     assert told == ["going on from step 5 of 12"]
-    evaluate(run, tell=pytest.fail)
+    evaluate(run)
     assert_same_end(run, whole)
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tiny, tmp_path, monkeypatch):
-    class Interrupted(loop.Writer):
+    class Interrupted(loop.MetricsLog):
         def progress(self, reached):
             for _ in range(2):
                 os.kill(os.getpid(), signal.SIGINT)
             pytest.fail("it went on")
 
-    monkeypatch.setattr(loop, "Writer", Interrupted)
+    monkeypatch.setattr(loop, "MetricsLog", Interrupted)
     run = start_run(tmp_path / "run", tiny("local_mi"))
     with pytest.raises(KeyboardInterrupt):
-        train(run, tell=pytest.fail)
+        train(run)
     assert not run.folder.exists()  # nothing was logged or saved
 
 
 def test_a_folder_in_use_is_refused(tiny, tmp_path):
     run = start_run(tmp_path, tiny("local_mi"))
     with (
-        sole(run, tell=pytest.fail),
+        exclusive(run),
         pytest.raises(UserError, match="another process is training in"),
     ):
-        train(run, tell=pytest.fail)
+        train(run)
 
 
-def test_killed(scored, tiny, cache, tmp_path):
+def test_killed(scored, tiny, cache, tmp_path, assert_same_end):
     """Another process, SIGKILL behind its first checkpoint, then the same command."""
     run = start_run(tmp_path / "run", tiny("local_mi"))
     command = [sys.executable, "-m", "mijax.main", "--workdir", str(run.folder), "--noreport"]
@@ -152,12 +156,12 @@ def test_killed(scored, tiny, cache, tmp_path):
     assert_same_end(run, scored("local_mi"))
 
 
-def test_finished_run_is_only_scored_again(scored, copied):
+def test_finished_run_is_only_scored_again(scored, copied, told, assert_same_end):
     scored("local_mi")
-    run, told = copied("local_mi"), []
+    run = copied("local_mi")
     (run.folder / "scores.json").unlink()
-    train(run, tell=told.append)
-    evaluate(run, tell=pytest.fail)
+    train(run)
+    evaluate(run)
     assert told == ["going on from step 12 of 12"]
     assert_same_end(run, scored("local_mi"))
 
@@ -173,38 +177,38 @@ def remove_checksums(folder):
     (folder / "SHA256SUMS").unlink()
 
 
-def test_damaged_checkpoint_is_passed_over(scored, copied):
+def test_damaged_checkpoint_is_passed_over(scored, copied, told, assert_same_end):
     scored("local_mi")
-    run, told = copied("local_mi"), []
+    run = copied("local_mi")
     flip_a_byte(run.checkpoints / "12")
-    train(run, tell=told.append)
+    train(run)
     assert len(told) == 2 and f"{run.checkpoints / '12'} is damaged" in told[0]
     assert told[1] == "going on from step 8 of 12"
-    evaluate(run, tell=pytest.fail)
+    evaluate(run)
     assert_same_end(run, scored("local_mi"))
 
 
-def test_all_checkpoints_damaged_starts_again(scored, copied):
+def test_all_checkpoints_damaged_starts_again(scored, copied, told, assert_same_end):
     scored("local_mi")
-    run, told = copied("local_mi"), []
+    run = copied("local_mi")
     damaged = sorted(run.checkpoints.iterdir())
     for folder in damaged[:-1]:
         flip_a_byte(folder)
     remove_checksums(damaged[-1])
-    train(run, tell=told.append)
+    train(run)
     assert "no sound checkpoint left" in told[-1]
     assert len(told) == len(damaged) + 1
-    evaluate(run, tell=pytest.fail)
+    evaluate(run)
     assert_same_end(run, scored("local_mi"))
 
 
-def test_other_devices_than_at_the_beginning_are_told_of(tiny, tmp_path):
-    run, told = start_run(tmp_path, tiny("supervised", steps=4)), []
-    train(run, tell=told.append, devices=jax.devices()[:1])
+def test_other_devices_than_at_the_beginning_are_told_of(tiny, tmp_path, told):
+    run = start_run(tmp_path, tiny("supervised", steps=4))
+    train(run, devices=jax.devices()[:1])
     assert run.info()["devices"] == "1 × cpu"
     info = json.loads((run.folder / "info.json").read_text())
     write_json(run.folder / "info.json", info | {"devices": "8 × NVIDIA H100"})
-    train(run, tell=told.append, devices=jax.devices()[:1])
+    train(run, devices=jax.devices()[:1])
     assert told[-1] == (
         "begun on 8 × NVIDIA H100: from here on, 1 × cpu, it is the same to rounding only"
     )

@@ -8,17 +8,11 @@ import pytest
 from mijax.data import Splits, Volume, write_splits
 from mijax.data.volume import Case
 from mijax.errors import UserError
-from mijax.run import (
-    default_folder,
-    fingerprint,
-    open_run,
-    settle_splits,
-    sole,
-    start_run,
-    taken_back,
-    write_json,
-)
-from mijax.train import train
+from mijax.files import write_json
+from mijax.runs.folder import default_folder, exclusive, open_run, start_run, taken_back
+from mijax.runs.info import fingerprint
+from mijax.runs.splits import settle_splits
+from mijax.training import train
 
 
 @pytest.fixture
@@ -32,7 +26,7 @@ def saved(tiny, tmp_path):
 def test_names_tell_runs_apart(tiny, tmp_path):
     config = tiny("mean_teacher")
     assert str(default_folder(config)) == "runs/phantom/mean_teacher-2labelled-seed0"
-    config.data.labelled_cases, config.seed = 0, 3
+    config.data.splits.labelled, config.seed = 0, 3
     # How many have labels, and whether others have none, is not known before the data are.
     assert str(default_folder(config)) == "runs/phantom/mean_teacher-alllabelled-seed3"
     config.init_from = "runs/phantom/boundary_iic-seed3/"
@@ -40,7 +34,7 @@ def test_names_tell_runs_apart(tiny, tmp_path):
     assert name == "mean_teacher-alllabelled-seed3-from-boundary_iic-seed3"
     splits = {"labelled": ["a"], "unlabelled": ["b", "c"], "validation": ["d"], "test": []}
     write_json(tmp_path / "splits.json", splits)
-    config.init_from, config.data.splits = "", str(tmp_path / "splits.json")
+    config.init_from, config.data.splits.file = "", str(tmp_path / "splits.json")
     name = default_folder(config).name
     assert name == "mean_teacher-1labelled-2unlabelled-seed3"  # whatever labelled_cases says
 
@@ -73,7 +67,7 @@ def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path)
 
     def settle(labelled_cases, *splits):
         write_splits(file, Splits(*splits))
-        changes = {"data.splits": str(file), "data.labelled_cases": labelled_cases}
+        changes = {"data.splits.file": str(file), "data.splits.labelled": labelled_cases}
         folder = tmp_path / f"{labelled_cases}-{len(splits[0])}"
         return settle_splits(start_run(folder, tiny("supervised", **changes)), cases)
 
@@ -109,18 +103,18 @@ def test_a_longer_run_is_told_how(saved, tiny):
 
 def test_where_the_data_lies_is_no_difference(saved, tiny):
     config = tiny("local_mi")
-    config.cache, config.data.dir = "elsewhere", "moved"
-    assert start_run(saved, config).config.data.dir == "moved"
+    config.cache, config.data.source.dir = "elsewhere", "moved"
+    assert start_run(saved, config).config.data.source.dir == "moved"
 
 
 def test_the_folder_of_the_data_is_known_from_anywhere(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = start_run("run", tiny("local_mi", data__dir="set"))
-    assert open_run(run.folder).config.data.dir == str(tmp_path / "set")
+    run = start_run("run", tiny("local_mi", data__source__dir="set"))
+    assert open_run(run.folder).config.data.source.dir == str(tmp_path / "set")
 
 
 def test_names_of_data_without_a_name(tiny):
-    config = tiny("local_mi", name="", data__dir="some/where/")
+    config = tiny("local_mi", name="", data__source__dir="some/where/")
     assert str(default_folder(config)) == "runs/where/local_mi-2labelled-seed0"
 
 
@@ -151,10 +145,10 @@ def test_the_fingerprint_is_of_names_grids_and_labels():
 
 def test_a_run_does_not_go_on_with_other_data(copied):
     run = copied("local_mi")
-    train(run, tell=print)
+    train(run)
     write_json(run.folder / "info.json", run.info() | {"data": "other"})
     with pytest.raises(UserError, match="trained on other data.* choose another --workdir"):
-        train(run, tell=print)
+        train(run)
 
 
 def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
@@ -166,7 +160,7 @@ def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     assert open_run(run.folder).config.seed == 5
     assert not (tmp_path / "splits.json").exists()
     (tmp_path / "splits.json").write_text("{}")
-    start_run(tmp_path, tiny("local_mi", seed=5, data__dir="other"))
+    start_run(tmp_path, tiny("local_mi", seed=5, data__source__dir="other"))
     assert not (tmp_path / "splits.json").exists()
 
 
@@ -208,9 +202,9 @@ def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
 
 def test_a_start_that_fails_leaves_no_folder(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = start_run("runs/phantom/one", tiny("local_mi", data__labelled_cases=8))
+    run = start_run("runs/phantom/one", tiny("local_mi", data__splits__labelled=8))
     with pytest.raises(UserError, match="lower data"):
-        train(run, tell=pytest.fail)
+        train(run)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -218,9 +212,9 @@ def test_a_start_that_fails_leaves_what_was_there(tiny, tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "notes.txt").write_text("")
     for folder in (tmp_path / "set", tmp_path / "set" / "run"):
-        run = start_run(folder, tiny("local_mi", data__labelled_cases=8))
+        run = start_run(folder, tiny("local_mi", data__splits__labelled=8))
         with pytest.raises(UserError, match="lower data"):
-            train(run, tell=pytest.fail)
+            train(run)
     assert (tmp_path / "set" / "notes.txt").exists() and not run.folder.exists()
 
 
@@ -237,6 +231,6 @@ def test_a_run_that_has_begun_stays(tiny, tmp_path, begun):
 def test_two_who_start_at_once(tiny, tmp_path):
     """The second is refused, and does not take the folder of the first with it."""
     run = start_run(tmp_path / "run", tiny("local_mi"))
-    with sole(run, tell=pytest.fail), pytest.raises(UserError, match="another process"):
-        train(run, tell=pytest.fail)
+    with exclusive(run), pytest.raises(UserError, match="another process"):
+        train(run)
     assert open_run(run.folder).config.seed == run.config.seed

@@ -9,14 +9,13 @@ import pytest
 
 from mijax import parallel
 from mijax.errors import UserError
-from mijax.inference import restore
 from mijax.methods import Unlabelled
-from mijax.run import start_run
-from mijax.sampling import Picks, TrainingSet, counts_of, pick, take
-from mijax.stream import fits, stream
-from mijax.train import train
+from mijax.runs.folder import start_run
+from mijax.training import train
+from mijax.training.batches import PerRole, TrainingSet, counts_of, pick, take
+from mijax.training.feed import fits, stream
 
-BATCHES = Picks(3, 5, 2)
+BATCHES = PerRole(3, 5, 2)
 
 
 def training_set(*, labelled=True, unlabelled=True, held_out=True):
@@ -47,10 +46,10 @@ def test_the_batches_of_a_resident_set(left_out):
             jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
 
 
-def test_the_same_run(tiny, uninterrupted, tmp_path):
+def test_the_same_run(tiny, uninterrupted, restored, tmp_path):
     config = tiny("local_contrast", stream=True)  # whose pseudo-labels go by index
-    streamed = jax.device_get(train(start_run(tmp_path, config), tell=print))
-    _, resident = restore(uninterrupted("local_contrast"), checkpoint="last", tell=pytest.fail)
+    streamed = jax.device_get(train(start_run(tmp_path, config)))
+    _, resident = restored(uninterrupted("local_contrast"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), streamed, resident)
 
 

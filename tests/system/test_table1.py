@@ -14,8 +14,8 @@ from ml_collections import config_flags
 from mijax import commands, table1
 from mijax.data import Splits, read_splits
 from mijax.errors import Preempted, UserError
+from mijax.files import write_json
 from mijax.report.names import kind_of
-from mijax.run import write_json
 
 CONFIG = "configs/phantom.py"
 # ml_collections loads configuration files the old way.
@@ -128,13 +128,13 @@ def test_a_row_waits_for_its_pretraining(launch, capsys):
 
 
 def test_jobs_are_the_rows_of_the_paper_for_each_seed(tmp_path):
-    jobs = jobs_of({"steps": 7, "data.labelled_cases": 3}, output=tmp_path, seeds=3)
+    jobs = jobs_of({"steps": 7, "data.splits.labelled": 3}, output=tmp_path, seeds=3)
     assert len(jobs) == 24 and len({job.folder for job in jobs}) == 24
     assert [job.config.seed for job in jobs] == [0] * 8 + [1] * 8 + [2] * 8
     assert all(job.config.steps == 7 for job in jobs)
 
     full, partial, entropy, teacher, mi, consistency, mse, kl = (job.config for job in jobs[:8])
-    assert [c.data.labelled_cases for c in (full, partial, kl)] == [0, 3, 3]
+    assert [c.data.splits.labelled for c in (full, partial, kl)] == [0, 3, 3]
     assert [c.method.name for c in (full, partial, entropy, teacher)] == [
         "supervised", "supervised", "entropy", "mean_teacher",
     ]  # fmt: skip
@@ -148,7 +148,7 @@ def test_jobs_are_the_rows_of_the_paper_for_each_seed(tmp_path):
     ("overrides", "file", "message"),
     [
         ({"method.weight": 0.5}, CONFIG, "--config.method.weight cannot hold for all rows"),
-        ({"data.labelled_cases": 0}, CONFIG, "every row would be fully supervised"),
+        ({"data.splits.labelled": 0}, CONFIG, "every row would be fully supervised"),
         ({}, f"{CONFIG}:entropy", "without a method"),
     ],
 )
@@ -161,12 +161,12 @@ def test_full_supervision_of_given_splits(tmp_path):
     a, b, c, d = (f"phantom_{i:04d}" for i in range(4))
     splits = {"labelled": [b], "unlabelled": [a, c], "validation": [d], "test": []}
     write_json(tmp_path / "splits.json", splits)
-    given = {"data.splits": str(tmp_path / "splits.json")}
+    given = {"data.splits.file": str(tmp_path / "splits.json")}
     rows = ["full", "partial", "full:boundary_iic"]
     full, partial, _, finetuned = jobs_of(given, output=tmp_path / "table", rows=rows)
-    assert finetuned.config.data.splits == full.config.data.splits
-    assert partial.config.data.splits == str(tmp_path / "splits.json")
-    with open(full.config.data.splits) as file:
+    assert finetuned.config.data.splits.file == full.config.data.splits.file
+    assert partial.config.data.splits.file == str(tmp_path / "splits.json")
+    with open(full.config.data.splits.file) as file:
         assert json.load(file) == {**splits, "labelled": [a, b, c], "unlabelled": []}
 
 
@@ -187,7 +187,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize(("labelled", "full"), [(0, None), (1, 3), (3, None)])
 def test_there_is_a_row_full_where_it_has_more_labels(labelled, full, folder, tmp_path, capsys):
     """3 of the 5 with a label are left to train on."""
-    values = {"data.dir": str(folder), "data.labelled_cases": labelled, "data.test_cases": 0}
+    values = {
+        "data.source.dir": str(folder),
+        "data.splits.labelled": labelled,
+        "data.splits.test": 0,
+    }
     jobs = jobs_of(values, output=tmp_path / "table", file="configs/folder.py")
     names = [job.folder.name for job in jobs]
     assert ("full-seed0" in names) == bool(full) and "partial-seed0" in names
@@ -200,16 +204,16 @@ def test_there_is_a_row_full_where_it_has_more_labels(labelled, full, folder, tm
 
     splits = {"labelled": ["case_0"], "unlabelled": ["case_1", "case_6"], "test": []}
     write_json(tmp_path / "splits.json", {**splits, "validation": ["case_4"]})
-    values["data.splits"] = str(tmp_path / "splits.json")
+    values["data.splits.file"] = str(tmp_path / "splits.json")
     (job,) = jobs_of(values, output=tmp_path / "table", **rows)
-    whole = read_splits(job.config.data.splits)
+    whole = read_splits(job.config.data.splits.file)
     assert (whole.labelled, whole.unlabelled) == (("case_0", "case_1"), ("case_6",))
 
 
 def test_rows_before_a_download(tmp_path):
     assert len(jobs_of(output=tmp_path, file="configs/spleen.py")) == 8
     with pytest.raises(UserError, match="every row would be fully supervised"):
-        jobs_of({"data.labelled_cases": 0}, output=tmp_path, file="configs/spleen.py")
+        jobs_of({"data.splits.labelled": 0}, output=tmp_path, file="configs/spleen.py")
 
 
 def test_list(launch, capsys):

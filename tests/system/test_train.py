@@ -10,26 +10,28 @@ import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from mijax import losses, methods, parallel
-from mijax import train as loop
-from mijax.checkpoint import Checkpoints
 from mijax.data import Volume, draw_splits
 from mijax.errors import UserError
-from mijax.experiment import build, check, open_data
-from mijax.inference import restore
 from mijax.methods import Unlabelled
-from mijax.run import start_run
-from mijax.sampling import TrainingSet
-from mijax.step import make_train_step
-from mijax.train import dispatches, train
-from mijax.training_set import check_classes, load_training_set
+from mijax.runs.checkpoints import Checkpoints
+from mijax.runs.folder import start_run
+from mijax.runs.source import open_data, prepare_data
+from mijax.training import loop
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
+from mijax.training.config_checks import check_config
+from mijax.training.loop import dispatches, train
+from mijax.training.step import make_train_step
+from mijax.training.training_set import check_classes, load_training_set
 
 
 def bytes_of(tree):
     return [x.tobytes() for x in jax.tree.leaves(jax.device_get(tree))]
 
 
-def last_state(run):
-    return restore(run, checkpoint="last", tell=pytest.fail)[1]
+@pytest.fixture
+def last_state(restored):
+    return lambda run: restored(run)[1]
 
 
 def log_of(run):
@@ -51,7 +53,7 @@ def test_log_holds_the_losses_and_the_validation(uninterrupted):
         assert all(0 <= part <= 100 for part in parts)
         np.testing.assert_allclose(line[mean], np.mean(parts))
     run = uninterrupted("local_mi")
-    with Checkpoints(run.checkpoints, tell=pytest.fail, read_only=True) as checkpoints:
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         folder = run.checkpoints / str(checkpoints.best_step())
     score = json.loads((folder / "metrics" / "metrics").read_text())["score"]
     np.testing.assert_allclose(100 * score, max(line[mean] for line in validations))
@@ -72,7 +74,7 @@ def test_tensorboard_has_pictures_and_hyperparameters(uninterrupted, events_of):
     values = found.session_start_info.hparams
     assert values["method.name"].string_value == "local_mi"
     assert values["method.weight"].number_value == 30.0
-    assert values["data.size"].string_value == "(32, 32)"
+    assert values["data.slices.size"].string_value == "(32, 32)"
 
 
 def volume_of(name, value):
@@ -81,17 +83,17 @@ def volume_of(name, value):
     return Volume(name, np.zeros((4, 4, 2, 1), np.float32), label, np.eye(4))
 
 
-def test_classes_that_no_case_shows_are_told_of_at_the_start():
-    classes, lines = ("background", "body", "core", "lesion"), []
+def test_classes_that_no_case_shows_are_told_of_at_the_start(told):
+    classes = ("background", "body", "core", "lesion")
     volumes = [volume_of("a", 1), volume_of("b", 3)]
-    check_classes(volumes[0].label, volumes, classes, tell=lines.append)
-    assert lines == [
+    check_classes(volumes[0].label, volumes, classes)
+    assert told == [
         "no labelled case shows core: it cannot be learned",
         "no labelled case shows lesion: it cannot be learned",
         "no validation case shows core: it has no part in the validation DSC",
     ]
     with pytest.raises(UserError, match="the validation cases show no class"):
-        check_classes(volumes[0].label, [volume_of("a", 0)], classes, tell=pytest.fail)
+        check_classes(volumes[0].label, [volume_of("a", 0)], classes)
 
 
 def test_loss_is_the_sum_of_its_terms(uninterrupted):
@@ -105,20 +107,20 @@ def test_loss_is_the_sum_of_its_terms(uninterrupted):
             )
 
 
-def test_compiling_is_told_and_left_out_of_the_time_left(monkeypatch):
-    told, left_out = [], []
+def test_compiling_is_told_and_left_out_of_the_time_left(monkeypatch, told):
+    left_out = []
     monkeypatch.setattr("mijax.progress.PATIENCE", 0.0)
-    with loop._compiling(SimpleNamespace(leave_out=left_out.append), told.append):
+    with loop._compiling(SimpleNamespace(leave_out=left_out.append)):
         time.sleep(0.2)
     assert told[0] == "compiling the training step …"
     assert told[1].startswith("compiling the training step took ") and len(told) == 2
     assert left_out[0] >= 0.2
 
 
-def test_seed_decides(uninterrupted, tiny, tmp_path):
+def test_seed_decides(uninterrupted, tiny, tmp_path, last_state):
     def end(seed):
         config = tiny("supervised", seed=seed)
-        return bytes_of(train(start_run(tmp_path / str(seed), config), tell=print).params)
+        return bytes_of(train(start_run(tmp_path / str(seed), config)).params)
 
     assert bytes_of(last_state(uninterrupted("supervised")).params) == end(0) != end(1)
 
@@ -137,17 +139,19 @@ class Poisoned:
         return volume
 
 
-def test_labels_of_unlabelled_cases_do_not_matter(uninterrupted, tiny, tmp_path, monkeypatch):
+def test_labels_of_unlabelled_cases_do_not_matter(
+    uninterrupted, tiny, tmp_path, monkeypatch, last_state
+):
     config, run = tiny("local_mi"), uninterrupted("local_mi")
     splits = json.loads((run.folder / "splits.json").read_text())
     assert len(splits["unlabelled"]) == 2
 
     def end(poisoned):
         monkeypatch.setattr(
-            loop, "open_data", lambda c, **options: Poisoned(open_data(c, **options), poisoned)
+            loop, "prepare_data", lambda c, found: Poisoned(prepare_data(c, found), poisoned)
         )
         folder = tmp_path / "-".join(["run", *poisoned])
-        return bytes_of(train(start_run(folder, config), tell=print))
+        return bytes_of(train(start_run(folder, config)))
 
     clean = bytes_of(last_state(run))
     assert end(splits["unlabelled"]) == clean
@@ -159,15 +163,15 @@ def test_training_set_has_only_what_the_splits_say(tiny):
     source = open_data(config)
     splits = draw_splits(source.cases, labelled=1, validation=2, test=2, seed=1)
     experiment = build(config, classes=source.classes, channels=1)
-    training_set = load_training_set(source, splits, config, experiment)
+    training_set = load_training_set(source, splits, config, experiment.method)
     assert training_set.image.shape == (4, 32, 32, 1) and training_set.label.shape == (4, 32, 32)
     unlabelled = training_set.unlabelled
     assert unlabelled.image.shape == (3 * 4, 32, 32, 1)
     assert unlabelled.volume.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     np.testing.assert_allclose(unlabelled.position, 3 * [0, 1 / 3, 2 / 3, 1], rtol=1e-6)
-    supervised = experiment._replace(method=methods.build("supervised"))
+    supervised = methods.build("supervised")
     assert load_training_set(source, splits, config, supervised).unlabelled is None
-    blind = experiment._replace(method=methods.build("boundary_iic"))
+    blind = methods.build("boundary_iic")
     training_set = load_training_set(source, splits, config, blind)
     assert training_set.image is None and training_set.label is None
     assert training_set.unlabelled.image.shape == (4 * 4, 32, 32, 1)  # the labelled case as well
@@ -252,13 +256,13 @@ def test_forward_passes_of_a_step(parts, method, passes):
     assert seen == passes
 
 
-def test_scan_in_the_loop_gives_the_same_log(uninterrupted, tiny, tmp_path):
+def test_scan_in_the_loop_gives_the_same_log(uninterrupted, tiny, tmp_path, last_state):
     # On a CPU one step a dispatch unless two are asked for.
     runs = (
         uninterrupted("supervised"),
         start_run(tmp_path, tiny("supervised", steps_per_dispatch=2)),
     )
-    single, scanned = last_state(runs[0]), jax.device_get(train(runs[1], tell=print))
+    single, scanned = last_state(runs[0]), jax.device_get(train(runs[1]))
     for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(scanned), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     for a, b in zip(log_of(runs[0]), log_of(runs[1]), strict=True):
@@ -291,7 +295,7 @@ def test_nan_stops_the_run_and_keeps_the_checkpoints_before(tiny, tmp_path, monk
     monkeypatch.setattr(loop, "build", spoiled)
     for _ in range(2):  # and again: a rerun meets the same, and trips over nothing else
         with pytest.raises(UserError, match=r"^the loss is not finite at step 6 .*learning_rate"):
-            train(run, tell=print)
+            train(run)
         assert [f.name for f in run.checkpoints.iterdir()] == ["4"]
         assert [line["step"] for line in log_of(run)] == [2, 4, 4, 6]
 
@@ -302,22 +306,22 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
     config.weight_decay = 1e3
     run = start_run(tmp_path, config)
     with pytest.raises(UserError, match="weights are not finite after step 1;"):
-        train(run, tell=print)
+        train(run)
     assert list(run.checkpoints.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.labelled_cases": 0}, "learns from unlabelled cases and there are none"),
-        ({"data.labelled_cases": 5}, "but there are 8"),
-        ({"data.validation_cases": 0}, "empty split"),
-        ({"data.size": (32, 31)}, "config.data.size .*multiples of 2"),
-        ({"data.size": (32,)}, "config.data.size .*multiples of 2"),
-        ({"data.size": ("abc",)}, "config.data.size .*multiples of 2"),
+        ({"data.splits.labelled": 0}, "learns from unlabelled cases and there are none"),
+        ({"data.splits.labelled": 5}, "but there are 8"),
+        ({"data.splits.validation": 0}, "empty split"),
+        ({"data.slices.size": (32, 31)}, "config.data.slices.size .*multiples of 2"),
+        ({"data.slices.size": (32,)}, "config.data.slices.size .*multiples of 2"),
+        ({"data.slices.size": ("abc",)}, "config.data.slices.size .*multiples of 2"),
         (
-            {"data.size": (32, 16)},
-            "slices of 4 of 4 training cases exceed data.size 32×16: up to "
+            {"data.slices.size": (32, 16)},
+            "slices of 4 of 4 training cases exceed data.slices.size 32×16: up to "
             "32×32, phantom_000. the first",
         ),
         ({"augmentation.crop": (33, 33)}, "config.augmentation.crop"),
@@ -347,11 +351,11 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"seed": -1}, "config.seed"),
         ({"seed": 2**40}, "config.seed"),
         ({"method.consistency": "l1"}, "method local_mi: consistency"),
-        ({"data.source": "cloud"}, "data source 'cloud'"),
-        ({"data.plane": "oblique"}, "data.plane"),
-        ({"data.fit": "stretch"}, "data.fit"),
-        ({"data.intensity": "log"}, "intensity"),
-        ({"data.splits": "nowhere.json"}, "nowhere.json"),
+        ({"data.source.name": "cloud"}, "data source 'cloud'"),
+        ({"data.slices.plane": "oblique"}, "data.slices.plane"),
+        ({"data.slices.fit": "stretch"}, "data.slices.fit"),
+        ({"data.slices.intensity": "log"}, "intensity"),
+        ({"data.splits.file": "nowhere.json"}, "nowhere.json"),
     ],
 )
 def test_refusals(tiny, tmp_path, changes, message):
@@ -359,33 +363,33 @@ def test_refusals(tiny, tmp_path, changes, message):
     config.update_from_flattened_dict(changes)
     run = start_run(tmp_path, config)
     with pytest.raises(UserError, match=message) as caught:
-        train(run, tell=print)
+        train(run)
     assert "\n" not in str(caught.value)
     # The corrected configuration may go into the same folder.
     start_run(tmp_path, tiny("local_mi"))
 
 
 @pytest.mark.parametrize(
-    "key", ["label_loss", "method.consistency", "data.fit", "augmentation.scale"]
+    "key", ["label_loss", "method.consistency", "data.slices.fit", "augmentation.scale"]
 )
 def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkeypatch):
-    monkeypatch.setattr(loop, "open_data", lambda *_, **__: pytest.fail("the data were read"))
+    monkeypatch.setattr(loop, "prepare_data", lambda *_: pytest.fail("the data were read"))
     config = tiny("local_mi")
     config.update_from_flattened_dict({key: (0.0, 0.0) if key.endswith("scale") else "none"})
     with pytest.raises(UserError, match=key.rpartition(".")[2]):
-        train(start_run(tmp_path, config), tell=print)
+        train(start_run(tmp_path, config))
 
 
 def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
-    config = tiny("local_mi", **{"data.size": (16, 16)})
+    config = tiny("local_mi", **{"data.slices.size": (16, 16)})
     config.cache = str(tmp_path / "cache")
-    monkeypatch.setattr("mijax.data.builders.prepare", lambda *_: pytest.fail("prepared"))
-    with pytest.raises(UserError, match="exceed data.size"):
-        train(start_run(tmp_path, config), tell=print)
+    monkeypatch.setattr("mijax.data.store.prepare", lambda *_: pytest.fail("prepared"))
+    with pytest.raises(UserError, match="exceed data.slices.size"):
+        train(start_run(tmp_path, config))
 
 
 @pytest.mark.parametrize("intensity", ["percentile", "minmax", "zscore", "window"])
 def test_good_values_are_not_refused(tiny, intensity):
     config = tiny("local_mi")
-    config.data.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
-    check(config)
+    config.data.slices.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
+    check_config(config)

@@ -1,0 +1,1 @@
+"""File formats of medical images: read, checked, written."""

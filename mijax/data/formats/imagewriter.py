@@ -1,0 +1,98 @@
+"""Arrays to image files that lie on the grid of another file."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from mijax.data.formats.geometry import check_same_geometry
+from mijax.data.formats.imagefile import has_ending, itk_affine, itk_header, read_header, read_image
+from mijax.data.formats.nifti import NIFTI
+from mijax.data.formats.nrrd import NRRD
+from mijax.errors import UserError
+
+
+def label_ending(path: Path) -> str:
+    """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd"."""
+    if has_ending(path, NIFTI):
+        return ".nii.gz"
+    return ".nrrd" if has_ending(path, NRRD) else ".mha"
+
+
+def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
+    """Writes an image on the grid of another file, compressed, in one piece.
+
+    From NIfTI to NIfTI the header is copied: sform, qform, their codes, voxel sizes, units.
+    Only what describes the intensities of the scan is left out, and header extensions.
+
+    Args:
+      path: to write, NIfTI or of a format of SimpleITK, by its ending.
+      values: (x, y, z), or for NIfTI (x, y, z, k), in the type to be stored.
+      reference: image file whose geometry it takes.
+
+    Raises:
+      UserError: if it cannot be written there.
+    """
+    part = path.with_name(f".part-{path.name}")
+    try:
+        if has_ending(path, NIFTI):
+            nib.save(_nifti_like(values, reference), part)
+        else:
+            import SimpleITK as sitk
+
+            sitk.WriteImage(_itk_like(values, reference), str(part), useCompression=True)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
+            "folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def check_written(path: Path, *, reference: Path) -> None:
+    """Refuses an image that is not whole, or does not lie on the grid of another file.
+
+    Of the other file the header alone is read. One that cannot be read is no fault of the image.
+
+    Raises:
+      UserError: what is wrong with the image.
+    """
+    values, affine = read_image(path)
+    try:
+        shape_0, affine_0 = read_header(reference)
+    except UserError:  # told of by whoever needs the other file
+        return
+    check_same_geometry(path, values.shape[:3], affine, reference, shape_0[:3], affine_0)
+
+
+def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:
+    if not has_ending(reference, NIFTI):
+        image = nib.Nifti1Image(values, itk_affine(itk_header(reference)))
+        image.set_qform(image.affine, 1)  # with the code of the sform: scanner coordinates
+        image.set_sform(image.affine, 1)
+        image.header.set_xyzt_units("mm")
+        return image
+    source = nib.load(reference)
+    header = source.header.copy()
+    header.extensions.clear()  # they speak of the scan, and may name its patient
+    header.set_data_dtype(values.dtype)
+    header.set_intent("none")
+    header["cal_min"] = header["cal_max"] = 0  # else viewers show labels in the scan's window
+    # An affine that is the header's own leaves sform, qform and their codes as they are.
+    return type(source)(values, source.affine, header)
+
+
+def _itk_like(values: np.ndarray, reference: Path):
+    import SimpleITK as sitk
+
+    header = itk_header(reference)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
+    image.SetOrigin(header.GetOrigin())
+    image.SetSpacing(header.GetSpacing())
+    image.SetDirection(header.GetDirection())
+    return image

@@ -1,0 +1,106 @@
+"""MetaImage: its header and voxels judged before SimpleITK, which may abort at a bad header."""
+
+import re
+from pathlib import Path
+
+from mijax.data.formats.voxels import ZLIB, check_voxels, voxels_beside
+from mijax.data.text import is_number, is_plain
+from mijax.errors import UserError
+
+METAIMAGE = (".mha", ".mhd")
+_HEADER = 2**16  # bytes of a header
+_LINE = 1000  # and of one of its lines
+_NUMBERS = {  # how many, for n axes, in powers of n
+    "DimSize": 1,
+    "ElementSpacing": 1,
+    "ElementSize": 1,
+    "Offset": 1,
+    "Position": 1,
+    "Origin": 1,
+    "CenterOfRotation": 1,
+    "TransformMatrix": 2,
+    "Rotation": 2,
+    "Orientation": 2,
+}
+_FORMS = {
+    "NDims": r"[1-9]",
+    "DimSize": r"(\d{1,9}\s*)+",
+    "ElementType": r"MET_U?(CHAR|SHORT|INT|LONG|LONG_LONG|FLOAT|DOUBLE)(_ARRAY)?",
+    "ElementNumberOfChannels": r"[1-9]\d{0,3}",
+    "HeaderSize": r"-1|\d{1,9}",
+    "CompressedDataSize": r"\d{1,15}",
+}
+
+
+def metaimage_voxels(path: Path) -> Path:
+    """The file of an image's voxels: that of its header, or the one that this names.
+
+    Raises:
+      UserError: that one is not there, outside the header's folder, or one of several.
+    """
+    name = _header(path)[0].get("ElementDataFile", "")
+    if name in ("", "LOCAL"):  # none, or in the file of the header
+        return path
+    if name.split()[0] == "LIST" or "%" in name:
+        raise UserError(f"{path}: its voxels are in several files; convert it to one")
+    return voxels_beside(path, "ElementDataFile", name)
+
+
+def check_metaimage(path: Path) -> None:
+    """Refuses a header whose numbers are not what its keys ask for.
+
+    Raises:
+      RuntimeError: it is no header of an image.
+      UserError: names the line.
+    """
+    fields = _header(path)[0]
+    if not fields.keys() >= {"NDims", "DimSize", "ElementType", "ElementDataFile"}:
+        raise RuntimeError("no MetaImage")
+    for key, form in _FORMS.items():
+        if key in fields and not re.fullmatch(form, fields[key], re.ASCII):
+            raise _bad(path, key, fields[key])
+    axes = int(fields["NDims"])
+    if axes != 3:
+        raise UserError(f"{path}: {axes} axes; a volume (x, y, z) is needed")
+    keys = list(fields)
+    for key, power in _NUMBERS.items():
+        if key in fields:
+            words = fields[key].split()
+            known = keys.index("NDims") < keys.index(key)
+            if len(words) != axes**power or not all(map(is_number, words)) or not known:
+                raise _bad(path, key, fields[key])
+    metaimage_voxels(path)
+
+
+def _bad(path: Path, key: str, value: str) -> UserError:
+    return UserError(f"{path}: {key[:80]!a} cannot be {value[:80]!a}; repair the header")
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Fields of a header, and its length in bytes."""
+    fields = {}
+    if not path.is_file():
+        raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
+    with path.open("rb") as file:
+        while file.tell() < _HEADER and (line := file.readline(_HEADER)):
+            text = line.decode(errors="replace").strip()
+            key, value = ([part.strip() for part in re.split("[=:]", text, maxsplit=1)] + [""])[:2]
+            if key in fields or not is_plain(text.replace("\t", " ")) or len(line) > _LINE:
+                raise _bad(path, key, value)
+            fields[key] = value
+            if key == "ElementDataFile":  # always the last
+                break
+        return fields, file.tell()
+
+
+def check_metaimage_voxels(path: Path, needed: int) -> None:
+    """Refuses a MetaImage whose voxels are not the ``needed`` bytes; see ``check_voxels``."""
+    header, offset = _header(path)
+    voxels = metaimage_voxels(path)
+    check_voxels(
+        voxels,
+        offset if voxels == path else 0,
+        needed,
+        packed=ZLIB if header.get("CompressedData", "").lower() == "true" else None,
+        more="HeaderSize" in header,  # than voxels, in the same file
+    )

@@ -1,0 +1,140 @@
+"""NIfTI: a header judged before any voxel is read, and the places that it gives a volume."""
+
+import contextlib
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+
+from mijax.data.formats.header import check_header, check_kind, is_regular, volume_shape
+from mijax.errors import UserError
+
+NIFTI = (".nii.gz", ".nii")
+_DEFLATE = 1032  # times that deflate can shrink a stream, and no more
+_MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metre, micron; ITK takes all others for mm
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    zlib.error,
+    nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+)
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the header, then as many bytes as it announces and one more, which must not be there.
+
+    That one makes gzip check its checksum. Header extensions are passed over.
+
+    Returns:
+      (x, y, z) or (x, y, z, c), and the affine of its sform or else its qform, in millimetres.
+
+    Raises:
+      UserError: see ``imagefile.read_image``.
+    """
+    with _readable(path) as file:
+        header, shape, affine = _sound_header(path, file)
+        dtype = header.get_data_dtype()
+        size = math.prod(shape) * dtype.itemsize
+        start = header.get_data_offset() or header.single_vox_offset
+        length = path.stat().st_size * (_DEFLATE if _is_packed(path) else 1)
+        if not header.sizeof_hdr <= start <= length - size:
+            raise EOFError(f"{size} bytes of voxels at {start} are announced")
+        file.seek(start)
+        voxels = bytearray(size)
+        if (found := file.readinto(voxels)) < size:
+            raise EOFError(f"{found} bytes of voxels instead of {size}")
+        if file.read(1):
+            raise UserError(
+                f"{path}: more than the {size} bytes of voxels that its header announces; "
+                "copy it again"
+            )
+        values = np.frombuffer(voxels, dtype).reshape(shape, order="F")
+        return apply_read_scaling(values, *header.get_slope_inter()), affine
+
+
+def read_nifti_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_nifti``, and its errors, but for those of the voxels."""
+    with _readable(path) as file:
+        return _sound_header(path, file)[1:]
+
+
+@contextlib.contextmanager
+def _readable(path: Path):
+    """The open file; what goes wrong with it, and is no ``UserError`` yet, becomes one."""
+    try:
+        with _open(path) as file, np.errstate(all="ignore"):
+            yield file
+    except _UNREADABLE as error:
+        raise UserError(
+            f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
+        ) from error
+
+
+def _sound_header(path: Path, file):
+    """The header at the start of a file, the shape of the volume, and its affine, all judged."""
+    header = _read_header(file)
+    dtype, shape = header.get_data_dtype(), header.get_data_shape()
+    affine = _millimetres(header) @ np.asarray(header.get_best_affine(), np.float64)
+    check_kind(path, dtype)
+    check_header(path, volume_shape(shape), math.prod(shape) * dtype.itemsize, affine)
+    if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
+        raise UserError(f"{path}: NaN or infinity in pixdim or scl_slope; repair the header")
+    return header, volume_shape(shape), affine
+
+
+def nifti_affines(path: Path) -> dict[str, np.ndarray]:
+    """Every place that the header of a sound file gives its voxels, by the name of the form.
+
+    Programs differ in which form they go by: nibabel, and so mijax, by the sform where there is
+    one, ITK as a rule by the qform. Where there is neither, by the voxel sizes alone.
+
+    Returns:
+      (4, 4) affines to millimetres, RAS+; the first is that of ``read_nifti``.
+    """
+    with _open(path) as file, np.errstate(all="ignore"):
+        header = _read_header(file)
+    affines = {}
+    if header["sform_code"]:
+        affines["sform"] = header.get_sform()
+    if header["qform_code"]:
+        with contextlib.suppress(ValueError, nib.spatialimages.HeaderDataError):  # no rotation
+            affines["qform"] = header.get_qform()
+    if not affines:
+        affines["pixdim"] = header.get_base_affine()
+        x, y, z = header["pixdim"][1:4].astype(float)
+        affines["pixdim as ITK reads it"] = np.diag([-x, -y, z, 1.0])
+    return {name: _millimetres(header) @ a for name, a in affines.items() if is_regular(a)}
+
+
+def _open(path: Path):
+    return gzip.open(path) if _is_packed(path) else path.open("rb")
+
+
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
+
+
+def _read_header(file) -> nib.Nifti1Header:
+    """The header at the start of a single file."""
+    content = file.read(nib.Nifti2Header.sizeof_hdr)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(content):
+            return kind(content[: kind.sizeof_hdr])
+    raise ValueError("no such header")
+
+
+def _millimetres(header: nib.Nifti1Header) -> np.ndarray:
+    """(4, 4) from the header's own unit of length to millimetres."""
+    scale = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+    return np.diag([scale, scale, scale, 1.0])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""Data sets by name: which files are which case."""

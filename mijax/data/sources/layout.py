@@ -1,0 +1,148 @@
+"""Folders on disk: what the MSD and the raw layouts of nnU-Net hold, from names alone."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from mijax.data.sources.description import read_description
+from mijax.data.sources.listing import left_out, stems
+from mijax.data.text import composed
+from mijax.data.volume import Case
+from mijax.errors import Notice, UserError
+
+CHANNEL = re.compile(r"(.+)_(\d{4})")  # CASE_0000: a case and the number of a channel
+
+
+class Entry(NamedTuple):
+    """The files of one case: an image file, or one a channel, and perhaps a label file."""
+
+    case: Case
+    images: tuple[Path, ...]
+    label: Path | None
+
+
+class Layout(NamedTuple):
+    """A folder's classes, channels (their names) and cases (sorted by name)."""
+
+    kind: str
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+
+def find_root(directory: str, *, name: str, advice: str) -> Path:
+    """The folder of a data set that only its user can download.
+
+    Raises:
+      UserError: none given, or not there; ends in the advice.
+    """
+    if not directory:
+        raise UserError(f"no {name} folder given; {advice}")
+    root = Path(directory).expanduser()
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; {advice}")
+    return root
+
+
+def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: bool) -> Layout:
+    """Lists a folder without opening an image.
+
+    The images are named as dataset.json lets expect, in the MSD like their labels and in nnU-Net
+    CASE_0000, one file a channel; or the other way, where only that gives every label its image.
+    So nnU-Net v1 is read, which has the dataset.json of the MSD. That, and whatever lies in these
+    folders and is not taken, is told (``Notice``).
+
+    Args:
+      root: the folder that holds dataset.json.
+      kind: "msd", "nnunet", or "folder" to tell by dataset.json.
+      patient_pattern: a regular expression; what its first group (or all of it) finds in a case's
+        name is the patient. Empty: every case is a patient.
+      test_images: whether imagesTs gives unlabelled cases.
+
+    Raises:
+      UserError: names the folder or file that is missing or makes no sense.
+    """
+    kind, classes, channels, endings = read_description(root, kind=kind)
+    folders = {name: stems(root / name, endings) for name in ("imagesTr", "labelsTr")}
+    if test_images:
+        folders["imagesTs"] = stems(root / "imagesTs", endings)
+    for name, found in folders.items():
+        if others := left_out(root / name, found.values(), endings):
+            _tell(others)
+    if not folders["imagesTr"]:
+        raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
+    labels = folders.pop("labelsTr")
+    numbered = _are_numbered(folders["imagesTr"], labels, usual=kind == "nnunet")
+    if numbered != (kind == "nnunet"):
+        _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
+    cases = [
+        _by_channel(found, len(channels), root / name) if numbered else _whole(found)
+        for name, found in folders.items()
+    ]
+    for name in sorted(cases[0].keys() & cases[-1].keys() if test_images else ()):
+        raise UserError(f"{root}: case {name} is in imagesTr and in imagesTs; rename one")
+    for name in sorted(labels.keys() - cases[0].keys()):
+        raise UserError(f"{labels[name]}: a label without an image in {root / 'imagesTr'}")
+    patient = _patients(patient_pattern)
+    entries = tuple(
+        Entry(Case(name, patient(name), name in labels), files, labels.get(name))
+        for name, files in sorted({**cases[0], **cases[-1]}.items())
+    )
+    return Layout(kind, classes, channels, entries)
+
+
+def _tell(line: str) -> None:
+    warnings.warn(line, Notice, stacklevel=3)
+
+
+_UNUSUAL = {
+    "msd": "images are named CASE_0000 as in nnU-Net v1; each is taken for a channel of CASE",
+    "nnunet": "images are not named CASE_0000 as in nnU-Net; each is taken for a whole case",
+}
+
+
+def _are_numbered(images: Mapping, labels: Mapping, *, usual: bool) -> bool:
+    """Whether image names end in the number of a channel: as usual, or as the labels show."""
+    matches = [CHANNEL.fullmatch(stem) for stem in images]
+    fits = {
+        True: all(matches) and labels.keys() <= {match[1] for match in matches},
+        False: labels.keys() <= images.keys(),
+    }
+    return usual if fits[usual] or not fits[not usual] or not labels else not usual
+
+
+def _whole(stems: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
+    return {stem: (path,) for stem, path in stems.items()}
+
+
+def _by_channel(stems: Mapping[str, Path], channels: int, folder: Path):
+    cases: dict[str, dict[int, Path]] = {}
+    for stem, path in stems.items():
+        match = CHANNEL.fullmatch(stem)
+        if match is None:
+            raise UserError(f"{path}: nnU-Net images are named CASE_0000, CASE_0001, …")
+        cases.setdefault(match[1], {})[int(match[2])] = path
+    for name, files in cases.items():
+        if sorted(files) != list(range(channels)):
+            found = ", ".join(f"{channel:04d}" for channel in sorted(files))
+            raise UserError(f"{folder}: case {name} has channels {found}; {channels} are needed")
+    return {name: tuple(files[i] for i in range(channels)) for name, files in cases.items()}
+
+
+def _patients(pattern: str):
+    try:
+        expression = re.compile(composed(pattern))
+    except re.error as error:
+        raise UserError(f"data.source.patient_pattern={pattern!r}: {error}") from error
+
+    def patient(name: str) -> str:
+        match = expression.search(name)
+        if match is None or (pattern and not match[bool(expression.groups)]):
+            raise UserError(
+                f"data.source.patient_pattern={pattern!r} finds no patient in case {name}"
+            )
+        return match[bool(expression.groups)] if pattern else name
+
+    return patient

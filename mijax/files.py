@@ -1,0 +1,67 @@
+"""Files that several processes see: written in one piece, and locks on them."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+from pathlib import Path
+
+from mijax.errors import UserError
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_log = logging.getLogger("mijax")
+
+
+def write_atomically(path, content):
+    """Writes a text or bytes in one piece: a reader sees the old file or the new one."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")  # each process of a run writes its own
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(part, path)
+
+
+def write_json(path, value):
+    """Writes JSON in one piece."""
+    write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path):
+    """The content of a file of JSON.
+
+    Raises:
+      UserError: if it cannot be read, or is none.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def locked(path, *, wait=False):
+    """An open file with a lock on it, or None where another process holds that.
+
+    With ``wait``, waits for it. Processes that inherit the file hold the lock as well; it ends
+    with the last of them, however that ends. On a file system without locks (Lustre as it is
+    often mounted, some NFS) there is none, and a line is logged.
+    """
+    import fcntl  # not on Windows
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+            return
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _log.warning(
+                "%s: the file system has no locks (%s); goes on without, so see to it that no "
+                "other process works there",
+                path.parent,
+                error.strerror,
+            )
+        yield file

@@ -1,0 +1,56 @@
+"""The scores of a run."""
+
+from mijax import parallel
+from mijax.data import read_splits
+from mijax.files import write_json
+from mijax.inference.predictor import Predictor
+from mijax.inference.scoring import make_scoring
+from mijax.runs.method import make_method
+from mijax.runs.source import open_data
+
+
+def evaluate(run, *, largest_component=False, mirror=False):
+    """Scores the last and the best checkpoint of a run and writes its scores.json.
+
+    Cases are those of the test split, or of the validation split where there is no test, as
+    in the paper.
+
+    Args:
+      run: ``runs.folder.Run``, trained.
+      largest_component: see ``volumes.segment``.
+      mirror: likewise.
+
+    Returns:
+      What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``, the
+      patient of each case, the options ``largest_component`` and ``mirror``, and what
+      ``scores.score`` returns; of a method that learns without labels its ``measures`` instead of
+      the last three.
+
+    Raises:
+      UserError: if the run has no sound checkpoint, its data is not as it was, or it has no
+        label maps that the options could be for.
+    """
+    source = open_data(run.config)
+    splits = read_splits(run.folder / "splits.json")
+    split = "test" if splits.test else "validation"
+    names = getattr(splits, split)
+    volumes = [source.volume(name) for name in names]
+    patients = {case.name: case.patient for case in source.cases if case.name in names}
+    best = Predictor(run)
+    scoring = make_scoring(best.network, make_method(run.config).examination)
+    scores, by_step = {}, {}
+    for name in ("last", "best"):
+        predictor = best.at(name)
+        if predictor.step not in by_step:
+            by_step[predictor.step] = scoring.test(
+                predictor.weights,
+                volumes,
+                source.classes,
+                patients,
+                largest_component=largest_component,
+                mirror=mirror,
+            )
+        scores[name] = {"step": predictor.step, "split": split, **by_step[predictor.step]}
+    if parallel.is_first():
+        write_json(run.folder / "scores.json", scores)
+    return scores

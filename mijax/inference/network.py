@@ -1,0 +1,112 @@
+"""The network that a configuration describes, and how it is run; its weights are arguments."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.models import UNet
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
+
+
+class Network(NamedTuple):
+    """A network and its programs, compiled once for each shape of image.
+
+    ``weights`` are what ``evaluated`` makes of a training state, and what is saved beside it.
+
+    Attributes:
+      model: Linen module.
+      mesh: of all devices.
+      predict: ``(weights, images (b, h, w, c)) -> probs (b, h, w, k)``, jitted.
+      jit: ``jax.jit`` with results on every device.
+      slices: ``config.data.slices``.
+      batch: images a call.
+      stride: height and width of an image are multiples of it.
+    """
+
+    model: Any
+    mesh: jax.sharding.Mesh
+    predict: Callable
+    jit: Callable
+    slices: Any
+    batch: int
+    stride: int
+
+    def features(self, weights):
+        """``(network, images) -> {name: (b, h, w, c)}``, as at test time, by the statistics."""
+
+        def features(network, images):
+            variables = {"params": network, "batch_stats": weights["batch_stats"]}
+            return self.model.apply(variables, self.divided(images), train=False)[1]
+
+        return features
+
+    def divided(self, images):
+        """The images, divided over the devices."""
+        return jax.lax.with_sharding_constraint(images, parallel.by_batch(self.mesh))
+
+
+def make_network(config, *, classes, devices=None):
+    """The ``Network`` of a configuration.
+
+    Args:
+      config: of a run.
+      classes: number of them.
+      devices: to run on; all by default.
+
+    Raises:
+      UserError: for a precision that there is not.
+    """
+    mesh = parallel.make_mesh(devices)
+    model = UNet(
+        num_classes=classes,
+        widths=tuple(config.model.widths),
+        dropout=config.model.dropout,
+        encoder_dropout=tuple(config.model.encoder_dropout),
+        blocks=mesh.devices.flat[0].platform == "tpu" and len(config.model.widths) > 1,
+        dtype=precision(config),
+    )
+    jit = functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))
+
+    def predict(weights, images):
+        images = jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
+        variables = {
+            "params": weights["params"]["network"], "batch_stats": weights["batch_stats"],
+        }  # fmt: skip
+        return jax.nn.softmax(model.apply(variables, images, train=False)[0])
+
+    return Network(
+        model=model,
+        mesh=mesh,
+        predict=jit(predict),
+        jit=jit,
+        slices=config.data.slices,
+        batch=-(-config.predict_batch // mesh.size) * mesh.size,
+        stride=model.stride,
+    )
+
+
+def evaluated(method, state):
+    """The weights of a ``TrainState`` that are evaluated: a tree, to be saved and predicted with.
+
+    Of a method that learns without labels with its heads, which its measures are of.
+    """
+    network, batch_stats = method.predictor(state.params, state.batch_stats, state.memory)
+    heads = {k: v for k, v in state.params.items() if k != "network"} if method.examination else {}
+    return {"params": {"network": network, **heads}, "batch_stats": batch_stats}
+
+
+def precision(config):
+    """The type of activations.
+
+    Raises:
+      UserError: if it is none of ``PRECISIONS``.
+    """
+    if config.precision not in PRECISIONS:
+        raise UserError(f"config.precision is float32 or bfloat16, not {config.precision!r}")
+    return PRECISIONS[config.precision]

@@ -1,0 +1,142 @@
+"""A trained run, ready to predict: all it needs is its folder."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+
+from mijax import parallel
+from mijax.data import Volume
+from mijax.errors import UserError
+from mijax.inference.network import make_network
+from mijax.inference.volumes import segment
+from mijax.progress import doing
+from mijax.runs.checkpoints import Checkpoints
+from mijax.runs.folder import Run, open_run
+
+
+class Predictor:
+    """The network of a run, for label maps of new scans.
+
+        predictor = Predictor("runs/spleen/local_mi-4labelled-seed0")
+        labels = predictor(ct, affine)
+
+    Intensities are those of the files that the run was trained on (Hounsfield units, say): the
+    preprocessing of the run is applied here. The first call compiles, and the first of another
+    slice size; further ones do not.
+
+    Attributes:
+      run: ``runs.folder.Run``.
+      classes: names; the index is the label value and the first is the background.
+      channels: of an image.
+      network: ``network.Network``.
+      step: of the checkpoint.
+      weights: of the network, as of that step.
+    """
+
+    def __init__(self, run, *, checkpoint="best", devices=None):
+        """Reads the weights of a checkpoint.
+
+        Args:
+          run: ``Run``, or its folder.
+          checkpoint: "best" (by validation DSC), "last", or a step.
+          devices: to predict on; all by default.
+
+        Raises:
+          UserError: no such run, or it has no such sound checkpoint.
+        """
+        self.run = run if isinstance(run, Run) else open_run(Path(run).expanduser())
+        with Checkpoints(self.run.checkpoints, read_only=True) as checkpoints:
+            self._checkpoints = checkpoints
+        self.step = checkpoints.step_of(checkpoint)
+        info = self.run.info()
+        self.classes, self.channels = tuple(info["classes"]), info["channels"]
+        self.network = make_network(self.run.config, classes=len(self.classes), devices=devices)
+        self.weights = self._restored()
+
+    def at(self, checkpoint):
+        """The same for another checkpoint, compiled once for both."""
+        other = copy.copy(self)
+        other.step = self._checkpoints.step_of(checkpoint)
+        other.weights = self.weights if other.step == self.step else other._restored()
+        return other
+
+    def __call__(
+        self, image, affine, *, probabilities=False, largest_component=False, mirror=False
+    ):
+        """The label map of an image.
+
+        Args:
+          image: (x, y, z), or (x, y, z, c) for c channels.
+          affine: (4, 4) from voxel indices to millimetres, RAS+ as in nibabel.
+          probabilities: return class probabilities instead of labels.
+          largest_component: see ``metrics.largest_components``; of labels alone.
+          mirror: average over mirrored slices, which takes four times as long.
+
+        Returns:
+          (x, y, z) uint8, the index of one of ``classes``; with ``probabilities`` (x, y, z, k)
+          float32, which sum to 1 over the k classes.
+
+        Raises:
+          UserError: an image or affine that it cannot take, or a run that learned without labels.
+        """
+        volume = Volume("image", _image(image, self.channels), None, _affine(affine))
+        ((labels, probs),) = self.segment(
+            [volume],
+            stored=False,
+            probabilities=probabilities,
+            largest_component=largest_component,
+            mirror=mirror,
+        )
+        return probs if probabilities else labels
+
+    def segment(self, volumes, **options):
+        """Yields label map and probabilities of each volume, see ``volumes.segment``.
+
+        Several volumes share full batches, and the next is sliced while the device works.
+
+        Raises:
+          UserError: if the run learned without labels.
+        """
+        self.check_segments()
+        return segment(self.network, self.weights, volumes, **options)
+
+    def check_segments(self):
+        """Refuses a run that learned without labels.
+
+        Raises:
+          UserError: if this one did.
+        """
+        if not self.segments:
+            raise UserError(
+                f"{self.run.folder} learned without labels and segments nothing; fine-tune it with "
+                f"--config.init_from={self.run.folder}"
+            )
+
+    @property
+    def segments(self):
+        """Whether it learned to segment; else its weights have heads of pre-training."""
+        return self.weights["params"].keys() == {"network"}
+
+    def _restored(self):
+        with doing(f"restoring the checkpoint of step {self.step}"):
+            sharding = parallel.replicated(self.network.mesh)
+            return self._checkpoints.restore_network(self.step, sharding)
+
+
+def _image(image, channels):
+    image = np.asarray(image)
+    image = image[..., None] if image.ndim == 3 else image
+    if image.ndim != 4 or image.shape[3] != channels or 0 in image.shape:
+        needed = "(x, y, z) or (x, y, z, 1)" if channels == 1 else f"(x, y, z, {channels})"
+        raise UserError(f"image of shape {image.shape}; {needed} is needed")
+    if image.dtype.kind not in "biuf" or not np.isfinite(image).all():
+        raise UserError(f"image of type {image.dtype}: must be finite real numbers")
+    return image.astype(np.float32)
+
+
+def _affine(affine):
+    affine = np.asarray(affine, np.float64)
+    if affine.shape != (4, 4) or not abs(np.linalg.det(affine[:3, :3])) > 0:
+        raise UserError("an affine is a regular (4, 4) matrix")
+    return affine

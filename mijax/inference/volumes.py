@@ -1,0 +1,106 @@
+"""From volumes to label maps: the one way, for validation, evaluation and prediction alike."""
+
+from collections import deque
+
+import jax.numpy as jnp
+import numpy as np
+
+from mijax.data import native_slice, to_native
+from mijax.inference.batching import ahead, by_stack, predict_blocks
+from mijax.metrics import largest_components
+from mijax.runs.source import slice_volume
+
+_MIRRORS = ((), (1,), (2,), (1, 2))
+
+
+def segment(
+    network,
+    weights,
+    volumes,
+    *,
+    stored=True,
+    probabilities=False,
+    largest_component=False,
+    mirror=False,
+):
+    """Yields the label map of each volume on its native grid, and the class probabilities.
+
+    Of each voxel the most probable class, of equals the first, by the probabilities on the
+    native grid. Those are made slice by slice: unless asked for, only two batches of them are in
+    memory, since of a hundred classes those of a whole CT take as many gigabytes.
+
+    The next volume is taken and sliced on a thread while the device works; one at a time, as
+    a CT is hundreds of megabytes. Labels are not looked at. A slice that exceeds
+    ``data.slices.size`` is padded further rather than refused, at the cost of compiling the
+    network for its size.
+
+    Args:
+      network: ``network.Network``.
+      weights: of it.
+      volumes: iterable of ``data.Volume``.
+      stored: see ``runs.source.slice_volume``; False for new scans.
+      probabilities: whether they are wanted.
+      largest_component: keep the largest of each class, see ``metrics.largest_components``; in
+        the label map alone.
+      mirror: predict the mirror images of each slice as well, see ``mirrored``.
+
+    Yields:
+      (x, y, z) uint8; and (x, y, z, k) float32, or None.
+    """
+    grids = deque()
+
+    def stacks():
+        for volume in volumes:
+            slices = slice_volume(
+                volume._replace(label=None), network.slices, stored=stored, multiple=network.stride
+            )
+            grids.append(slices.grid)
+            yield slices.image
+
+    predict = mirrored(network.predict) if mirror else network.predict
+    stream = predict_blocks(predict, weights, ahead(stacks()), batch=network.batch)
+    for blocks in by_stack(stream):
+        labels, probs = _on_native_grid(blocks, grids.popleft(), probabilities)
+        yield largest_components(labels) if largest_component else labels, probs
+
+
+def even_slices(volumes, slices, *, count):
+    """``count`` slices (count, h, w, c), evenly spaced over all slices of some volumes."""
+    images = np.concatenate([slice_volume(v._replace(label=None), slices).image for v in volumes])
+    return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
+
+
+def _on_native_grid(blocks, grid, probabilities):
+    """Label map and probabilities, or None, of a volume from those of its slices."""
+    labels, whole = np.empty(grid.shape, np.uint8), None
+    slices = (block[i : i + 1] for block in blocks for i in range(len(block)))
+    for place, one in enumerate(slices):
+        probs, where = to_native(one, grid), native_slice(grid, place)
+        labels[where] = most_probable(probs)
+        if probabilities:
+            if whole is None:
+                whole = np.empty((*grid.shape, probs.shape[3]), np.float32)
+            whole[where] = probs
+    return labels, whole
+
+
+def mirrored(predict):
+    """``predict`` of an image and of its mirror images along h, w and both; their mean.
+
+    Args:
+      predict: ``(weights, (b, h, w, c)) -> (b, h, w, k)`` probabilities.
+
+    Returns:
+      A function of the same arguments, which takes four times as long.
+    """
+
+    def mean(weights, images):
+        found = [jnp.flip(predict(weights, np.flip(images, axes)), axes) for axes in _MIRRORS]
+        return sum(found) / len(found)
+
+    return mean
+
+
+def most_probable(probs):
+    """The class of highest probability, of equals the first: (..., k) -> (...) uint8."""
+    return probs.argmax(-1).astype(np.uint8)

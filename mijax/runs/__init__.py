@@ -1,0 +1,1 @@
+"""Runs on disk: their folders, what is in them, and their checkpoints."""

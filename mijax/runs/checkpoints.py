@@ -1,0 +1,220 @@
+"""Checkpoints of a run: kept by Orbax, guarded by checksums. Sole importer of Orbax."""
+
+import hashlib
+import logging
+import math
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.files import read_json, write_atomically
+
+STATE, NETWORK = "state", "network"  # items of a checkpoint: to train on, to predict with
+_CHECKSUMS = "SHA256SUMS"
+_log = logging.getLogger("mijax")
+
+
+class Checkpoints:
+    """The ``checkpoints`` folder of a run, as a context manager.
+
+    Holds the two newest checkpoints, so that there is one to fall back to, and the best by
+    validation score. Each has the training state, and by itself the network that is evaluated.
+    It counts only once its checksums stand beside it (in the format of ``sha256sum``): Orbax by
+    itself does not notice a flipped byte.
+    """
+
+    def __init__(self, directory, *, read_only=False):
+        """Opens the folder; to write to it, creates it where it is missing.
+
+        Damaged checkpoints are logged and passed over, and deleted unless ``read_only``: Orbax
+        does not open a folder in which the metrics of one are damaged.
+
+        Args:
+          directory: of the checkpoints, one subfolder a step.
+          read_only: leave the folder as it is; a run may be writing to it.
+        """
+        self._directory = Path(directory).absolute()
+        steps = sorted(int(f.name) for f in self._directory.glob("*") if f.name.isdigit())
+        damages = {step: _damage(self._folder(step)) for step in steps}
+        self._sound = {step for step in steps if not damages[step]}
+        for step in steps:
+            if damages[step]:
+                folder = self._folder(step)
+                _log.warning("checkpoint %s is damaged (%s): passed over", folder, damages[step])
+                if not read_only and parallel.is_first():
+                    shutil.rmtree(folder)
+        if steps and not self._sound:
+            _log.warning("%s has no sound checkpoint left", self._directory)
+        if not read_only:
+            parallel.barrier("checkpoints are checked")
+        self._manager = None if read_only else _manager(self._directory)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._manager:
+            self._manager.close()
+
+    def save(self, state, network, *, score=-math.inf):
+        """Saves a ``TrainState`` and the evaluated network under its step.
+
+        Args:
+          state: ``TrainState``.
+          network: a tree of arrays, see ``inference.network.evaluated``.
+          score: the higher the better.
+
+        Raises:
+          UserError: if it cannot be written, as to a full disk.
+        """
+        step = int(state.step)
+        needed = sum(x.nbytes for x in jax.tree.leaves((state, network))) + 2**20
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise UserError(
+                f"cannot save {self._folder(step)}: no space left on device ({free} bytes, it "
+                f"takes {needed}); the checkpoints before it are kept"
+            )
+        items = {STATE: _tree(state), NETWORK: network}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+                ),
+                metrics={"score": score},
+                force=True,
+            )
+        except Exception as error:  # of many kinds, and over many lines
+            reason = re.search(r"([\w ]+) \[os_error_code", str(error))
+            reason = reason[1].strip() if reason else str(error).strip().splitlines()[0]
+            raise UserError(
+                f"cannot save {self._folder(step)}: {reason}; the checkpoints before it are kept"
+            ) from error
+        if parallel.is_first():
+            folder = self._folder(step)
+            lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
+            write_atomically(folder / _CHECKSUMS, "".join(lines))
+        parallel.barrier("checkpoint is saved")
+        self._sound = {*self._sound, step} & set(self._manager.all_steps())
+
+    def last_step(self):
+        """Newest sound step, or None."""
+        return max(self._sound, default=None)
+
+    def best_step(self):
+        """Sound step of the highest score (of equals the latest), or None."""
+        return max(self._sound, key=lambda step: (self._score(step), step), default=None)
+
+    def step_of(self, which):
+        """The step of a checkpoint.
+
+        Args:
+          which: "last", "best", or the step itself.
+
+        Raises:
+          UserError: if there is no sound one.
+        """
+        steps = {"last": self.last_step, "best": self.best_step}
+        step = steps[which]() if which in steps else which
+        if step is None:
+            raise UserError(f"{self._directory} has no sound checkpoint")
+        if step not in self._sound:
+            raise UserError(f"{self._directory} has no sound checkpoint of step {step}")
+        return step
+
+    def restore(self, step, like):
+        """The ``TrainState`` of a step, with the shapes and shardings of ``like``.
+
+        Raises:
+          UserError: if it does not fit, as after a change of the network.
+        """
+        return like._replace(**self._restore(step, STATE, _tree(like)))
+
+    def restore_network(self, step, sharding):
+        """The network of a step as it was saved, of whatever shapes, on the devices of a sharding.
+
+        Raises:
+          UserError: if the checkpoint is of a version of mijax that saved none.
+        """
+        folder = self._folder(step) / NETWORK
+        if not folder.exists():
+            raise UserError(
+                f"{self._folder(step)} has no item {NETWORK!r}: it was saved by another version of "
+                "mijax, which opens it"
+            )
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(folder).item_metadata.tree
+        like = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved
+        )
+        return self._restore(step, NETWORK, like)
+
+    def _restore(self, step, item, like):
+        try:
+            with ocp.StandardCheckpointer() as checkpointer:
+                return checkpointer.restore(self._folder(step) / item, like)
+        except Exception as error:  # Orbax raises bare Exceptions, among others
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
+
+    def _score(self, step):
+        return read_json(self._folder(step) / "metrics" / "metrics")["score"]
+
+    def _folder(self, step):
+        return self._directory / str(step)
+
+
+def _tree(state):
+    """The fields of a state that it has: those it has not may be unknown to a checkpoint."""
+    return {name: value for name, value in state._asdict().items() if value is not None}
+
+
+def _manager(directory):
+    def score(metrics):
+        return metrics["score"]
+
+    return ocp.CheckpointManager(
+        directory,
+        options=ocp.CheckpointManagerOptions(
+            best_fn=score,  # without it Orbax does not write the metrics
+            preservation_policy=AnyPreservationPolicy(
+                [LatestN(2), BestN(get_metric_fn=score, n=1)]
+            ),
+            # The networks are small: a save takes a fraction of a second, and a save that
+            # has returned is one that a kill cannot undo.
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        ),
+    )
+
+
+def _digests(folder):
+    files = (f for f in folder.rglob("*") if f.is_file() and _CHECKSUMS not in f.name)
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def _damage(folder):
+    """What is wrong with the files of a checkpoint, or an empty string."""
+    try:
+        lines = (folder / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return "its save did not finish"
+    except (OSError, ValueError):
+        return f"{_CHECKSUMS} cannot be read"
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = _digests(folder)
+    if found.keys() - expected.keys():
+        return f"{_CHECKSUMS} is incomplete"
+    for name, digest in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != digest:
+            return f"{name} has changed"
+    return ""

@@ -1,0 +1,169 @@
+"""The folder of a run: made, opened, held, and given up where a start fails."""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_collections
+
+from mijax.data import read_splits
+from mijax.errors import UserError
+from mijax.files import locked, read_json, write_json
+from mijax.options import LONGER, flat
+
+# Where things lie says nothing about the result.
+_MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
+
+
+class Run(NamedTuple):
+    """A run folder and its configuration.
+
+    Attributes:
+      folder: holds config.json, info.json, splits.json, metrics.jsonl, scores.json, events/
+        and checkpoints/.
+      config: ``ml_collections.ConfigDict``.
+      made: folders that this start of it has made, from the run folder upwards.
+    """
+
+    folder: Path
+    config: ml_collections.ConfigDict
+    made: tuple[Path, ...] = ()
+
+    @property
+    def checkpoints(self):
+        return self.folder / "checkpoints"
+
+    def info(self):
+        """Contents of info.json, see ``runs.info``."""
+        return read_json(self.folder / "info.json")
+
+
+def default_folder(config):
+    """``runs/NAME/METHOD-Nlabelled-seedS``, where NAME is that of ``data_name``.
+
+    With splits that are given it is ``-Nlabelled-Munlabelled``, of cases, and with 0 labelled
+    patients, which are all that have labels, ``-alllabelled``: how many that are, and whether
+    any are without, is not known before the data are. A run that begins with the weights of
+    another ends in ``-from-`` and the name of its folder.
+
+    Raises:
+      UserError: for splits that cannot be read.
+    """
+    if config.data.splits.file:
+        splits = read_splits(config.data.splits.file)
+        labels = f"{len(splits.labelled)}labelled-{len(splits.unlabelled)}unlabelled"
+    else:
+        labels = f"{config.data.splits.labelled or 'all'}labelled"
+    name = f"{config.method.name}-{labels}-seed{config.seed}"
+    if config.get("init_from"):
+        name += f"-from-{Path(config.init_from).absolute().name}"
+    return Path("runs") / data_name(config) / name
+
+
+def data_name(config):
+    """``config.name`` or, where that is empty, the name of the folder of the data."""
+    return config.name or Path(config.data.source.dir).absolute().name
+
+
+def start_run(folder, config):
+    """Creates a run folder, or opens the one of an interrupted run of the same configuration.
+
+    A run that has not saved a checkpoint yet gives way to another configuration: a value that
+    had to be corrected is no reason to choose another folder.
+
+    Raises:
+      UserError: if the folder holds a run of another configuration, cannot be written or is an
+        address, or a number of the configuration is infinite or NaN.
+    """
+    for name, place in (("--workdir", folder), ("config.cache", config.cache)):
+        if "://" in str(place):
+            raise UserError(f"{name} {place}: must be a folder; mount the bucket and name that")
+    folder = Path(folder)
+    wanted = json.loads(config.to_json_best_effort())
+    source = wanted["data"]["source"]
+    if source["dir"]:  # for --workdir alone, from wherever
+        source["dir"] = os.path.abspath(os.path.expanduser(source["dir"]))
+    for key, value in flat(wanted):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{key} is {value}: must be a finite number")
+    path = folder / "config.json"
+    try:
+        if path.exists():
+            begun = any((folder / "checkpoints").glob("[0-9]*"))
+            differences = _differences(read_json(path), wanted, _MAY_DIFFER if begun else ())
+            if differences and begun:
+                longer = LONGER.format(run=folder)
+                steps_only = all(d.startswith("config.steps ") for d in differences)
+                raise UserError(
+                    f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
+                    + (longer if steps_only else "choose another --workdir")
+                )
+            if not differences:
+                return Run(folder, config)
+            (folder / "splits.json").unlink(missing_ok=True)  # drawn for the other one
+        made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
+        run = Run(folder, config, made)
+        with taken_back(run):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return run
+
+
+@contextlib.contextmanager
+def taken_back(run):
+    """Leaves no folder behind where a start fails before it has logged or saved a step.
+
+    Only what ``start_run`` has made is removed, and of the folders around that the empty ones.
+    """
+    try:
+        yield
+    except BaseException:
+        log = run.folder / "metrics.jsonl"
+        begun = any(run.checkpoints.glob("[0-9]*")) or (log.exists() and log.stat().st_size)
+        if run.made and not begun:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                for folder in run.made[1:]:
+                    folder.rmdir()
+        raise
+
+
+def open_run(folder):
+    """The run of an existing folder, configured as it was.
+
+    Raises:
+      UserError: if there is no run there.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} is not a run: it has no config.json")
+    return Run(folder, ml_collections.ConfigDict(read_json(folder / "config.json")))
+
+
+@contextlib.contextmanager
+def exclusive(run):
+    """Holds a run folder against any other process that would train in it.
+
+    Raises:
+      UserError: if one does.
+    """
+    with locked(run.folder / ".lock") as lock:
+        if lock is None:
+            raise UserError(f"another process is training in {run.folder}; wait for it, or stop it")
+        yield
+
+
+def _differences(found, wanted, may_differ):
+    found, wanted = dict(flat(found)), dict(flat(wanted))
+    return [
+        f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
+        for key in sorted(found.keys() | wanted.keys())
+        if key not in may_differ and found.get(key) != wanted.get(key)
+    ]

@@ -1,0 +1,81 @@
+"""What a run notes of itself: what it takes to use it without its data, and to repeat it."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import mijax
+from mijax.errors import UserError
+from mijax.files import write_json
+
+
+def write_info(run, *, classes, channels, validation, init_from, devices):
+    """Writes info.json: what is needed to use the run without its data, and to repeat it.
+
+    ``validation`` are its validation volumes, ``init_from`` is the ``Run`` that its weights came
+    from, or None, and ``devices`` is what it begins on, in words.
+    """
+    packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    write_json(
+        run.folder / "info.json",
+        {
+            "classes": list(classes),
+            "channels": channels,
+            "data": fingerprint(validation),
+            "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
+            "devices": devices,
+            "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+            "git_revision": _git_revision(),
+            "python": platform.python_version(),
+            "versions": {name: _version(name) for name in packages},
+        },
+    )
+
+
+def fingerprint(volumes):
+    """A text that changes with the names, grids and labels of volumes, not with their place."""
+    digest = hashlib.sha256()
+    for volume in volumes:
+        grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
+        digest.update(json.dumps(grid).encode())
+        if volume.label is not None:
+            digest.update(np.ascontiguousarray(volume.label))
+    return digest.hexdigest()[:16]
+
+
+def check_data(run, volumes):
+    """Refuses to go on with a run on other data than it began with.
+
+    Raises:
+      UserError: if the validation volumes are not those that it began with.
+    """
+    found = fingerprint(volumes)
+    if run.info().get("data", found) != found:
+        raise UserError(
+            f"{run.folder} was trained on other data: its validation cases have other labels or "
+            f"voxel grids in {run.config.data.source.dir or 'this data set'} now; choose another "
+            "--workdir"
+        )
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision():
+    git = ["git", "-C", str(Path(mijax.__file__).parent)]
+    command = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,103 @@
+"""The data of a run, as its configuration says: found, prepared, cut into slices."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from mijax.data import correct_bias, index, list_cases, prepare, to_slices
+from mijax.files import locked
+
+
+def index_data(config):
+    """The ``data.Recipe`` of a run: its cases and their headers; no voxel is read."""
+    with _cache(config) as cache:
+        return index(
+            config.data.source.name,
+            **_options(config.data.source),
+            cache=cache,
+            bias_correction=config.data.slices.bias_correction,
+        )
+
+
+def prepare_data(config, found):
+    """The ``data.Source`` of a run, prepared in the cache where it was not yet.
+
+    Args:
+      config: of the run.
+      found: what ``index_data`` has found.
+    """
+    with _cache(config) as cache:
+        return prepare(found, cache=cache)
+
+
+def open_data(config):
+    """``prepare_data`` of what ``index_data`` finds."""
+    return prepare_data(config, index_data(config))
+
+
+def cases_of(config):
+    """The cases of the data of a run, without opening a file; see ``data.list_cases``."""
+    source, cache = config.data.source, str(_cache_folder(config))
+    return list_cases(source.name, **_options(source), cache=cache)
+
+
+def same_volumes(source, other):
+    """Whether two ``config.data.source`` are of one folder, or drawn alike."""
+
+    def volumes(s):
+        if s.dir:
+            return os.path.realpath(os.path.expanduser(s.dir))
+        # As JSON, which a run was read from, and which knows no tuples.
+        drawn = {k: s[k] for k in ("seed", "patients", "shape") if k in s}
+        return json.dumps([s.name, drawn], sort_keys=True)
+
+    return volumes(source) == volumes(other)
+
+
+def slice_volume(volume, slices, *, stored=True, multiple=None):
+    """``data.to_slices`` of a volume as ``config.data.slices`` says.
+
+    Args:
+      volume: ``data.Volume``.
+      slices: ``config.data.slices``.
+      stored: whether it comes from ``open_data``, which stores images without their bias field;
+        that of a new scan is corrected here, which takes seconds.
+      multiple: as there.
+    """
+    if slices.bias_correction and not stored:
+        volume = correct_bias(volume)
+    return to_slices(volume, **slice_options(slices), multiple=multiple)
+
+
+def slice_options(slices):
+    """``config.data.slices`` as keywords of ``data.to_slices``."""
+    return {
+        "size": slices.size,
+        "fit": slices.fit,
+        "spacing": slices.spacing,
+        "plane": slices.plane,
+        "intensity": slices.window if slices.intensity == "window" else slices.intensity,
+        "percentiles": slices.percentiles,
+    }
+
+
+def _options(source):
+    return {
+        "directory": source.dir,
+        **{k: v for k, v in source.items() if k not in ("name", "dir")},
+    }
+
+
+@contextlib.contextmanager
+def _cache(config):
+    """The folder of prepared data, held against other processes that would write to it."""
+    cache = _cache_folder(config)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a cache that can only be read needs no lock
+            stack.enter_context(locked(cache / ".lock", wait=True))
+        yield str(cache)
+
+
+def _cache_folder(config):
+    return Path(config.cache).expanduser() / "data"

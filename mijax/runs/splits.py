@@ -1,0 +1,48 @@
+"""The splits of a run: given or drawn once, and written into its folder."""
+
+from mijax.data import all_labelled, check_splits, draw_splits, read_splits, write_splits
+from mijax.errors import UserError
+
+
+def settle_splits(run, cases):
+    """The splits of a run: those of its splits.json, or else given or drawn, and written there.
+
+    Raises:
+      UserError: if they are not disjoint by patient, do not fit the cases, or leave labels aside
+        where the configuration asks for all of them.
+    """
+    path, data = run.folder / "splits.json", run.config.data
+    splits = choose_splits(data, cases, given=path if path.exists() else None)
+    if not path.exists():
+        left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
+        if left and data.splits.file and not data.splits.labelled:
+            raise UserError(
+                f"config.data.splits.labelled=0 asks for all labels, but {data.splits.file} leaves "
+                f"{len(left)} case(s) unlabelled that have some; it alone says who is labelled"
+            )
+        write_splits(path, splits)
+    return splits
+
+
+def choose_splits(data, cases, *, given=None):
+    """The splits of a file, ``given`` or that of ``config.data``, or else drawn as that says.
+
+    Raises:
+      UserError: if they are not disjoint by patient, or do not fit the cases.
+    """
+    if file := given or data.splits.file:
+        splits = read_splits(file)
+        try:
+            check_splits(splits, cases)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+    else:
+        splits = draw_splits(
+            cases,
+            labelled=data.splits.labelled,
+            validation=data.splits.validation,
+            test=data.splits.test,
+            seed=data.splits.seed,
+        )
+        check_splits(splits, cases)
+    return splits

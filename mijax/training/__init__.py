@@ -1,0 +1,5 @@
+"""From a configuration and data to a trained network."""
+
+from mijax.training.loop import train
+
+__all__ = ["train"]

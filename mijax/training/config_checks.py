@@ -1,0 +1,101 @@
+"""Range checks of a configuration, before any data are read."""
+
+from mijax.data import check_slice_options
+from mijax.errors import UserError
+from mijax.inference.network import precision
+from mijax.losses.labels import LABEL_LOSSES
+from mijax.methods.parts import check_least
+from mijax.runs.method import make_method
+from mijax.runs.source import slice_options
+from mijax.training.build import hypergradient_of
+from mijax.training.optimizer import OPTIMIZERS, SCHEDULES
+from mijax.transforms import check_ranges
+
+_LEAST = {
+    "seed": 0, "steps": 1, "labelled_batch": 1, "unlabelled_batch": 1, "learning_rate": 0,
+    "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
+    "evaluate_every": 1, "predict_batch": 1,
+}  # fmt: skip
+
+
+def check_config(config):
+    """Refuses values that cannot be, or do not go together.
+
+    Raises:
+      UserError: for the first of them.
+    """
+    check_numbers(config)
+    check_augmentation(config)
+    check_slice_options(**slice_options(config.data.slices))
+    precision(config)
+    if config.label_loss not in LABEL_LOSSES:
+        raise UserError(
+            f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {config.label_loss!r}"
+        )
+    hypergradient_of(config, make_method(config))
+
+
+def check_numbers(config):
+    """Refuses numbers of steps, of slices and of the network that cannot be.
+
+    Raises:
+      UserError: for the first of them.
+    """
+    for name, least in _LEAST.items():
+        if config[name] < least:
+            raise UserError(f"config.{name} is at least {least}, not {config[name]}")
+    if config.seed >= 2**31:
+        raise UserError(f"config.seed is below 2**31, not {config.seed}")
+    for name, choices in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if config[name] not in choices:
+            raise UserError(f"config.{name} is {' or '.join(choices)}, not {config[name]!r}")
+    if not 0 <= config.momentum < 1:
+        raise UserError(f"config.momentum is at least 0 and below 1, not {config.momentum}")
+    widths, dropout = tuple(config.model.widths), config.model.dropout
+    if not widths or not all(isinstance(n, int) and n > 0 for n in widths):
+        raise UserError(f"config.model.widths {widths}: must be whole numbers above 0")
+    if not 0 <= dropout < 1:
+        raise UserError(f"config.model.dropout is at least 0 and below 1, not {dropout}")
+    rates = tuple(config.model.encoder_dropout)
+    if len(rates) not in (0, len(widths)) or not all(0 <= rate < 1 for rate in rates):
+        raise UserError(
+            f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
+            f"1, for each of the {len(widths)} levels"
+        )
+    # So that the means in the log are over the same steps after a restart.
+    if config.evaluate_every % config.log_every:
+        raise UserError(
+            f"config.evaluate_every ({config.evaluate_every}) must be a multiple of "
+            f"config.log_every ({config.log_every})"
+        )
+
+
+def check_augmentation(config):
+    """Refuses sizes that are no multiples of the network's stride, and ranges that are none.
+
+    Raises:
+      UserError: for the first of them.
+    """
+    augmentation = config.augmentation.to_dict()
+    stride = 2 ** (len(config.model.widths) - 1)
+    size, crop = tuple(config.data.slices.size), tuple(augmentation["crop"])
+    for name, shape, lengths in (
+        ("data.slices.size", size, [2]),
+        ("augmentation.crop", crop, [0, 2]),
+    ):
+        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
+        if len(shape) not in lengths or not whole:
+            raise UserError(
+                f"config.{name} {shape}: must be two numbers, height and width, that are positive "
+                f"multiples of {stride}"
+            )
+    if any(c > n for c, n in zip(crop, size, strict=False)):
+        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.slices.size {size}")
+    try:
+        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+        check_least(
+            0,
+            **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise", "blur")},
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.augmentation: {error}") from error

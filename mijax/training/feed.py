@@ -1,0 +1,95 @@
+"""The training slices on their way to the devices: all at once, or streamed by Grain."""
+
+import collections
+import itertools
+
+import jax
+import numpy as np
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.training.batches import TrainingSet, counts_of, pick, take
+
+_SHARE = 0.4  # of the device's memory, that a training set may fill
+
+
+def feed(training_set, key, calls, *, streams, mesh, batches):
+    """What each call of the train step takes: the whole set on the device, or slices in time.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      key: of the ``TrainState``.
+      calls: list of (step, number of steps).
+      streams: whether they stream; None where they do if the set does not fit.
+      mesh: of all devices.
+      batches: ``PerRole``, how many slices a step takes.
+
+    Returns:
+      ``counts`` of ``step.make_train_step``, and an iterator of ``TrainingSet``.
+    """
+    if streams is None:
+        streams = not fits(training_set, mesh.local_devices[0])
+    if not streams:
+        return None, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
+    rows = stream(training_set, key, calls, mesh=mesh, batches=batches)
+    return counts_of(training_set), rows
+
+
+def fits(training_set, device):
+    """Whether a training set may lie on the device; where its memory is the host's, always."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    size = sum(x.nbytes for x in jax.tree.leaves(training_set))
+    return limit is None or size <= _SHARE * limit
+
+
+def stream(training_set, key, dispatches, *, mesh, batches):
+    """Yields what each call of a streaming train step takes, in time.
+
+    The same slices as the resident step would draw. They are gathered on threads, and those of
+    the next call are on their way while the device works on the last.
+
+    Args:
+      training_set: ``TrainingSet`` of arrays of the host.
+      key: of the ``TrainState``.
+      dispatches: list of (step, number of steps) of each call.
+      mesh: of all devices.
+      batches: ``PerRole``, how many slices a step takes.
+
+    Yields:
+      ``TrainingSet``, each array with a leading axis of the steps of the call.
+
+    Raises:
+      UserError: if Grain is not installed.
+    """
+    try:
+        import grain
+    except ImportError as error:
+        raise UserError(
+            "config.stream needs Grain: pip install grain, or mijax with its extra stream"
+        ) from error
+    begin, (last, length) = dispatches[0][0], dispatches[-1]
+    counts = counts_of(training_set)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        # Of all steps at once: a thread that asked JAX for those of one would wait for the step.
+        picks = jax.vmap(lambda step: pick(np.asarray(key), step, counts, batches))
+        picks = jax.device_get(jax.jit(picks)(np.arange(begin, last + length, dtype=np.int32)))
+
+    def rows(dispatch):
+        step, length = dispatch
+        part = slice(step - begin, step - begin + length)
+        taken = take(training_set, jax.tree.map(lambda x: x[part], picks))
+        return tuple(jax.tree.leaves(taken))
+
+    structure = jax.tree.structure(training_set)
+    dataset = (
+        grain.MapDataset.source(dispatches)
+        .map(rows)
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+    )
+    coming = collections.deque()
+    for leaves in dataset:
+        coming.append(jax.device_put(leaves, parallel.replicated(mesh)))
+        if len(coming) > 1:
+            yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))
+    while coming:
+        yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))

@@ -1,0 +1,59 @@
+"""The weights of another run to begin with."""
+
+import logging
+
+import jax
+
+from mijax.data import read_splits
+from mijax.errors import UserError
+from mijax.inference.predictor import Predictor
+from mijax.models import CLASSIFIER
+from mijax.runs.source import same_volumes
+
+_log = logging.getLogger("mijax")
+
+
+def pretrained(origin, run, splits, like):
+    """Network and statistics of the best checkpoint of a run, to begin another run with.
+
+    Args:
+      origin: ``Run`` that was trained.
+      run: ``Run`` that begins.
+      splits: of ``run``.
+      like: shapes of its ``TrainState``.
+
+    Raises:
+      UserError: if it has no sound checkpoint, its network has other shapes, or it was trained
+        on validation or test cases of ``run``.
+    """
+    seen = read_splits(origin.folder / "splits.json")
+    seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
+    if seen and same_volumes(origin.config.data.source, run.config.data.source):
+        raise UserError(
+            f"config.init_from: {origin.folder} was trained on {len(seen)} of the validation "
+            f"and test cases of this run ({sorted(seen)[0]}, …); give both the same splits"
+        )
+    if seen:
+        _log.warning(
+            "config.init_from: %s was trained on cases with the names of %d validation and test "
+            "cases of this run (%s, …), in another folder; if they are the same scans, the scores "
+            "are worth nothing",
+            origin.folder,
+            len(seen),
+            sorted(seen)[0],
+        )
+    weights = Predictor(origin).weights
+    network, batch_stats = weights["params"]["network"], weights["batch_stats"]
+    del network[CLASSIFIER]
+    for path, wanted in jax.tree.leaves_with_path((like.params["network"], like.batch_stats)):
+        if path[1].key != CLASSIFIER:
+            found = network if path[0].idx == 0 else batch_stats
+            for key in path[1:]:
+                found = found.get(key.key, {})
+            if getattr(found, "shape", None) != wanted.shape:
+                raise UserError(
+                    f"config.init_from: the network of {origin.folder} is another one "
+                    f"({jax.tree_util.keystr(path[1:])}); give both the same config.model and "
+                    "number of channels"
+                )
+    return network, batch_stats

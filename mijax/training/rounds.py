@@ -1,0 +1,42 @@
+"""Rounds of a method that begins anew, several times, with what its best network says."""
+
+import jax
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.inference.batching import predict_stacks
+
+
+def round_starts(rounds, config):
+    """Steps at which the rounds of a method begin, evenly spaced, each where a checkpoint is.
+
+    Raises:
+      UserError: if there are fewer checkpoints than rounds.
+    """
+    every = config.evaluate_every
+    starts = {-(-config.steps * i // ((rounds + 1) * every)) * every for i in range(1, rounds + 1)}
+    if len(starts) < rounds or max(starts, default=0) >= config.steps:
+        raise UserError(
+            f"config.method.rounds ({rounds}) do not fit into config.steps ({config.steps}): each "
+            f"begins at a multiple of config.evaluate_every ({every}); lower that"
+        )
+    return starts
+
+
+def begin_round(experiment, state, weights, training_set):
+    """The state with the memory of a new round.
+
+    Args:
+      experiment: ``Experiment`` of a method with rounds.
+      state: ``TrainState`` at the end of a round.
+      weights: of the best network so far.
+      training_set: ``TrainingSet`` of arrays of the host.
+    """
+    network = experiment.network
+
+    def predict(images):
+        return next(predict_stacks(network.predict, weights, [images], batch=network.batch))
+
+    memory = jax.device_get(state.memory)
+    memory = experiment.method.refresh(memory, predict, training_set.unlabelled)
+    return state._replace(memory=jax.device_put(memory, parallel.replicated(network.mesh)))

@@ -1,0 +1,192 @@
+"""The pure function that advances the training state."""
+
+from collections.abc import Callable
+
+import jax
+import optax
+
+from mijax import parallel
+from mijax.errors import UserError
+from mijax.methods import Batch, Output
+from mijax.training.batches import counts_of, pick, step_keys, take
+from mijax.training.hypergradient import Gradients
+from mijax.transforms import augment
+
+
+def make_train_step(
+    model,
+    method,
+    optimizer,
+    *,
+    mesh,
+    label_loss,
+    batches,
+    augmentation,
+    length,
+    counts=None,
+    hypergradient=None,
+) -> Callable:
+    """``train_step(state, training_set) -> (state, logs)``, to be jitted.
+
+    Draws its own slices, augments them, and updates; everything random comes from the key of
+    the state and the number of the step, nothing from the host.
+
+    Args:
+      model: Linen module, ``model.apply(variables, images, train=…, streams=…) -> (logits,
+        features)``.
+      method: ``Method``.
+      optimizer: Optax transformation.
+      mesh: of all devices; each forward pass is divided over it by images.
+      label_loss: ``(logits, labels) -> scalar``.
+      batches: ``PerRole``, how many slices a step takes.
+      augmentation: keywords of ``transforms.augment``.
+      length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
+        CPU backend runs convolutions inside a loop tens of times slower.
+      counts: of a training set that is on the host (see ``counts_of``); the function then
+        takes what ``take`` makes of it by ``pick``, stacked over the steps.
+      hypergradient: ``Hypergradient``, of weights that learn from the slices held out; None for
+        none.
+
+    Returns:
+      The function. Its logs are scalars by name, each (length,).
+    """
+    update = make_update(
+        model, method, optimizer, mesh=mesh, label_loss=label_loss, hypergradient=hypergradient
+    )
+
+    def one_step(state, rows, picks):
+        keys = step_keys(state.key, state.step)
+        batch = augmented(rows, picks, method.pseudo_labels(state.memory), keys, augmentation)
+        return update(state, batch, rows.held_out, keys.loss)
+
+    def resident(state, training_set):
+        picks = pick(state.key, state.step, counts_of(training_set), batches)
+        return one_step(state, take(training_set, picks), picks)
+
+    def streamed(state, rows):
+        return one_step(state, rows, pick(state.key, state.step, counts, batches))
+
+    def train_step(state, training_set):
+        step = streamed if counts else lambda state, _: resident(state, training_set)
+        each = training_set if counts else None
+        if length > 1:
+            return jax.lax.scan(step, state, each, length=length)
+        state, logs = step(state, jax.tree.map(lambda x: x[0], each))
+        return state, jax.tree.map(lambda x: x[None], logs)
+
+    return train_step
+
+
+def augmented(rows, picks, pseudo_labels, keys, augmentation):
+    """The ``Batch`` of a step.
+
+    Args:
+      rows: ``TrainingSet`` of the step.
+      picks: ``PerRole`` of their indices.
+      pseudo_labels: (m, h, w) of all unlabelled slices, or None.
+      keys: ``StepKeys``.
+      augmentation: keywords of ``transforms.augment``.
+    """
+    image = label = unlabelled = position = pseudo_label = None
+    if rows.image is not None:
+        image, label = augment(keys.augment_labelled, rows.image, rows.label, **augmentation)
+    if rows.unlabelled is not None:
+        position = rows.unlabelled.position
+        unlabelled, pseudo_label = augment(
+            keys.augment_unlabelled,
+            rows.unlabelled.image,
+            None if pseudo_labels is None else pseudo_labels[picks.unlabelled],
+            **augmentation,
+        )
+    return Batch(image, label, unlabelled, position, pseudo_label)
+
+
+def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient=None) -> Callable:
+    """``update(state, batch, held_out, key) -> (state, logs)``: one step of the optimiser.
+
+    Arguments are those of ``make_train_step``. ``held_out`` are images and labels that the
+    hyper-gradient learns from, and None without one.
+    """
+
+    def gradients(method, state, batch, key):
+        forward = make_forward(model, state.batch_stats, mesh=mesh)
+
+        def loss(params):
+            return method.loss(
+                params,
+                state.memory,
+                batch,
+                forward=forward,
+                label_loss=label_loss,
+                step=state.step,
+                key=key,
+            )
+
+        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        return Gradients(grads, value, aux)
+
+    def updated(state, grads):
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state
+
+    def held_out_loss(params, batch_stats, held_out):
+        images, labels = held_out
+        variables = {"params": params["network"], "batch_stats": batch_stats}
+        return label_loss(model.apply(variables, divided(images, mesh), train=False)[0], labels)
+
+    def update(state, batch, held_out, key):
+        if hypergradient:
+            found = hypergradient.gradients(
+                state,
+                held_out,
+                gradients=lambda method: gradients(method, state, batch, key),
+                updated=lambda grads: updated(state, grads)[0],
+                held_out_loss=held_out_loss,
+            )
+        else:
+            found = gradients(method, state, batch, key)
+        params, opt_state = updated(state, found.grads)
+        batch_stats = found.aux.batch_stats
+        state = state._replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            memory=method.update(state.memory, params, batch_stats, state.step),
+            opt_state=opt_state,
+            hyper=found.hyper,
+        )
+        return state, {"loss": found.value, **found.aux.logs}
+
+    return update
+
+
+def make_forward(model, batch_stats, *, mesh) -> Callable:
+    """``forward`` of ``Method.loss``: the network in training mode, over all devices."""
+
+    def forward(network, images, *, key, streams=None, **options):
+        (logits, features), updated = model.apply(
+            {"params": network, "batch_stats": batch_stats},
+            divided(images, mesh),
+            train=True,
+            streams=streams,
+            **options,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return Output(logits, features, updated.get("batch_stats", {}))
+
+    return forward
+
+
+def divided(images, mesh):
+    """The images of a forward pass, divided over the devices.
+
+    Raises:
+      UserError: if that leaves a rest.
+    """
+    if images.shape[0] % mesh.size:
+        raise UserError(
+            f"{images.shape[0]} images a forward pass do not divide over {mesh.size} devices; "
+            "change config.labelled_batch, config.unlabelled_batch or config.hypergradient.batch"
+        )
+    return jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
