@@ -287,7 +287,7 @@ def test_gap_is_against_the_baseline_of_the_same_labelled_cases(write):
     full, partial, ours = (drawn(i, m).mean() for i, m in ((0, 0.9), (2, 0.7), (3, 0.8)))
     expected = (ours - partial) / (full - partial)
     np.testing.assert_allclose(gaps["Ours (KL), labelled=4"], expected)
-    assert gaps["Ours (KL), labelled_cases=8"] is None
+    assert gaps["Ours (KL), labelled=8"] is None
 
 
 def test_undefined_distances_are_left_out_and_counted(write):
