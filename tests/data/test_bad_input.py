@@ -1,8 +1,6 @@
 """Every bad folder or file gives one line that names it."""
 
 import gzip
-import hashlib
-import tarfile
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +18,6 @@ from folders import (
 )
 
 from mijax.data import open_source
-from mijax.data.spleen import fetch_spleen
 from mijax.errors import UserError
 
 
@@ -275,29 +272,3 @@ def test_cache_that_cannot_be_written(tmp_path, msd):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the prepared data set"):
         open_source("msd", directory=str(msd), cache=str(tmp_path / "file"))
-
-
-def test_download_fails_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="--config.data.dir=FOLDER") as caught:
-        fetch_spleen(tmp_path, url="http://127.0.0.1:9/Task09_Spleen.tar")
-    assert "refused" in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path):
-    archive = tmp_path / "archive"
-    archive.write_bytes(b"half of it")
-    with pytest.raises(UserError, match="md5"):
-        fetch_spleen(tmp_path / "cache", url=archive.as_uri())
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_download_is_unpacked(tmp_path):
-    write_msd(tmp_path / "Task09_Spleen")
-    archive = tmp_path / "archive.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(tmp_path / "Task09_Spleen", "Task09_Spleen")
-    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    folder = fetch_spleen(tmp_path / "cache", url=archive.as_uri(), md5=md5)
-    assert (folder / "dataset.json").is_file()
-    assert fetch_spleen(tmp_path / "cache", url="http://127.0.0.1:9/") == folder
