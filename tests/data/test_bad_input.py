@@ -202,19 +202,6 @@ def test_wrong_number_of_axes_channels_or_kind_of_voxel(tmp_path, msd):
     assert "complex64" in refused(tmp_path, msd)
 
 
-def test_duplicate_cases(tmp_path, msd):
-    write_nifti(msd / "imagesTr" / "case_01.nii", image_values(0))
-    assert "case case_01 is there twice" in refused(tmp_path, msd)
-    (msd / "imagesTr" / "case_01.nii").unlink()
-    write_nifti(msd / "imagesTs" / "case_01.nii.gz", image_values(0))
-    assert "case_01 is in imagesTr and in imagesTs" in refused(tmp_path, msd)
-
-
-def test_label_without_image(tmp_path, msd):
-    write_nifti(msd / "labelsTr" / "case_77.nii.gz", label_values(0))
-    assert "case_77.nii.gz: a label without an image" in refused(tmp_path, msd)
-
-
 def test_nnunet_channels(tmp_path, nnunet):
     write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0, (6, 5, 3)))
     assert "c1_0001.nii.gz: shape" in refused(tmp_path, nnunet)

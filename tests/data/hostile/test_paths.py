@@ -129,21 +129,21 @@ def test_name_that_no_line_can_show(tmp_path, refused, name):
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
+    ("first", "second", "expected"),
     [
-        ("imagesTr/a.nii", "imagesTr/a.nii.gz"),
-        ("imagesTr/a.nii", "imagesTs/a.nii"),
-        ("imagesTr/a.nii.gz", "imagesTs/a.nii"),
-        ("labelsTr/a.nii", "labelsTr/a.nii.gz"),
-        ("imagesTr/b.nii", "labelsTr/a.nii"),
+        ("imagesTr/a.nii", "imagesTr/a.nii.gz", "case a is there twice"),
+        ("imagesTr/a.nii", "imagesTs/a.nii", "case a is in imagesTr and in imagesTs"),
+        ("imagesTr/a.nii.gz", "imagesTs/a.nii", "case a is in imagesTr and in imagesTs"),
+        ("labelsTr/a.nii", "labelsTr/a.nii.gz", "case a is there twice"),
+        ("imagesTr/b.nii", "labelsTr/a.nii", "a.nii: a label without an image"),
     ],
 )
-def test_duplicated_case(tmp_path, refused, first, second):
+def test_case_that_is_there_twice_or_by_half(tmp_path, refused, first, second, expected):
     root = tmp_path / "set"
     write_description(root, **MSD)
     for name in ("imagesTr/c.nii", first, second):
         fill(root, name, lambda path: path.write_bytes(GOOD))
-    refused(lambda: folder_recipe(str(root), kind="msd"), str(root))
+    refused(lambda: folder_recipe(str(root), kind="msd"), str(root), expected)
 
 
 def test_acdc_frames_that_are_no_files(tmp_path, refused):
