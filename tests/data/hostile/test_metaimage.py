@@ -21,6 +21,7 @@ METAIMAGES = {
     "negative axis": {"DimSize": "-6 5 4"},
     "no voxel": {"DimSize": "0 5 4"},
     "axes of text": {"DimSize": "a b c"},
+    "axes of many digits and a letter": {"DimSize": "1" * 99 + "x"},
     "axes missing": {"DimSize": None},
     "two of three axes": {"DimSize": "6 5"},
     "a slice too many": {"DimSize": "6 5 5"},

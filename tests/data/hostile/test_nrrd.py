@@ -19,6 +19,7 @@ NRRDS = {
     "negative axis": {"sizes": "-6 5 4"},
     "no voxel": {"sizes": "0 5 4"},
     "axes of text": {"sizes": "a b c"},
+    "axes of many digits and a letter": {"sizes": "1" * 99 + "x"},
     "axes missing": {"sizes": None},
     "two of three axes": {"sizes": "6 5"},
     "a slice too many": {"sizes": "6 5 5"},
@@ -158,7 +159,10 @@ NRRD_FILES = {
 }
 
 
-@pytest.mark.parametrize("content", [RAW, ZIPPED], ids=["raw", "gzip"])
+OLD = RAW.replace(b"NRRD0004\n", b"NRRD00.01\r\n")
+
+
+@pytest.mark.parametrize("content", [RAW, ZIPPED, OLD], ids=["raw", "gzip", "old"])
 def test_nrrd_that_is_sound(tmp_path, content):
     (tmp_path / "a.nrrd").write_bytes(content)
     values, _ = read_image(tmp_path / "a.nrrd")
