@@ -6,6 +6,8 @@ goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run th
 interrupted, and so does --workdir alone.
 """
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -71,6 +73,12 @@ def _report(run):
     except Exception as error:
         reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
         commands.tell(f"no report ({reason})")
+
+
+def cli():
+    """The command ``mijax``, which is python -m mijax.main."""
+    sys.modules["__main__"], sys.argv[0] = sys.modules[__name__], __name__  # that --help tells of
+    commands.run(main)
 
 
 if __name__ == "__main__":
