@@ -1,5 +1,7 @@
 """What is told to the user as a line: exceptions instead of a traceback, and notices."""
 
+import sys
+
 
 class UserError(Exception):
     """Something the user can mend; the message says what, where, and what to do next."""
@@ -15,3 +17,14 @@ class Notice(UserWarning):
     Issued by ``warnings.warn``, so that parts that know nothing of the commands can tell it; the
     commands print it as a line, once.
     """
+
+
+def tell_missing(kind, error, trace):
+    """For ``sys.excepthook``: a package that is not installed is one line; all else as ever."""
+    if issubclass(kind, ModuleNotFoundError) and error.name:
+        print(
+            f"mijax: needs {error.name}, which is not installed: pip install 'mijax[train]'",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)

@@ -7,6 +7,7 @@ interrupted, and so does --workdir alone.
 """
 
 import logging
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -76,6 +77,12 @@ def _report(run):
     except Exception as error:
         reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
         _log.warning("no report (%s)", reason)
+
+
+def cli():
+    """The command ``mijax``, which is python -m mijax.main."""
+    sys.modules["__main__"], sys.argv[0] = sys.modules[__name__], __name__  # that --help tells of
+    commands.run(main)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def draw_splits(
     """
     for name, number in (("labelled", labelled), ("validation", validation), ("test", test)):
         if number < 0:
-            raise UserError(f"data.{name}_cases={number}: must not be negative")
+            raise UserError(f"data.splits.{name}={number}: must not be negative")
     if validation == 0:
         raise UserError("data.splits.validation=0 is an empty split; ask for at least 1")
     incomplete = {case.patient for case in cases if not case.labelled}

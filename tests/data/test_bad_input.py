@@ -1,8 +1,6 @@
 """Every bad folder or file gives one line that names it."""
 
 import gzip
-import hashlib
-import tarfile
 
 import nibabel as nib
 import numpy as np
@@ -20,7 +18,6 @@ from folders import (
 )
 
 from mijax.data import open_source
-from mijax.data.sources.spleen import fetch_spleen
 from mijax.errors import UserError
 
 
@@ -205,19 +202,6 @@ def test_wrong_number_of_axes_channels_or_kind_of_voxel(tmp_path, msd):
     assert "complex64" in refused(tmp_path, msd)
 
 
-def test_duplicate_cases(tmp_path, msd):
-    write_nifti(msd / "imagesTr" / "case_01.nii", image_values(0))
-    assert "case case_01 is there twice" in refused(tmp_path, msd)
-    (msd / "imagesTr" / "case_01.nii").unlink()
-    write_nifti(msd / "imagesTs" / "case_01.nii.gz", image_values(0))
-    assert "case_01 is in imagesTr and in imagesTs" in refused(tmp_path, msd)
-
-
-def test_label_without_image(tmp_path, msd):
-    write_nifti(msd / "labelsTr" / "case_77.nii.gz", label_values(0))
-    assert "case_77.nii.gz: a label without an image" in refused(tmp_path, msd)
-
-
 def test_nnunet_channels(tmp_path, nnunet):
     write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0, (6, 5, 3)))
     assert "c1_0001.nii.gz: shape" in refused(tmp_path, nnunet)
@@ -275,29 +259,3 @@ def test_cache_that_cannot_be_written(tmp_path, msd):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the prepared data set"):
         open_source("msd", directory=str(msd), cache=str(tmp_path / "file"))
-
-
-def test_download_fails_in_one_line(tmp_path):
-    with pytest.raises(UserError, match="--config.data.source.dir=FOLDER") as caught:
-        fetch_spleen(tmp_path, url="http://127.0.0.1:9/Task09_Spleen.tar")
-    assert "refused" in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path):
-    archive = tmp_path / "archive"
-    archive.write_bytes(b"half of it")
-    with pytest.raises(UserError, match="md5"):
-        fetch_spleen(tmp_path / "cache", url=archive.as_uri())
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_download_is_unpacked(tmp_path):
-    write_msd(tmp_path / "Task09_Spleen")
-    archive = tmp_path / "archive.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(tmp_path / "Task09_Spleen", "Task09_Spleen")
-    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
-    folder = fetch_spleen(tmp_path / "cache", url=archive.as_uri(), md5=md5)
-    assert (folder / "dataset.json").is_file()
-    assert fetch_spleen(tmp_path / "cache", url="http://127.0.0.1:9/") == folder

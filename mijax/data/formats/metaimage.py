@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from mijax.data.formats.voxels import ZLIB, check_voxels, voxels_beside
-from mijax.data.text import is_number, is_plain
+from mijax.data.formats.fields import add_field, bad_field, check_forms, open_header, voxels_beside
+from mijax.data.formats.voxels import ZLIB, check_voxels
+from mijax.data.text import is_number
 from mijax.errors import UserError
 
 METAIMAGE = (".mha", ".mhd")
 _HEADER = 2**16  # bytes of a header
-_LINE = 1000  # and of one of its lines
 _NUMBERS = {  # how many, for n axes, in powers of n
     "DimSize": 1,
     "ElementSpacing": 1,
@@ -24,7 +24,7 @@ _NUMBERS = {  # how many, for n axes, in powers of n
 }
 _FORMS = {
     "NDims": r"[1-9]",
-    "DimSize": r"(\d{1,9}\s*)+",
+    "DimSize": r"\d{1,9}(\s+\d{1,9})*",
     "ElementType": r"MET_U?(CHAR|SHORT|INT|LONG|LONG_LONG|FLOAT|DOUBLE)(_ARRAY)?",
     "ElementNumberOfChannels": r"[1-9]\d{0,3}",
     "HeaderSize": r"-1|\d{1,9}",
@@ -41,8 +41,6 @@ def metaimage_voxels(path: Path) -> Path:
     name = _header(path)[0].get("ElementDataFile", "")
     if name in ("", "LOCAL"):  # none, or in the file of the header
         return path
-    if name.split()[0] == "LIST" or "%" in name:
-        raise UserError(f"{path}: its voxels are in several files; convert it to one")
     return voxels_beside(path, "ElementDataFile", name)
 
 
@@ -56,9 +54,7 @@ def check_metaimage(path: Path) -> None:
     fields = _header(path)[0]
     if not fields.keys() >= {"NDims", "DimSize", "ElementType", "ElementDataFile"}:
         raise RuntimeError("no MetaImage")
-    for key, form in _FORMS.items():
-        if key in fields and not re.fullmatch(form, fields[key], re.ASCII):
-            raise _bad(path, key, fields[key])
+    check_forms(path, fields, _FORMS)
     axes = int(fields["NDims"])
     if axes != 3:
         raise UserError(f"{path}: {axes} axes; a volume (x, y, z) is needed")
@@ -68,26 +64,18 @@ def check_metaimage(path: Path) -> None:
             words = fields[key].split()
             known = keys.index("NDims") < keys.index(key)
             if len(words) != axes**power or not all(map(is_number, words)) or not known:
-                raise _bad(path, key, fields[key])
+                raise bad_field(path, key, fields[key])
     metaimage_voxels(path)
-
-
-def _bad(path: Path, key: str, value: str) -> UserError:
-    return UserError(f"{path}: {key[:80]!a} cannot be {value[:80]!a}; repair the header")
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:
     """Fields of a header, and its length in bytes."""
     fields = {}
-    if not path.is_file():
-        raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
-    with path.open("rb") as file:
+    with open_header(path) as file:
         while file.tell() < _HEADER and (line := file.readline(_HEADER)):
             text = line.decode(errors="replace").strip()
             key, value = ([part.strip() for part in re.split("[=:]", text, maxsplit=1)] + [""])[:2]
-            if key in fields or not is_plain(text.replace("\t", " ")) or len(line) > _LINE:
-                raise _bad(path, key, value)
-            fields[key] = value
+            add_field(path, fields, key, value, line=line)
             if key == "ElementDataFile":  # always the last
                 break
         return fields, file.tell()

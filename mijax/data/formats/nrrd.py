@@ -6,13 +6,14 @@ The format: https://teem.sourceforge.net/nrrd/format.html
 import re
 from pathlib import Path
 
-from mijax.data.formats.voxels import GZIP, check_voxels, voxels_beside
-from mijax.data.text import is_number, is_plain
+from mijax.data.formats.fields import add_field, bad_field, check_forms, open_header, voxels_beside
+from mijax.data.formats.voxels import GZIP, check_voxels
+from mijax.data.text import is_number
 from mijax.errors import UserError
 
 NRRD = (".nrrd", ".nhdr")
-_HEADER = 2**20  # bytes of a header; 3D Slicer puts whole tables there
-_LINE = 1000  # and of one of its fields
+_MAGIC = 11  # bytes of the first line, at most
+_HEADER = 2**20  # and of the whole header; 3D Slicer puts whole tables there
 _SPATIAL = ("domain", "space", "???", "none")  # kinds of axes that are no channels
 _ENCODINGS = {"raw": None, "gzip": GZIP, "gz": GZIP}
 _INTEGERS = "char|short|int|short int|long long|long long int"
@@ -20,7 +21,7 @@ _FORMS = {
     "dimension": r"[34]",
     "type": rf"((un)?signed )?({_INTEGERS})|u?(char|short|longlong)|uint|u?int(8|16|32|64)(_t)?|"
     r"float|double",
-    "sizes": r"(\d{1,9}\s*)+",
+    "sizes": r"\d{1,9}(\s+\d{1,9})*",
     "lineskip": r"\d{1,9}",
     "byteskip": r"-1|\d{1,9}",
 }
@@ -33,11 +34,7 @@ def nrrd_voxels(path: Path) -> Path:
       UserError: that one is not there, outside the header's folder, or one of several.
     """
     name = _header(path)[0].get("datafile")
-    if name is None:
-        return path
-    if name.split()[:1] == ["LIST"] or "%" in name:
-        raise UserError(f"{path}: its voxels are in several files; convert it to one")
-    return voxels_beside(path, "data file", name)
+    return path if name is None else voxels_beside(path, "data file", name)
 
 
 def check_nrrd(path: Path) -> None:
@@ -50,15 +47,13 @@ def check_nrrd(path: Path) -> None:
     fields = _header(path)[0]
     if not fields.keys() >= {"dimension", "type", "sizes", "encoding"}:
         raise RuntimeError("no NRRD")
-    for key, form in _FORMS.items():
-        if key in fields and not re.fullmatch(form, fields[key], re.ASCII):
-            raise _bad(path, key, fields[key])
+    check_forms(path, fields, _FORMS)
     if fields["encoding"].lower() not in _ENCODINGS:
         raise UserError(f"{path}: encoding {fields['encoding'][:80]!a}; save it as raw or gzip")
     axes = int(fields["dimension"])
     for key in ("sizes", "kinds"):
         if key in fields and len(fields[key].split()) != axes:
-            raise _bad(path, key, fields[key])
+            raise bad_field(path, key, fields[key])
     kinds = fields.get("kinds", "domain " * axes).lower().split()
     spatial = [kind in _SPATIAL for kind in kinds]
     if sum(spatial) != 3:
@@ -77,14 +72,14 @@ def _check_geometry(path: Path, fields: dict[str, str], spatial: list[bool]) -> 
             is_number(word) or (not must and word.lower() == "nan")
             for word, must in zip(words, known, strict=True)
         ):
-            raise _bad(path, key, fields[key])
+            raise bad_field(path, key, fields[key])
     for key, needed in (
         ("spacedirections", spatial),
         ("spaceorigin", [True]),
         ("measurementframe", [True] * 3),
     ):
         if key in fields and not _are_vectors(fields[key], needed):
-            raise _bad(path, key, fields[key])
+            raise bad_field(path, key, fields[key])
 
 
 def _are_vectors(text: str, needed: list[bool]) -> bool:
@@ -114,35 +109,24 @@ def check_nrrd_voxels(path: Path, needed: int) -> None:
     )
 
 
-def _bad(path: Path, key: str, value: str) -> UserError:
-    return UserError(f"{path}: {key[:80]!a} cannot be {value[:80]!a}; repair the header")
-
-
 def _header(path: Path) -> tuple[dict[str, str], int]:
     """Fields of a header, and its length in bytes; no fields where it is none.
 
     A field may be written with blanks in its name, or without; here it is without.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: not a file, or a link to nothing; copy it again")
     fields = {}
-    with path.open("rb") as file:
-        if not re.fullmatch(rb"NRRD(00\.01|000[1-5])\r?\n", file.readline(_LINE)):
+    with open_header(path) as file:
+        if not re.fullmatch(rb"NRRD(00\.01|000[1-5])\r?\n", file.readline(_MAGIC)):
             return {}, 0
         while file.tell() < _HEADER and (line := file.readline(_HEADER)).strip():
             text = line.decode(errors="replace").rstrip()
             key, separator, value = text.partition(":")
             if text.startswith("#") or value.startswith("="):  # a comment, a pair of any content
                 continue
-            key = key.lower().replace(" ", "")
-            if (
-                not separator
-                or key in fields
-                or not is_plain(text.replace("\t", " "))
-                or len(line) > _LINE
-            ):
-                raise _bad(path, key, value.strip())
-            fields[key] = value.strip()
+            key, value = key.lower().replace(" ", ""), value.strip()
+            if not separator:
+                raise bad_field(path, key, value)
+            add_field(path, fields, key, value, line=line)
         if file.tell() >= _HEADER:
             raise UserError(f"{path}: {_HEADER} bytes and no end of the header; copy it again")
         return fields, file.tell()

@@ -3,30 +3,10 @@
 import zlib
 from pathlib import Path
 
-from mijax.data.text import climbs, composed, is_plain
 from mijax.errors import UserError
 
 ZLIB, GZIP = 15, 31  # framings of a stream, as zlib numbers them
 _CHUNK = 2**20
-
-
-def voxels_beside(header: Path, key: str, name: str) -> Path:
-    """The file of the voxels that a header names under this key.
-
-    Raises:
-      UserError: it is not there, or may lie outside the header's folder.
-    """
-    if climbs(name) or not is_plain(name) or len(name) > 255:
-        raise UserError(f"{header}: {key} {name[:80]!a} is not a file beside it; repair the header")
-    voxels = header.parent / name
-    if not voxels.is_file():
-        there = {path.name for path in voxels.parent.glob("*")} - {voxels.name}
-        if composed(voxels.name) in map(composed, there):  # SimpleITK opens it by this very name
-            problem = "has that name in another Unicode form; rename it"
-        else:
-            problem = "is missing; put it beside it"
-        raise UserError(f"{header}: the file of its voxels, {name}, {problem}")
-    return voxels
 
 
 def check_voxels(path: Path, offset: int, needed: int, *, packed: int | None, more: bool) -> None:
