@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mijax import parallel
@@ -120,12 +121,10 @@ def make_train_step(
             image, label = augment(keys.augment_labelled, rows.image, rows.label, **augmentation)
         if rows.unlabelled is not None:
             position = rows.unlabelled.position
-            pseudo_label = method.pseudo_labels(memory)
+            if method.rounds:
+                pseudo_label = method.rounds.pseudo_labels(memory)[picks.unlabelled]
             unlabelled, pseudo_label = augment(
-                keys.augment_unlabelled,
-                rows.unlabelled.image,
-                None if pseudo_label is None else pseudo_label[picks.unlabelled],
-                **augmentation,
+                keys.augment_unlabelled, rows.unlabelled.image, pseudo_label, **augmentation
             )
         return Batch(image, label, unlabelled, position, pseudo_label)
 
@@ -142,17 +141,7 @@ def make_train_step(
                 )
             return jax.lax.with_sharding_constraint(images, parallel.by_batch(mesh))
 
-        def forward(network, images, *, key, streams=None, **options):
-            (logits, features), updated = model.apply(
-                {"params": network, "batch_stats": state.batch_stats},
-                divided(images),
-                train=True,
-                streams=streams,
-                **options,
-                mutable=["batch_stats"],
-                rngs={"dropout": key},
-            )
-            return Output(logits, features, updated.get("batch_stats", {}))
+        forward = make_forward(model, state.batch_stats, divided=divided)
 
         def loss(params, weights):
             return (outer.method(weights) if outer else method).loss(
@@ -214,6 +203,43 @@ def make_train_step(
         return state, jax.tree.map(lambda x: x[None], logs)
 
     return train_step
+
+
+def make_forward(model, batch_stats, *, divided=lambda images: images) -> Callable:
+    """``forward(network, *images, key, …) -> [Output]``, see ``Method.loss``, in one pass.
+
+    Args:
+      model: see ``make_train_step``.
+      batch_stats: its running statistics.
+      divided: what is done to the images of all streams together, before the pass.
+    """
+
+    def forward(network, *images, key, shared_statistics=False, perturb=None):
+        counts = tuple(x.shape[0] for x in images)
+
+        def split(x):
+            return jnp.split(x, np.cumsum(counts[:-1]))
+
+        def perturb_all(name, feature):
+            return jnp.concatenate([perturb(i, name, x) for i, x in enumerate(split(feature))])
+
+        (logits, features), updated = model.apply(
+            {"params": network, "batch_stats": batch_stats},
+            divided(jnp.concatenate(images)),
+            train=True,
+            streams=None if shared_statistics else counts,
+            **({} if perturb is None else {"perturb": perturb_all}),
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        statistics = updated.get("batch_stats", {})
+        features = {name: split(x) for name, x in features.items()}
+        return [
+            Output(x, {name: parts[i] for name, parts in features.items()}, statistics)
+            for i, x in enumerate(split(logits))
+        ]
+
+    return forward
 
 
 def make_features(model, *, mesh) -> Callable:

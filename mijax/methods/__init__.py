@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 
 from mijax.errors import UserError
-from mijax.methods.method import Aux, Batch, Examination, Method, Output, Start, Unlabelled
+from mijax.methods.method import Aux, Batch, Examination, Method, Output, Rounds, Start, Unlabelled
 from mijax.methods.parts import with_teacher
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Examination",
     "Method",
     "Output",
+    "Rounds",
     "Start",
     "Unlabelled",
     "build",

@@ -11,7 +11,6 @@ from mijax.methods.parts import (
     check_positive,
     first_teacher,
     follow,
-    forward_streams,
     ramp,
 )
 from mijax.transforms import jitter_intensity, paste, place_boxes
@@ -90,8 +89,9 @@ def make(
         keys = jax.random.split(key, 7)
         networks = [*(t["network"] for t in memory["teachers"]), network]
         predictions = [
-            jax.nn.softmax(forward(jax.lax.stop_gradient(n), images, key=k).logits)
+            jax.nn.softmax(output.logits)
             for n, k in zip(networks, keys[:3], strict=True)
+            for output in forward(jax.lax.stop_gradient(n), images, key=k)
         ]
         target, confidence, differ = ensemble(*predictions, conflicts=conflicts)
         strong = jitter_intensity(keys[3], images, **jitter)
@@ -100,7 +100,7 @@ def make(
         box = place_boxes(keys[5], sides, images.shape[1:3]) * memory["turn"]
         view = paste(box, jnp.where(memory["turn"] == 0, strong, images), next_image(images))
         target, confidence = (paste(box, x, next_image(x)) for x in (target, confidence))
-        labelled, student = forward_streams(forward, network, [batch.image, view], key=keys[6])
+        labelled, student = forward(network, batch.image, view, key=keys[6])
         distance = pseudo_label_loss(
             student.logits, target, confidence >= threshold, kind=pseudo_loss
         )

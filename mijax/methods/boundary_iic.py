@@ -13,7 +13,7 @@ from mijax.losses import (
     regularised_information_loss,
 )
 from mijax.methods.method import Aux, Examination, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams
+from mijax.methods.parts import check_least, check_positive
 from mijax.models import ClusterHead
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -128,9 +128,7 @@ def make(
         jitter = {"brightness": brightness, "contrast": contrast}
         first = jitter_intensity(first_key, images, **jitter)
         second = jitter_intensity(second_key, images, **jitter, gamma=gamma)
-        plain, transformed = forward_streams(
-            forward, params["network"], [first, view.apply(second)], key=dropout_key
-        )
+        plain, transformed = forward(params["network"], first, view.apply(second), key=dropout_key)
         *_, joints, correlations = compare(
             params, plain.features[feature], transformed.features[feature], view, images
         )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
 from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, forward_streams, ramp
+from mijax.methods.parts import check_least, ramp
 
 
 def make(*, weight=1.0, ramp_steps=0):
@@ -27,9 +27,8 @@ def make(*, weight=1.0, ramp_steps=0):
         return {"other": start.another(key)}, {}
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
-        images = [batch.image, batch.unlabelled]
         first, second = (
-            forward_streams(forward, params[name], images, key=k)
+            forward(params[name], batch.image, batch.unlabelled, key=k)
             for name, k in zip(("network", "other"), jax.random.split(key), strict=True)
         )
         logs = {

@@ -14,7 +14,7 @@ class Batch(NamedTuple):
       label: (b, h, w) their labels.
       unlabelled: (u, h, w, c) images.
       position: (u,) where in its volume each of them lies, from 0 to 1.
-      pseudo_label: (u, h, w) their pseudo-labels, of ``Method.pseudo_labels``.
+      pseudo_label: (u, h, w) their pseudo-labels, of ``Rounds.pseudo_labels``.
     """
 
     image: jax.Array | None
@@ -25,7 +25,10 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What ``forward`` gives: logits (b, h, w, k), features by name, new running statistics."""
+    """What ``forward`` gives: logits (b, h, w, k), features by name, new running statistics.
+
+    Of several streams the running statistics of the first output are those to go on with.
+    """
 
     logits: jax.Array
     features: dict[str, jax.Array]
@@ -72,6 +75,22 @@ class Unlabelled(NamedTuple):
     volume: jax.Array
 
 
+class Rounds(NamedTuple):
+    """Rounds of training, evenly over the steps, before each of which the memory is refreshed.
+
+    Attributes:
+      count: of the rounds; the steps before the first are as many as those of each.
+      refresh: ``(memory, predict, unlabelled) -> memory``, where ``predict(images) -> probs`` is
+        the best network so far and ``unlabelled`` an ``Unlabelled``.
+      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
+        the augmentation.
+    """
+
+    count: int
+    refresh: Callable
+    pseudo_labels: Callable
+
+
 class Examination(NamedTuple):
     """What takes the place of scores for a method that learns without labels.
 
@@ -98,11 +117,14 @@ class Method(NamedTuple):
     differentiated.
 
     Attributes:
-      loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``,
-        where ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
-        training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
-        A method that asks for it gives it ``perturb`` as well: ``(name, feature) -> feature``,
-        of what the encoder hands to the decoder.
+      loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``.
+        ``forward(network, *images, key) -> [Output]`` runs the network in training mode on one
+        or more streams of images, the labelled one first, and gives an ``Output`` a stream. Each
+        stream is normalised by its own BatchNorm statistics: with few labelled images a network
+        that shares them tells labelled from unlabelled, and answers background to the latter.
+        A method may also give it ``shared_statistics=True``, one set over all streams, as the
+        release of Peng et al. has it, and ``perturb``, ``(stream, name, feature) -> feature``, of
+        what the encoder hands to the decoder in the stream of that number, from 0.
         ``label_loss(logits, labels, *, mask=None)`` is the supervised loss of
         ``config.label_loss``.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
@@ -111,12 +133,7 @@ class Method(NamedTuple):
       predictor: ``(params, batch_stats, memory) -> (network, batch_stats)``, what is
         evaluated.
       unlabelled: whether it looks at unlabelled images; others are given none.
-      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
-        the augmentation, or None for none.
-      refresh: ``(memory, predict, unlabelled) -> memory`` between rounds, where
-        ``predict(images) -> probs`` is the best network so far and ``unlabelled`` an
-        ``Unlabelled``.
-      rounds: how often it is called, evenly over the training.
+      rounds: ``Rounds`` of a method that looks back between them, or None.
       examination: of a method that learns from images alone, labelled cases included; None
         for one that learns to segment.
     """
@@ -126,7 +143,5 @@ class Method(NamedTuple):
     update: Callable = lambda memory, params, batch_stats, step: memory
     predictor: Callable = lambda params, batch_stats, memory: (params["network"], batch_stats)
     unlabelled: bool = False
-    pseudo_labels: Callable = lambda memory: None
-    refresh: Callable | None = None
-    rounds: int = 0
+    rounds: Rounds | None = None
     examination: Examination | None = None

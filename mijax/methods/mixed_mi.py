@@ -11,7 +11,6 @@ from mijax.methods.parts import (
     check_least,
     first_teacher,
     follow,
-    forward_streams,
     is_used,
     ramp,
 )
@@ -102,16 +101,15 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         teacher_key, student_key, affine_key, *view_keys = jax.random.split(key, 5)
         images, teacher = batch.unlabelled, jax.lax.stop_gradient(memory["network"])
-        q = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
+        [taught] = forward(teacher, images, key=teacher_key)
+        q = jax.nn.softmax(taught.logits)
         kept = jnp.mean(jnp.max(q, axis=-1) >= threshold)
         view = sample_view(affine_key, images.shape[0], **ranges)
         images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:3])
         views, boxed = zip(
             *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
         )
-        labelled, *students = forward_streams(
-            forward, params["network"], [batch.image, *views], key=student_key
-        )
+        labelled, *students = forward(params["network"], batch.image, *views, key=student_key)
         supervised = label_loss(labelled.logits, batch.label)
         logits = [output.logits for output in students]
         p = [jax.nn.softmax(x) for x in logits]

@@ -7,7 +7,7 @@ def make():
     """The loss of the labelled slices (eq. 4: cross-entropy), nothing else."""
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
-        output = forward(params["network"], batch.image, key=key)
+        [output] = forward(params["network"], batch.image, key=key)
         value = label_loss(output.logits, batch.label)
         return value, Aux(output.batch_stats, {"supervised": value})
 

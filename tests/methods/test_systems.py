@@ -260,9 +260,9 @@ def test_intensities_of_the_transformed_copy_alone_change(name, featured, batch)
         heads, memory = method.init(KEY, start_with_features(featured))
         seen = []
 
-        def spy(network, images, **how):
-            seen.extend(np.asarray(images))
-            return forward_with_features(network, images, **how)
+        def spy(network, *streams, **how):
+            seen.extend(np.concatenate(streams))
+            return forward_with_features(network, *streams, **how)
 
         params = {"network": featured, **heads}
         call(method, params, memory, batch, forward=spy)
