@@ -86,12 +86,7 @@ class Writer:
 
 
 def _short(name):
-    return {
-        "supervised": "L",
-        "mutual_information": "MI",
-        "validation_dsc_percent": "DSC %",
-        "learning_rate": "lr",
-    }.get(name, name)
+    return {"validation_dsc_percent": "DSC %", "learning_rate": "lr"}.get(name, name)
 
 
 def _progress_bar(steps, start):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.mixing import check_pseudo, next_image, pseudo_label_loss
 from mijax.methods.parts import (
     check_decay,
@@ -14,6 +14,13 @@ from mijax.methods.parts import (
     ramp,
 )
 from mijax.transforms import jitter_intensity, paste, place_boxes
+
+ROWS = {"alternate_teachers": Row("Alternate teachers", 36)}
+QUANTITIES = {
+    "pseudo_label": Quantity("Distance to pseudo-labels"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+    "differ": Quantity("Part of the pixels where the teachers differ"),
+}
 
 
 def make(

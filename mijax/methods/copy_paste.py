@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from mijax.errors import UserError
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_decay, check_least, first_teacher, follow
 from mijax.transforms import largest_components, paste, place_boxes
+
+ROWS = {"copy_paste": Row("Copy-paste", 35)}
+QUANTITIES = {
+    "labelled": Quantity("Loss of the labelled regions"),
+    "copied": Quantity("Loss of the pseudo-labelled regions"),
+}
 
 
 def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):

@@ -1,8 +1,11 @@
 """Entropy minimisation (Vu et al., ADVENT, CVPR 2019)."""
 
 from mijax.losses import entropy
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_least, ramp
+
+ROWS = {"entropy": Row("Entropy min.", 10, table1=True)}
+QUANTITIES = {"entropy": Quantity("Entropy", "nats")}
 
 
 def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):

@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_least, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"fixmatch": Row("FixMatch", 33)}
+QUANTITIES = {
+    "pseudo_cross_entropy": Quantity("Cross-entropy to pseudo-labels", "nats"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
+from mijax.methods.method import Row
 from mijax.methods.parts import check_positive, with_consistency
+
+ROWS = {"ict": Row("ICT", 31)}
 
 
 def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):

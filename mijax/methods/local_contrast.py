@@ -12,12 +12,18 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.losses import local_contrastive_loss
-from mijax.methods.method import Aux, Method, Rounds
+from mijax.methods.method import Aux, Method, Quantity, Rounds, Row
 from mijax.methods.parts import check_least, check_positive
 from mijax.models import Projection
 from mijax.transforms import check_ranges, sample_view
 
 _CHUNK = 256  # slices that are labelled at a time
+
+ROWS = {"local_contrast": Row("Local contrast", 51)}
+QUANTITIES = {
+    "contrast": Quantity("Contrastive loss", "nats"),
+    "round": Quantity("Round of self-training"),
+}
 
 
 def make(

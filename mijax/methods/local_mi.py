@@ -3,9 +3,22 @@
 import jax
 
 from mijax.losses import kl_divergence, local_mutual_information, squared_error
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_least, check_positive, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {
+    "mutual_information": Row(
+        "Mutual information", 20, {"method.consistency_weight": 0.0}, table1=True
+    ),
+    "consistency": Row("Consistency reg.", 21, {"method.mi_weight": 0.0}, table1=True),
+    "ours_mse": Row("Ours (MSE)", 40, {"method.consistency": "mse"}, table1=True),
+    "ours_kl": Row("Ours (KL)", 41, table1=True, ours=True),
+}
+QUANTITIES = {
+    "mutual_information": Quantity("Mutual information", "nats"),
+    "consistency": Quantity("Consistency"),
+}
 
 
 def make(

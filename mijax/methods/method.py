@@ -1,9 +1,53 @@
-"""The record that every training method is."""
+"""The records that every training method is made of."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+# Titles of the two rows that reports hold the others against.
+FULL, PARTIAL = "Full supervision", "Partial supervision"
+
+
+class Row(NamedTuple):
+    """A row that a method has in tables; a module has its rows by name in ``ROWS``.
+
+    Of several a run is the first whose values its configuration has.
+
+    Attributes:
+      title: of the row.
+      place: rows stand in the order of these numbers: 0 the baselines, 10 what Table 1 compares
+        with, 20 its two halves of ours, 30 other neighbours, 40 ours, 50 what followed.
+      values: of the configuration, by dotted key, that make this row of the method.
+      table1: whether it is one of the eight of Table 1 (Peng et al., MIDL 2020).
+      ours: whether it is the row that a report tests against the others.
+    """
+
+    title: str
+    place: float = 99
+    values: dict[str, Any] = {}  # noqa: RUF012, which no one changes
+    table1: bool = False
+    ours: bool = False
+
+
+class Quantity(NamedTuple):
+    """What a number is that a method logs or measures; a module has its own in ``QUANTITIES``.
+
+    Attributes:
+      title: in words.
+      unit: of it, or "".
+      meaning: of a measure of pre-training, what is said of it below the table; names of
+        hyperparameters in braces become their values.
+    """
+
+    title: str
+    unit: str = ""
+    meaning: str = ""
+
+    @property
+    def heading(self):
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import kl_to_logits, local_mutual_information
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
 from mijax.methods.parts import (
     check_decay,
@@ -15,6 +15,18 @@ from mijax.methods.parts import (
     ramp,
 )
 from mijax.transforms import check_boxes, check_ranges, paste, sample_view
+
+ROWS = {
+    "mixed_without_mi": Row("Mixing without MI", 54, {"method.mi_weight": 0.0}),
+    "mixed_mi": Row("Mixed MI", 55),
+}
+QUANTITIES = {
+    "mutual_information": Quantity("Mutual information", "nats"),
+    "pseudo_label": Quantity("Distance to pseudo-labels"),
+    "kl": Quantity("KL divergence from the teacher", "nats"),
+    "prior": Quantity("KL divergence of the classes", "nats"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(

@@ -9,10 +9,22 @@ import jax.numpy as jnp
 
 from mijax.losses import supervised_contrastive_loss
 from mijax.losses.contrastive import unit
-from mijax.methods.method import Aux, Examination, Method
+from mijax.methods.method import Aux, Examination, Method, Quantity, Row
 from mijax.methods.parts import check_least, check_positive
 from mijax.models import Projection
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"position_contrast": Row("Position contrast", 53)}
+QUANTITIES = {
+    "contrast": Quantity("Contrastive loss", "nats"),
+    "retrieval": Quantity(
+        "Retrieval",
+        meaning="share of the images whose nearest second view is that of the same image.",
+    ),
+    "alignment": Quantity(
+        "Alignment", meaning="mean cosine of the embeddings of two views of an image."
+    ),
+}
 
 
 def make(

@@ -1,6 +1,11 @@
 """Supervised training: full or partial, which are splits of the same method."""
 
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import FULL, PARTIAL, Aux, Method, Row
+
+ROWS = {
+    "full": Row(FULL, 0, {"data.labelled_cases": 0}, table1=True),
+    "partial": Row(PARTIAL, 1, table1=True),
+}
 
 
 def make():

@@ -7,8 +7,12 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
+from mijax.methods.method import Quantity, Row
 from mijax.methods.parts import check_least, ramp, with_consistency
 from mijax.transforms import check_ranges, sample_view
+
+ROWS = {"uamt": Row("UAMT", 30)}
+QUANTITIES = {"certain": Quantity("Part of the pixels that is certain")}
 
 
 def make(

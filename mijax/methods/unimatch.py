@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.methods import supervised
+from mijax.methods.method import Quantity, Row
 from mijax.methods.mixing import (
     check_pseudo,
     dropped_channels,
@@ -13,6 +14,13 @@ from mijax.methods.mixing import (
 )
 from mijax.methods.parts import check_least, with_consistency
 from mijax.transforms import check_boxes, paste
+
+ROWS = {"unimatch": Row("UniMatch", 34)}
+QUANTITIES = {
+    "strong": Quantity("Distance to pseudo-labels, strong views"),
+    "features": Quantity("Distance to pseudo-labels, dropped features"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(
