@@ -85,7 +85,9 @@ def listing(file):
         own = not key.startswith(("method.", "teacher."))  # others have docstrings
         comment = comments.get(key.rpartition(".")[2], "") if own else ""
         lines.append(f"{flag:48}  {comment}".rstrip())
-    lines.append(f"python -m pydoc mijax.methods.{config.method.name}.make tells of config.method")
+    name = config.method.name
+    module = name if "." in name else f"mijax.methods.{name}"
+    lines.append(f"python -m pydoc {module}.make tells of config.method")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
 weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. There is no
-row full where it would have no more labels than partial. mixed_without_mi is mixed_mi without it.
+row full where it would have no more labels than partial.
 The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
 hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
 
@@ -31,17 +31,13 @@ from mijax import main as training
 from mijax.errors import Preempted, UserError
 from mijax.files import locked
 
-ROWS = {  # of Table 1. Folder: (method, values of the configuration)
-    "full": ("supervised", {"data.splits.labelled": 0}),
-    "partial": ("supervised", {}),
-    "entropy": ("entropy", {}),
-    "mean_teacher": ("mean_teacher", {}),
-    "mutual_information": ("local_mi", {"method.consistency_weight": 0.0}),
-    "consistency": ("local_mi", {"method.mi_weight": 0.0}),
-    "ours_mse": ("local_mi", {"method.consistency": "mse"}),
-    "ours_kl": ("local_mi", {}),
-}
-OTHER_ROWS = {"mixed_without_mi": ("mixed_mi", {"method.mi_weight": 0.0})}  # to compare with
+_DECLARED = sorted(
+    ((name, key, row) for name in methods.names() for key, row in methods.rows(name).items()),
+    key=lambda found: found[2].place,
+)
+# Folder: (method, values of the configuration), of the rows of Table 1 and of the others.
+ROWS = {key: (name, row.values) for name, key, row in _DECLARED if row.table1}
+OTHER_ROWS = {key: (name, row.values) for name, key, row in _DECLARED if not row.table1}
 COMMAND = (sys.executable, "-m", training.__name__)
 
 flags.declare_key_flag("config")
@@ -125,7 +121,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
     from mijax.runs.source import cases_of  # takes seconds to import
 
     output, jobs = Path(output), []
-    base = _load(file, ROWS["partial"][0], overrides)
+    base = _load(file, next(iter(ROWS.values()))[0], overrides)
     cases = cases_of(base)
     rows = _rows_there_are(rows, base, cases)
     for seed in range(base.seed, base.seed + seeds):
@@ -157,9 +153,10 @@ def _resolve(rows):
         name, _, origin = row.partition(":")
         method, values = known.get(name, (name, {}))
         for which in filter(None, (method, origin)):
-            if which not in methods.names():
-                choices = ", ".join([*known, *methods.names()])
-                raise UserError(f"--rows: {which!r} is none of {choices}")
+            try:
+                methods.find(which)
+            except UserError as error:
+                raise UserError(f"--rows: {error}; the rows are {', '.join(known)}") from error
         if origin:
             found[origin] = (origin, {})
             values = {**values, "init_from": origin}

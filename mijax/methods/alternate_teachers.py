@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.mixing import check_pseudo, next_image, pseudo_label_loss
 from mijax.methods.parts import (
     check_decay,
@@ -11,10 +11,16 @@ from mijax.methods.parts import (
     check_positive,
     first_teacher,
     follow,
-    forward_streams,
     ramp,
 )
 from mijax.transforms import jitter_intensity, paste, place_boxes
+
+ROWS = {"alternate_teachers": Row("Alternate teachers", 36)}
+QUANTITIES = {
+    "pseudo_label": Quantity("Distance to pseudo-labels"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+    "differ": Quantity("Part of the pixels where the teachers differ"),
+}
 
 
 def make(
@@ -90,8 +96,9 @@ def make(
         keys = jax.random.split(key, 7)
         networks = [*(t["network"] for t in memory["teachers"]), network]
         predictions = [
-            jax.nn.softmax(forward(jax.lax.stop_gradient(n), images, key=k).logits)
+            jax.nn.softmax(output.logits)
             for n, k in zip(networks, keys[:3], strict=True)
+            for output in forward(jax.lax.stop_gradient(n), images, key=k)
         ]
         target, confidence, differ = ensemble(*predictions, conflicts=conflicts)
         strong = jitter_intensity(keys[3], images, **jitter)
@@ -100,7 +107,7 @@ def make(
         box = place_boxes(keys[5], sides, images.shape[1:3]) * memory["turn"]
         view = paste(box, jnp.where(memory["turn"] == 0, strong, images), next_image(images))
         target, confidence = (paste(box, x, next_image(x)) for x in (target, confidence))
-        labelled, student = forward_streams(forward, network, [batch.image, view], key=keys[6])
+        labelled, student = forward(network, batch.image, view, key=keys[6])
         distance = pseudo_label_loss(
             student.logits, target, confidence >= threshold, kind=pseudo_loss
         )

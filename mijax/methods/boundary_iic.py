@@ -12,10 +12,35 @@ from mijax.losses import (
     pixel_entropy,
     regularised_information_loss,
 )
-from mijax.methods.method import Aux, Examination, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams
+from mijax.methods.method import Aux, Examination, Method, Quantity, Row
+from mijax.methods.parts import check_least, check_positive
 from mijax.models import ClusterHead
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"boundary_iic": Row("Boundary-aware IIC", 52)}
+QUANTITIES = {
+    "mutual_information": Quantity(
+        "Mutual information",
+        "nats",
+        "between the clusters of a pixel in two views of an image; between 0 and ln K for "
+        "K = {clusters} clusters.",
+    ),
+    "cluster_balance": Quantity(
+        "Cluster balance",
+        meaning="entropy of the share of the clusters over ln K: 1 where all of them are equally "
+        "frequent, 0 where all pixels are in one.",
+    ),
+    "agreement": Quantity(
+        "Agreement",
+        meaning="share of the pixels with the same most probable cluster in both views; with a "
+        "low balance it is high for no merit.",
+    ),
+    "boundary_correlation": Quantity(
+        "Boundary correlation",
+        meaning="mean squared correlation, within small windows, of the edges of the image and "
+        "the uncertainty of the clusters, from 0 to 1.",
+    ),
+}
 
 
 def make(
@@ -128,9 +153,7 @@ def make(
         jitter = {"brightness": brightness, "contrast": contrast}
         first = jitter_intensity(first_key, images, **jitter)
         second = jitter_intensity(second_key, images, **jitter, gamma=gamma)
-        plain, transformed = forward_streams(
-            forward, params["network"], [first, view.apply(second)], key=dropout_key
-        )
+        plain, transformed = forward(params["network"], first, view.apply(second), key=dropout_key)
         *_, joints, correlations = compare(
             params, plain.features[feature], transformed.features[feature], view, images
         )

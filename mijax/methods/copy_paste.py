@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from mijax.errors import UserError
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_decay, check_least, first_teacher, follow, forward_streams
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_decay, check_least, first_teacher, follow
 from mijax.transforms import largest_components, paste, place_boxes
+
+ROWS = {"copy_paste": Row("Copy-paste", 35)}
+QUANTITIES = {
+    "labelled": Quantity("Loss of the labelled regions"),
+    "copied": Quantity("Loss of the pseudo-labelled regions"),
+}
 
 
 def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
@@ -49,10 +55,10 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
         unlabelled = batch.unlabelled[:count]
         box_key, teacher_key, student_key = jax.random.split(key, 3)
         teacher = jax.lax.stop_gradient(memory["network"])
-        logits = forward(teacher, unlabelled, key=teacher_key).logits
-        pseudo = jnp.argmax(logits, axis=-1)
+        [taught] = forward(teacher, unlabelled, key=teacher_key)
+        pseudo = jnp.argmax(taught.logits, axis=-1)
         if largest:
-            pseudo = largest_components(pseudo, logits.shape[-1])
+            pseudo = largest_components(pseudo, taught.logits.shape[-1])
         (x_a, x_b), (y_a, y_b), (u_a, u_b), (v_a, v_b) = (
             jnp.split(x, 2) for x in (batch.image, batch.label, unlabelled, pseudo)
         )
@@ -62,11 +68,8 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
         outer_label = jnp.where(pretrains, y_a, v_b.astype(y_a.dtype))
         box = place_boxes(box_key, jnp.full((1, 2), side), x_a.shape[1:3])
         box = jnp.broadcast_to(box, y_a.shape)
-        mixtures = forward_streams(
-            forward,
-            params["network"],
-            [paste(box, inner, x_a), paste(box, x_b, outer)],
-            key=student_key,
+        mixtures = forward(
+            params["network"], paste(box, inner, x_a), paste(box, x_b, outer), key=student_key
         )
         into, onto = (output.logits for output in mixtures)
         labelled = label_loss(into, y_a, mask=box) + label_loss(onto, y_b, mask=1 - box)

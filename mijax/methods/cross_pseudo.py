@@ -4,8 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, forward_streams, ramp
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_least, ramp
+
+ROWS = {"cross_pseudo": Row("Cross pseudo supervision", 32)}
+QUANTITIES = {
+    "other_supervised": Quantity("Loss of the labelled slices, other network"),
+    "cross_pseudo": Quantity("Cross pseudo supervision", "nats"),
+}
 
 
 def make(*, weight=1.0, ramp_steps=0):
@@ -27,9 +33,8 @@ def make(*, weight=1.0, ramp_steps=0):
         return {"other": start.another(key)}, {}
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
-        images = [batch.image, batch.unlabelled]
         first, second = (
-            forward_streams(forward, params[name], images, key=k)
+            forward(params[name], batch.image, batch.unlabelled, key=k)
             for name, k in zip(("network", "other"), jax.random.split(key), strict=True)
         )
         logs = {

@@ -1,8 +1,11 @@
 """Entropy minimisation (Vu et al., ADVENT, CVPR 2019)."""
 
 from mijax.losses import entropy
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, forward_streams, ramp
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_least, ramp
+
+ROWS = {"entropy": Row("Entropy min.", 10, table1=True)}
+QUANTITIES = {"entropy": Quantity("Entropy", "nats")}
 
 
 def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
@@ -11,17 +14,14 @@ def make(*, weight=1e-3, ramp_steps=0, shared_statistics=False):
     Args:
       weight: of the entropy; the authors of MIDL 2020 tried 1e-5 … 1e-3.
       ramp_steps: steps over which the weight grows to its value.
-      shared_statistics: see ``forward_streams``.
+      shared_statistics: see ``Method``.
     """
     check_least(0, weight=weight, ramp_steps=ramp_steps)
+    options = {"shared_statistics": True} if shared_statistics else {}
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
-        labelled, unlabelled = forward_streams(
-            forward,
-            params["network"],
-            [batch.image, batch.unlabelled],
-            key=key,
-            shared_statistics=shared_statistics,
+        labelled, unlabelled = forward(
+            params["network"], batch.image, batch.unlabelled, key=key, **options
         )
         logs = {
             "supervised": label_loss(labelled.logits, batch.label),

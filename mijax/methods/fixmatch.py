@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, forward_streams, ramp
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_least, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"fixmatch": Row("FixMatch", 33)}
+QUANTITIES = {
+    "pseudo_cross_entropy": Quantity("Cross-entropy to pseudo-labels", "nats"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(
@@ -48,13 +54,13 @@ def make(
         view_key, jitter_key, strong_key, weak_key = jax.random.split(key, 4)
         images, network = batch.unlabelled, params["network"]
         view = sample_view(view_key, images.shape[0], **ranges)
-        weak = forward(jax.lax.stop_gradient(network), images, key=weak_key)
+        [weak] = forward(jax.lax.stop_gradient(network), images, key=weak_key)
         probs = view.apply(jax.nn.softmax(weak.logits))
         inside = view.inside(images.shape[1:3])
         mask = inside * (jnp.max(probs, axis=-1) >= threshold)
         kept = jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)
         strong = jitter_intensity(jitter_key, view.apply(images), **strengths)
-        labelled, strong = forward_streams(forward, network, [batch.image, strong], key=strong_key)
+        labelled, strong = forward(network, batch.image, strong, key=strong_key)
         # The mean over the pixels kept, times their part of all.
         pseudo = kept * cross_entropy(strong.logits, jnp.argmax(probs, axis=-1), mask=mask)
         supervised = label_loss(labelled.logits, batch.label)

@@ -7,10 +7,16 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.losses import kl_to_logits, local_mutual_information, squared_error
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams, ramp
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_least, check_positive, ramp
 from mijax.models import ClusterHead
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"global_local_mi": Row("Global + local MI", 50)}
+QUANTITIES = {
+    "mutual_information": Quantity("Mutual information", "nats"),
+    "consistency": Quantity("Consistency"),
+}
 
 
 def make(
@@ -127,10 +133,11 @@ def make(
         view = sample_view(
             view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
         )
-        labelled, plain, transformed = forward_streams(
-            forward,
+        labelled, plain, transformed = forward(
             params["network"],
-            [batch.image, images, jitter_intensity(jitter_key, view.apply(images), **jitter)],
+            batch.image,
+            images,
+            jitter_intensity(jitter_key, view.apply(images), **jitter),
             key=dropout_key,
         )
         found = {

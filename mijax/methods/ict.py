@@ -5,7 +5,10 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
+from mijax.methods.method import Row
 from mijax.methods.parts import check_positive, with_consistency
+
+ROWS = {"ict": Row("ICT", 31)}
 
 
 def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
@@ -30,9 +33,10 @@ def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
         def mix(x):
             return share * x + (1 - share) * jnp.roll(x, -1, axis=0)
 
-        student = jax.nn.softmax(forward(network, mix(images), key=student_key).logits)
-        target = mix(jax.nn.softmax(forward(teacher, images, key=teacher_key).logits))
-        return squared_error(student, target), {}
+        [student] = forward(network, mix(images), key=student_key)
+        [taught] = forward(teacher, images, key=teacher_key)
+        target = mix(jax.nn.softmax(taught.logits))
+        return squared_error(jax.nn.softmax(student.logits), target), {}
 
     return with_consistency(
         supervised.make(), consistency, weight=weight, decay=decay, ramp_steps=ramp_steps

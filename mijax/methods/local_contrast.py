@@ -12,12 +12,18 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.losses import local_contrastive_loss
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams
+from mijax.methods.method import Aux, Method, Quantity, Rounds, Row
+from mijax.methods.parts import check_least, check_positive
 from mijax.models import Projection
 from mijax.transforms import check_ranges, sample_view
 
 _CHUNK = 256  # slices that are labelled at a time
+
+ROWS = {"local_contrast": Row("Local contrast", 51)}
+QUANTITIES = {
+    "contrast": Quantity("Contrastive loss", "nats"),
+    "round": Quantity("Round of self-training"),
+}
 
 
 def make(
@@ -77,8 +83,8 @@ def make(
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         anchor_key, dropout_key = jax.random.split(key)
-        images = [batch.image, batch.unlabelled]
-        labelled, unlabelled = forward_streams(forward, params["network"], images, key=dropout_key)
+        images = batch.image, batch.unlabelled
+        labelled, unlabelled = forward(params["network"], *images, key=dropout_key)
         supervised = label_loss(labelled.logits, batch.label)
         features = jnp.concatenate([x.features["Up_conv2"] for x in (labelled, unlabelled)])
         contrast = local_contrastive_loss(
@@ -111,9 +117,7 @@ def make(
         loss,
         init,
         unlabelled=True,
-        pseudo_labels=lambda memory: memory["pseudo_label"],
-        refresh=refresh,
-        rounds=rounds,
+        rounds=Rounds(rounds, refresh, pseudo_labels=lambda memory: memory["pseudo_label"]),
     )
 
 

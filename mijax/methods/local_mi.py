@@ -3,9 +3,22 @@
 import jax
 
 from mijax.losses import kl_divergence, local_mutual_information, squared_error
-from mijax.methods.method import Aux, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams, ramp
+from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.parts import check_least, check_positive, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {
+    "mutual_information": Row(
+        "Mutual information", 20, {"method.consistency_weight": 0.0}, table1=True
+    ),
+    "consistency": Row("Consistency reg.", 21, {"method.mi_weight": 0.0}, table1=True),
+    "ours_mse": Row("Ours (MSE)", 40, {"method.consistency": "mse"}, table1=True),
+    "ours_kl": Row("Ours (KL)", 41, table1=True, ours=True),
+}
+QUANTITIES = {
+    "mutual_information": Quantity("Mutual information", "nats"),
+    "consistency": Quantity("Consistency"),
+}
 
 
 def make(
@@ -54,7 +67,7 @@ def make(
       flip: probability with which T flips each axis; True for 1/2.
       brightness, contrast, gamma, noise: of intensity changes of T x, which leave the labels as
         they are; see ``jitter_intensity``. The paper has none.
-      shared_statistics: see ``forward_streams``.
+      shared_statistics: see ``Method``.
     """
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
@@ -63,6 +76,7 @@ def make(
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
     check_least(0, weight=weight, **weights, radius=radius, ramp_steps=ramp_steps, **jitter)
+    options = {"shared_statistics": True} if shared_statistics else {}
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
@@ -70,12 +84,13 @@ def make(
         view = sample_view(
             view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
         )
-        labelled, plain, transformed = forward_streams(
-            forward,
+        labelled, plain, transformed = forward(
             params["network"],
-            [batch.image, images, jitter_intensity(jitter_key, view.apply(images), **jitter)],
+            batch.image,
+            images,
+            jitter_intensity(jitter_key, view.apply(images), **jitter),
             key=dropout_key,
-            shared_statistics=shared_statistics,
+            **options,
         )
         restored = view.restore(jax.nn.softmax(transformed.logits))
         mask = view.mask(images.shape[1:3])

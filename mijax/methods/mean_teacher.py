@@ -1,7 +1,10 @@
 """Mean Teacher for segmentation (Perone and Cohen-Adad, 2018; Tarvainen and Valpola, 2017)."""
 
 from mijax.methods import supervised
+from mijax.methods.method import Row
 from mijax.methods.parts import with_teacher
+
+ROWS = {"mean_teacher": Row("Mean Teacher", 11, table1=True)}
 
 
 def make(

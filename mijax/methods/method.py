@@ -1,9 +1,53 @@
-"""The record that every training method is."""
+"""The records that every training method is made of."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+
+# Titles of the two rows that reports hold the others against.
+FULL, PARTIAL = "Full supervision", "Partial supervision"
+
+
+class Row(NamedTuple):
+    """A row that a method has in tables; a module has its rows by name in ``ROWS``.
+
+    Of several a run is the first whose values its configuration has.
+
+    Attributes:
+      title: of the row.
+      place: rows stand in the order of these numbers: 0 the baselines, 10 what Table 1 compares
+        with, 20 its two halves of ours, 30 other neighbours, 40 ours, 50 what followed.
+      values: of the configuration, by dotted key, that make this row of the method.
+      table1: whether it is one of the eight of Table 1 (Peng et al., MIDL 2020).
+      ours: whether it is the row that a report tests against the others.
+    """
+
+    title: str
+    place: float = 99
+    values: dict[str, Any] = {}  # noqa: RUF012, which no one changes
+    table1: bool = False
+    ours: bool = False
+
+
+class Quantity(NamedTuple):
+    """What a number is that a method logs or measures; a module has its own in ``QUANTITIES``.
+
+    Attributes:
+      title: in words.
+      unit: of it, or "".
+      meaning: of a measure of pre-training, what is said of it below the table; names of
+        hyperparameters in braces become their values.
+    """
+
+    title: str
+    unit: str = ""
+    meaning: str = ""
+
+    @property
+    def heading(self):
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 class Batch(NamedTuple):
@@ -14,7 +58,7 @@ class Batch(NamedTuple):
       label: (b, h, w) their labels.
       unlabelled: (u, h, w, c) images.
       position: (u,) where in its volume each of them lies, from 0 to 1.
-      pseudo_label: (u, h, w) their pseudo-labels, of ``Method.pseudo_labels``.
+      pseudo_label: (u, h, w) their pseudo-labels, of ``Rounds.pseudo_labels``.
     """
 
     image: jax.Array | None
@@ -25,7 +69,10 @@ class Batch(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What ``forward`` gives: logits (b, h, w, k), features by name, new running statistics."""
+    """What ``forward`` gives: logits (b, h, w, k), features by name, new running statistics.
+
+    Of several streams the running statistics of the first output are those to go on with.
+    """
 
     logits: jax.Array
     features: dict[str, jax.Array]
@@ -72,6 +119,22 @@ class Unlabelled(NamedTuple):
     volume: jax.Array
 
 
+class Rounds(NamedTuple):
+    """Rounds of training, evenly over the steps, before each of which the memory is refreshed.
+
+    Attributes:
+      count: of the rounds; the steps before the first are as many as those of each.
+      refresh: ``(memory, predict, unlabelled) -> memory``, where ``predict(images) -> probs`` is
+        the best network so far and ``unlabelled`` an ``Unlabelled``.
+      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
+        the augmentation.
+    """
+
+    count: int
+    refresh: Callable
+    pseudo_labels: Callable
+
+
 class Examination(NamedTuple):
     """What takes the place of scores for a method that learns without labels.
 
@@ -98,11 +161,14 @@ class Method(NamedTuple):
     differentiated.
 
     Attributes:
-      loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``,
-        where ``forward(network, images, *, key, streams=None) -> Output`` runs the network in
-        training mode; ``streams`` are counts of images with BatchNorm statistics of their own.
-        A method that asks for it gives it ``perturb`` as well: ``(name, feature) -> feature``,
-        of what the encoder hands to the decoder.
+      loss: ``(params, memory, batch, *, forward, label_loss, step, key) -> (scalar, Aux)``.
+        ``forward(network, *images, key) -> [Output]`` runs the network in training mode on one
+        or more streams of images, the labelled one first, and gives an ``Output`` a stream. Each
+        stream is normalised by its own BatchNorm statistics: with few labelled images a network
+        that shares them tells labelled from unlabelled, and answers background to the latter.
+        A method may also give it ``shared_statistics=True``, one set over all streams, as the
+        release of Peng et al. has it, and ``perturb``, ``(stream, name, feature) -> feature``, of
+        what the encoder hands to the decoder in the stream of that number, from 0.
         ``label_loss(logits, labels, *, mask=None)`` is the supervised loss of
         ``config.label_loss``.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
@@ -111,12 +177,7 @@ class Method(NamedTuple):
       predictor: ``(params, batch_stats, memory) -> (network, batch_stats)``, what is
         evaluated.
       unlabelled: whether it looks at unlabelled images; others are given none.
-      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
-        the augmentation, or None for none.
-      refresh: ``(memory, predict, unlabelled) -> memory`` between rounds, where
-        ``predict(images) -> probs`` is the best network so far and ``unlabelled`` an
-        ``Unlabelled``.
-      rounds: how often it is called, evenly over the training.
+      rounds: ``Rounds`` of a method that looks back between them, or None.
       examination: of a method that learns from images alone, labelled cases included; None
         for one that learns to segment.
     """
@@ -126,7 +187,5 @@ class Method(NamedTuple):
     update: Callable = lambda memory, params, batch_stats, step: memory
     predictor: Callable = lambda params, batch_stats, memory: (params["network"], batch_stats)
     unlabelled: bool = False
-    pseudo_labels: Callable = lambda memory: None
-    refresh: Callable | None = None
-    rounds: int = 0
+    rounds: Rounds | None = None
     examination: Examination | None = None

@@ -4,18 +4,29 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import kl_to_logits, local_mutual_information
-from mijax.methods.method import Aux, Method
+from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
 from mijax.methods.parts import (
     check_decay,
     check_least,
     first_teacher,
     follow,
-    forward_streams,
     is_used,
     ramp,
 )
 from mijax.transforms import check_boxes, check_ranges, paste, sample_view
+
+ROWS = {
+    "mixed_without_mi": Row("Mixing without MI", 54, {"method.mi_weight": 0.0}),
+    "mixed_mi": Row("Mixed MI", 55),
+}
+QUANTITIES = {
+    "mutual_information": Quantity("Mutual information", "nats"),
+    "pseudo_label": Quantity("Distance to pseudo-labels"),
+    "kl": Quantity("KL divergence from the teacher", "nats"),
+    "prior": Quantity("KL divergence of the classes", "nats"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(
@@ -102,16 +113,15 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         teacher_key, student_key, affine_key, *view_keys = jax.random.split(key, 5)
         images, teacher = batch.unlabelled, jax.lax.stop_gradient(memory["network"])
-        q = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
+        [taught] = forward(teacher, images, key=teacher_key)
+        q = jax.nn.softmax(taught.logits)
         kept = jnp.mean(jnp.max(q, axis=-1) >= threshold)
         view = sample_view(affine_key, images.shape[0], **ranges)
         images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:3])
         views, boxed = zip(
             *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
         )
-        labelled, *students = forward_streams(
-            forward, params["network"], [batch.image, *views], key=student_key
-        )
+        labelled, *students = forward(params["network"], batch.image, *views, key=student_key)
         supervised = label_loss(labelled.logits, batch.label)
         logits = [output.logits for output in students]
         p = [jax.nn.softmax(x) for x in logits]

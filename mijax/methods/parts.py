@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mijax.losses import squared_error
-from mijax.methods.method import Aux, Output
+from mijax.methods.method import Aux, Rounds
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 
@@ -32,44 +31,6 @@ def check_decay(decay):
 def is_used(weight):
     """Whether a term of that weight is part of the loss; one that learns is above 0."""
     return isinstance(weight, jax.Array) or weight > 0
-
-
-def forward_streams(forward, network, streams, *, key, shared_statistics=False, perturb=None):
-    """Runs several image batches through the network in one pass.
-
-    By default each is normalised by its own BatchNorm statistics, and the running ones are
-    those of the first. The authors' release shares one set of statistics; with few labelled
-    images the network then tells labelled from unlabelled by them, and learns to answer
-    background to the latter.
-
-    Args:
-      forward: see ``Method.loss``.
-      network: its parameters.
-      streams: image batches (b_i, h, w, c), the labelled one first.
-      key: PRNG key of the dropout.
-      shared_statistics: one set of statistics over all of them, as the authors.
-      perturb: ``(name, feature) -> feature`` of all streams, see ``Method.loss``, or None.
-
-    Returns:
-      List of ``Output``, one a stream; the new running statistics are the same in each.
-    """
-    counts = [x.shape[0] for x in streams]
-    output = forward(
-        network,
-        jnp.concatenate(streams),
-        key=key,
-        streams=None if shared_statistics else tuple(counts),
-        **({} if perturb is None else {"perturb": perturb}),
-    )
-
-    def split(x):
-        return jnp.split(x, np.cumsum(counts[:-1]))
-
-    features = {name: split(x) for name, x in output.features.items()}
-    return [
-        Output(logits, {name: parts[i] for name, parts in features.items()}, output.batch_stats)
-        for i, logits in enumerate(split(output.logits))
-    ]
 
 
 def with_teacher(
@@ -121,10 +82,11 @@ def with_teacher(
         view_key, jitter_key, student_key, teacher_key = jax.random.split(key, 4)
         view = sample_view(view_key, images.shape[0], **ranges)
         moved = jitter_intensity(jitter_key, view.apply(images), **jitter)
-        student = forward(network, moved, key=student_key).logits
-        target = jax.nn.softmax(forward(teacher, images, key=teacher_key).logits)
+        [student] = forward(network, moved, key=student_key)
+        [taught] = forward(teacher, images, key=teacher_key)
+        target = view.apply(jax.nn.softmax(taught.logits))
         mask = view.inside(images.shape[1:3])
-        return squared_error(jax.nn.softmax(student), view.apply(target), mask=mask), {}
+        return squared_error(jax.nn.softmax(student.logits), target, mask=mask), {}
 
     return with_consistency(method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps)
 
@@ -186,7 +148,10 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         return memory["teacher"]["network"], memory["teacher"]["batch_stats"]
 
     def refresh(memory, predict, unlabelled):
-        return memory | {"student": method.refresh(memory["student"], predict, unlabelled)}
+        return memory | {"student": method.rounds.refresh(memory["student"], predict, unlabelled)}
+
+    def pseudo_labels(memory):
+        return method.rounds.pseudo_labels(memory["student"])
 
     return method._replace(
         loss=loss,
@@ -194,8 +159,7 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         update=update,
         predictor=predictor,
         unlabelled=method.unlabelled or used,
-        pseudo_labels=lambda memory: method.pseudo_labels(memory["student"]),
-        refresh=method.refresh and refresh,
+        rounds=method.rounds and Rounds(method.rounds.count, refresh, pseudo_labels),
     )
 
 

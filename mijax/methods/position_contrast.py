@@ -9,10 +9,22 @@ import jax.numpy as jnp
 
 from mijax.losses import supervised_contrastive_loss
 from mijax.losses.contrastive import unit
-from mijax.methods.method import Aux, Examination, Method
-from mijax.methods.parts import check_least, check_positive, forward_streams
+from mijax.methods.method import Aux, Examination, Method, Quantity, Row
+from mijax.methods.parts import check_least, check_positive
 from mijax.models import Projection
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
+
+ROWS = {"position_contrast": Row("Position contrast", 53)}
+QUANTITIES = {
+    "contrast": Quantity("Contrastive loss", "nats"),
+    "retrieval": Quantity(
+        "Retrieval",
+        meaning="share of the images whose nearest second view is that of the same image.",
+    ),
+    "alignment": Quantity(
+        "Alignment", meaning="mean cosine of the embeddings of two views of an image."
+    ),
+}
 
 
 def make(
@@ -65,7 +77,7 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         first_key, second_key, dropout_key = jax.random.split(key, 3)
         views = [draw(k, batch.unlabelled) for k in (first_key, second_key)]
-        outputs = forward_streams(forward, params["network"], views, key=dropout_key)
+        outputs = forward(params["network"], *views, key=dropout_key)
         part = jnp.minimum((batch.position * partitions).astype(int), partitions - 1)
         value = supervised_contrastive_loss(
             jnp.concatenate([embed(params, x.features["bottleneck"]) for x in outputs]),

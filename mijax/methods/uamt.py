@@ -7,8 +7,12 @@ import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
-from mijax.methods.parts import check_least, forward_streams, ramp, with_consistency
+from mijax.methods.method import Quantity, Row
+from mijax.methods.parts import check_least, ramp, with_consistency
 from mijax.transforms import check_ranges, sample_view
+
+ROWS = {"uamt": Row("UAMT", 30)}
+QUANTITIES = {"certain": Quantity("Part of the pixels that is certain")}
 
 
 def make(
@@ -53,15 +57,16 @@ def make(
         view = sample_view(view_key, images.shape[0], **ranges)
         normal = jax.random.normal(noise_key, (1 + passes, *images.shape), images.dtype)
         noisy = images[None] + noise * jnp.clip(normal, -2.0, 2.0)
-        outputs = forward_streams(forward, teacher, list(noisy), key=teacher_key)
+        outputs = forward(teacher, *noisy, key=teacher_key)
         target, *others = (jax.nn.softmax(output.logits) for output in outputs)
         mean = view.apply(sum(others) / passes)
         uncertainty = jnp.sum(jax.scipy.special.entr(mean), axis=-1)
         threshold = (0.75 + 0.25 * ramp(step, ramp_steps)) * math.log(mean.shape[-1])
         inside = view.inside(images.shape[1:3])
         mask = inside * (uncertainty < threshold)
-        student = jax.nn.softmax(forward(network, view.apply(images), key=student_key).logits)
-        distance = squared_error(student, view.apply(target), mask=mask)
+        [student] = forward(network, view.apply(images), key=student_key)
+        probs = jax.nn.softmax(student.logits)
+        distance = squared_error(probs, view.apply(target), mask=mask)
         return distance, {"certain": jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)}
 
     return with_consistency(

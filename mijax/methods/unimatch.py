@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.methods import supervised
+from mijax.methods.method import Quantity, Row
 from mijax.methods.mixing import (
     check_pseudo,
     dropped_channels,
@@ -11,8 +12,15 @@ from mijax.methods.mixing import (
     next_image,
     pseudo_label_loss,
 )
-from mijax.methods.parts import check_least, forward_streams, with_consistency
+from mijax.methods.parts import check_least, with_consistency
 from mijax.transforms import check_boxes, paste
+
+ROWS = {"unimatch": Row("UniMatch", 34)}
+QUANTITIES = {
+    "strong": Quantity("Distance to pseudo-labels, strong views"),
+    "features": Quantity("Distance to pseudo-labels, dropped features"),
+    "kept": Quantity("Part of the pixels with a pseudo-label"),
+}
 
 
 def make(
@@ -78,7 +86,8 @@ def make(
 
     def consistency(network, teacher, images, *, forward, step, key):
         weak_key, student_key, drop_key, *view_keys = jax.random.split(key, 5)
-        weak = jax.nn.softmax(forward(teacher, images, key=weak_key).logits)
+        [taught] = forward(teacher, images, key=weak_key)
+        weak = jax.nn.softmax(taught.logits)
         confidence, target = jnp.max(weak, axis=-1), jnp.argmax(weak, axis=-1)
         views, targets = [], []
         for view_key in view_keys:
@@ -91,15 +100,16 @@ def make(
             targets.append([target, confidence])
             weights.append(feature_weight)
 
-        def perturb(name, feature):
-            b = images.shape[0]
+        def perturb(stream, name, feature):
             rate = 0.5 if complementary else feature_dropout
-            kept = dropped_channels(drop_key, name, (b, *feature.shape[1:]), rate)
-            whole = jnp.ones_like(kept)
-            kept = [kept, 2 * whole - kept] if complementary else [whole, whole, kept]
-            return feature * jnp.concatenate(kept).astype(feature.dtype)
+            kept = dropped_channels(drop_key, name, feature.shape, rate)
+            if complementary:
+                kept = (kept, 2 - kept)[stream]
+            elif stream < 2:
+                return feature
+            return feature * kept.astype(feature.dtype)
 
-        outputs = forward_streams(forward, network, views, key=student_key, perturb=perturb)
+        outputs = forward(network, *views, key=student_key, perturb=perturb)
         distances = [
             pseudo_label_loss(output.logits, label, sure >= threshold, kind=pseudo_loss)
             for output, (label, sure) in zip(outputs, targets, strict=True)

@@ -23,7 +23,7 @@ class StreamNorm(nn.Module):
     once the running mean has come near. Running statistics have no gradient.
 
     Attributes:
-      momentum: of the running statistics, which are those of the first stream.
+      momentum: of the running statistics, which are those of stream 0.
       epsilon: added to the variance.
       relu: whether a ReLU follows; as one with it, its result need not be kept for the gradient.
       pixels: how many of them the last axis holds, one after another, each with all channels.
@@ -43,7 +43,8 @@ class StreamNorm(nn.Module):
     def __call__(self, x, *, train, streams: Sequence[int] | None = None):
         """Normalises (b, h, w, pixels · c).
 
-        ``streams`` are numbers of images that sum to b, by default (b,).
+        ``streams`` says of which stream, from 0, each of the b images is; by default all are of
+        one. The first image is of stream 0.
         """
         channels = (x.shape[-1] // self.pixels,)
         scale = self.param("scale", nn.initializers.ones, channels)
@@ -51,7 +52,7 @@ class StreamNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         kind = _Kind(
-            streams=tuple(streams or (x.shape[0],)),
+            streams=tuple(streams or (0,) * x.shape[0]),
             epsilon=self.epsilon,
             relu=self.relu,
             channels=channels[0],
@@ -170,7 +171,7 @@ def _stream_means(v, kind):
 
     As a product: slices of images that are divided over devices would be sent one by one.
     """
-    stream_of = np.repeat(np.arange(len(kind.streams)), kind.streams)
+    stream_of = np.array(kind.streams)
     same = stream_of[:, None] == stream_of[None]
     share = (same / same.sum(axis=1, keepdims=True)).astype(np.float32)
     return jnp.sum(share[:, :, None] * v[None], axis=1)

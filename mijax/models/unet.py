@@ -51,8 +51,8 @@ class UNet(nn.Module):
           images: (b, h, w, c); h and w multiples of ``stride``.
           train: use the statistics of this batch, update the running ones ("batch_stats"
             must then be mutable) and drop out ("dropout" key).
-          streams: counts of images that are normalised apart, see ``StreamNorm``; None for
-            one stream.
+          streams: the stream of each image, which are normalised apart, see ``StreamNorm``;
+            None for one stream.
           perturb: ``(name, feature) -> feature``, of what the encoder hands to the decoder,
             ``Conv1`` to the deepest; None leaves it as it is.
 

@@ -11,7 +11,7 @@ def make_report(
     *,
     checkpoint="best",
     names=(),
-    against=(),
+    against=None,
     predictions=True,
     data_dir=None,
 ):
@@ -26,7 +26,7 @@ def make_report(
       checkpoint: which is scored, "best" (by validation DSC, or by a measure of pre-training) or
         "last".
       names: of the rows, see ``runs.read_rows``.
-      against: labels of rows that each row is tested against, besides the best.
+      against: label of the row that is tested against each other one, see ``make_table``.
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.

@@ -18,7 +18,9 @@ _CHECKPOINT = flags.DEFINE_enum(
 _NAMES = flags.DEFINE_list(
     "names", [], "names of the rows, in the order in which their runs are given"
 )
-_AGAINST = flags.DEFINE_list("against", [], "rows, by their names, that each row is tested against")
+_AGAINST = flags.DEFINE_string(
+    "against", None, "row, by its name, that is tested against each other one; by default ours"
+)
 _PREDICTIONS = flags.DEFINE_bool(
     "predictions", True, "also the figures that need the data and the networks"
 )

@@ -1,26 +1,23 @@
 """Figures of what the runs wrote: learning curves, and the DSC of every case."""
 
+import itertools
 import json
 import textwrap
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mijax.report.names import FULL, PARTIAL
+from mijax import methods
+from mijax.methods import FULL, PARTIAL
 from mijax.report.statistics import MEAN, case_scores
 
-# The same row has the same colour in every report. Those of Table 1 have Okabe and Ito's, told
-# apart by people of every colour vision, without its yellow, which paper does not show; the
-# others have Tol's muted ones.
-_COLOURS = {
-    FULL: "#000000", PARTIAL: "#808080", "Entropy min.": "#E69F00", "Mean Teacher": "#56B4E9",
-    "Mutual information": "#009E73", "Consistency reg.": "#CC79A7", "Ours (MSE)": "#0072B2",
-    "Ours (KL)": "#D55E00",
-    "UAMT": "#882255", "ICT": "#999933", "Cross pseudo supervision": "#332288",
-    "FixMatch": "#44AA99", "Global + local MI": "#AA4499", "Local contrast": "#117733",
-    "Boundary-aware IIC": "#661100",
-}  # fmt: skip
-_SPARE = list(_COLOURS.values())[7:1:-1] + list(_COLOURS.values())[8:]  # of rows without, in turn
+# Of the rows, in their order: Okabe and Ito's, told apart by people of every colour vision, without
+# their yellow, which paper does not show, then Tol's muted ones.
+_COLOURS = (
+    "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00",
+    "#882255", "#999933", "#332288", "#44AA99", "#AA4499", "#117733", "#661100",
+)  # fmt: skip
+_BASELINES = {FULL: "#000000", PARTIAL: "#808080"}
 _DASHES = ("-", "--", ":", "-.")
 # Of classes, on grey pictures: none is that of a row.
 CLASS_COLOURS = ("#FFE600", "#00F0FF", "#FF5CF4", "#7CFF2B", "#FF6A5E", "#A79BFF")
@@ -42,28 +39,22 @@ STYLE = {
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.05,
 }
-_QUANTITIES = {  # of metrics.jsonl, with how it is called and in which unit, in this order
+_QUANTITIES = {  # of the trainer, in this order, before those of the methods
     "validation_dsc_percent": "Validation DSC (%)",
-    "validation_mutual_information": "Validation mutual information (nats)",
     "loss": "Loss",
     "supervised": "Loss of the labelled slices",
-    "mutual_information": "Mutual information (nats)",
-    "consistency": "Consistency",
-    "entropy": "Entropy (nats)",
 }
 _IGNORED = {"learning_rate"}
 
 
 def styles(rows):
-    """Line colour and dash of each row."""
-    own = [_COLOURS.get(row.kind) for row in rows]
-    taken, found = [], []
-    for colour in own:
-        if colour is None or colour in taken:
-            free = [c for c in _SPARE if c not in {*own, *taken}]
-            colour = free[0] if free else _SPARE[len(taken) % len(_SPARE)]
-        found.append({"color": colour, "linestyle": _DASHES[taken.count(colour) % len(_DASHES)]})
-        taken.append(colour)
+    """Line colour and dash of each row: black and grey of the baselines, the others in turn."""
+    baselines, others = dict(_BASELINES), itertools.cycle(itertools.product(_DASHES, _COLOURS))
+    found = []
+    for row in rows:
+        own = baselines.pop(row.base, None)
+        dash, colour = ("-", own) if own else next(others)
+        found.append({"color": colour, "linestyle": dash})
     return found
 
 
@@ -75,8 +66,8 @@ def learning_curves(rows):
     """
     logs = [[_read_log(one.run.folder / "metrics.jsonl") for one in row.runs] for row in rows]
     logged = {name for row in logs for log in row for name in log}
-    others = sorted(logged - _QUANTITIES.keys())
-    names = [name for name in _QUANTITIES if name in logged] + others
+    titles = _titles(rows)
+    names = [name for name in titles if name in logged] + sorted(logged - titles.keys())
     names.sort(key=lambda name: not name.startswith("validation_"))
     if not names:
         return None
@@ -106,7 +97,7 @@ def learning_curves(rows):
                     steps, values.min(0), values.max(0), color=style["color"], alpha=0.15, lw=0
                 )
             handles.setdefault(label, line)
-        ax.set_title(_QUANTITIES.get(name, (name[0].upper() + name[1:]).replace("_", " ")))
+        ax.set_title(titles.get(name, (name[0].upper() + name[1:]).replace("_", " ")))
         ax.set_xlabel("step")
     for ax in axes[len(names) :]:
         ax.remove()
@@ -115,6 +106,17 @@ def learning_curves(rows):
             handles=list(handles.values()), loc="outside lower center", ncols=beside, frameon=False
         )
     return figure
+
+
+def _titles(rows):
+    """Titles of what the trainer and the methods of some rows log, by name and in order."""
+    titles = dict(_QUANTITIES)
+    for method in dict.fromkeys(row.config.method.name for row in rows):
+        for name, quantity in methods.quantities(method).items():
+            titles.setdefault(name, quantity.heading)
+            heading = quantity.heading
+            titles.setdefault(f"validation_{name}", f"Validation {heading[0].lower()}{heading[1:]}")
+    return titles
 
 
 def case_strips(table):

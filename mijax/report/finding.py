@@ -1,12 +1,13 @@
 """The headline of a report: what its table says, in a sentence or two."""
 
-from mijax.report.names import FULL, PARTIAL
-from mijax.report.statistics import LEAST_PATIENTS, MEAN, SIGNIFICANT, baseline, patients_of
+from mijax.methods import FULL, PARTIAL
+from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT, patients_of
+from mijax.report.statistics import MEAN, baseline
 from mijax.report.table import percent
 
 
 def finding(table):
-    """The best row beside the baseline of the same labels, and what the tests say; "" of one row.
+    """The best row beside the baseline of the same labels, and the tests of ours; "" of one row.
 
     Args:
       table: ``statistics.Table``.
@@ -35,24 +36,28 @@ def _highest(table, i):
     return text + "."
 
 
-def _chance(table, i):
-    """What the tests of the other rows against row i say, in a sentence or none."""
-    cells, rows = table.cells["dsc"][MEAN], table.rows
-    others = [j for j, row in enumerate(rows) if j != i and row.kind != FULL]
-    patients = len(set(patients_of(rows[0])))
+def _chance(table, best):
+    """What the tests of the tested row say, in a sentence or none."""
+    rows, tested = table.rows, table.tested
+    others = [i for i, row in enumerate(rows) if i != tested and row.kind != FULL]
     if not others:
         return []
+    patients = len(set(patients_of(rows[0])))
     if patients < LEAST_PATIENTS:
         some = f"{patients} patient{'s' * (patients > 1)}"
-        return [f"Whether that is more than chance, {some} cannot tell."]
-    ahead = [j for j in others if cells[j].significant]
+        return [f"Whether differences are more than chance, {some} cannot tell."]
+    ahead = [i for i in others if table.cells["dsc"][MEAN][i].significant]
     if len(others) == 1:
         than = rows[others[0]].label
     elif ahead and len(ahead) < len(others):
         than = f"{len(ahead)} of the {len(others)} other rows"
     else:
         than = "every other row" if ahead else "any other row"
-    return [f"It is {'' if ahead else 'not '}significantly better than {than} (p < {SIGNIFICANT})."]
+    corrected = ", corrected for their number" * (len(others) > 1)
+    return [
+        f"{'It' if tested == best else rows[tested].label} is {'' if ahead else 'not '}"
+        f"significantly better than {than} (p < {SIGNIFICANT}{corrected})."
+    ]
 
 
 def _unlike(table):

@@ -46,8 +46,8 @@ _JOINTS = (
     "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
     "displacement (dy, dx) in T⁻¹ f(T x) (across), in %, over {count} classes in the order "
     "{classes}; validation slices, one seeded T an image, the same in every row. I is the mean "
-    "mutual information over the displacements, which local_mi maximises: mass on the diagonal, "
-    "balanced over the classes, makes it large. The true labels are paired with themselves."
+    "mutual information over the displacements: mass on the diagonal, balanced over the classes, "
+    "makes it large. The true labels are paired with themselves."
 )
 _MARGINALS = (
     "Marginals of P without displacement, in %: how much of each class the network finds in an "

@@ -1,29 +1,12 @@
 """The measures of runs that learned without labels: their table, and what each of them says."""
 
-import math
+import collections
 
 import numpy as np
 
+from mijax import methods
+from mijax.methods import Quantity
 from mijax.report.table import NONE, csv_text, markdown_lines
-
-_UNITS = {"mutual_information": "nats"}
-_MEANINGS = {  # in the order of the table
-    "mutual_information": "between the clusters of a pixel in two views of an image; {bound}.",
-    "cluster_balance": (
-        "entropy of the share of the clusters over ln K: 1 where all of them are equally frequent, "
-        "0 where all pixels are in one."
-    ),
-    "agreement": (
-        "share of the pixels with the same most probable cluster in both views; with a low "
-        "balance it is high for no merit."
-    ),
-    "boundary_correlation": (
-        "mean squared correlation, within small windows, of the edges of the image and the "
-        "uncertainty of the clusters, from 0 to 1."
-    ),
-    "retrieval": "share of the images whose nearest second view is that of the same image.",
-    "alignment": "mean cosine of the embeddings of two views of an image.",
-}
 
 
 def measures_grid(rows):
@@ -32,23 +15,26 @@ def measures_grid(rows):
     Args:
       rows: of ``runs.Row``, of pre-training.
     """
-    names = _names(rows)
+    known = _quantities(rows)
     body = [
-        [row.label, *(_text(_values(row, name)) for name in names), str(len(row.runs))]
+        [row.label, *(_text(_values(row, name)) for name in known), str(len(row.runs))]
         for row in rows
     ]
-    return ["Method", *map(_heading, names), "Seeds"], body
+    return ["Method", *(quantity.heading for quantity in known.values()), "Seeds"], body
 
 
 def meanings(rows):
-    """What each measure is, as ``(name, sentence)``; none of one that is not known here."""
-    clusters = {row.settings.get("method.clusters") for row in rows}
-    bound = "between 0 and ln K for K clusters"
-    if len(clusters) == 1 and None not in clusters:
-        (k,) = clusters
-        bound = f"between 0 and ln K = {math.log(k):.2f} for K = {k} clusters"
-    found = {name: _MEANINGS[name] for name in _names(rows) if name in _MEANINGS}
-    return [(_words(name), text.format(bound=bound)) for name, text in found.items()]
+    """What each measure is, as ``(title, sentence)``; none of one that its method does not tell."""
+    settings = [row.config.method.to_dict() for row in rows]
+    # Values of hyperparameters, of all rows that have them.
+    values = collections.defaultdict(lambda: NONE)
+    for key in {key for each in settings for key in each}:
+        values[key] = " or ".join(dict.fromkeys(str(each[key]) for each in settings if key in each))
+    return [
+        (quantity.title, quantity.meaning.format_map(values))
+        for quantity in _quantities(rows).values()
+        if quantity.meaning
+    ]
 
 
 def measures_caption(rows, *, checkpoint):
@@ -78,15 +64,22 @@ def to_csv(rows):
     """One line a row and measure, at full precision."""
     lines = [("method", "seeds", "measure", "unit", "mean", "std")]
     for row in rows:
-        for name in _names([row]):
+        for name, quantity in _quantities([row]).items():
             mean, std = _summary(_values(row, name))
-            lines.append((row.label, len(row.runs), name, _UNITS.get(name, ""), mean, std))
+            lines.append((row.label, len(row.runs), name, quantity.unit, mean, std))
     return csv_text(lines)
 
 
-def _names(rows):
+def _quantities(rows):
+    """``{name: Quantity}`` of the measures that some rows have, in the order of their methods."""
     found = {name for row in rows for one in row.runs for name in one.entry["measures"]}
-    return [name for name in _MEANINGS if name in found] + sorted(found - _MEANINGS.keys())
+    known = {}
+    for row in rows:
+        for name, quantity in methods.quantities(row.config.method.name).items():
+            if name in found:
+                known.setdefault(name, quantity)
+    others = sorted(found - known.keys())
+    return known | {name: Quantity(name.replace("_", " ").capitalize()) for name in others}
 
 
 def _values(row, name):
@@ -105,11 +98,3 @@ def _text(values):
         return NONE
     mean, std = _summary(values)
     return f"{mean:.3f}" + ("" if std is None else f" ({std:.3f})")
-
-
-def _words(name):
-    return name.replace("_", " ").capitalize()
-
-
-def _heading(name):
-    return _words(name) + (f" ({_UNITS[name]})" if name in _UNITS else "")

@@ -1,78 +1,45 @@
-"""Names of the rows of a table, and their order."""
+"""Names of the rows of a table, and their order: of each method, what its module says."""
 
-import ml_collections
-
-FULL, PARTIAL = "Full supervision", "Partial supervision"
-ORDER = (  # of Table 1 of the paper; its neighbours go before Ours, the systems behind
-    FULL, PARTIAL, "Entropy min.", "Mean Teacher", "Mutual information", "Consistency reg.",
-    "UAMT", "ICT", "Cross pseudo supervision", "FixMatch", "UniMatch", "Copy-paste",
-    "Alternate teachers", "Ours (MSE)", "Ours (KL)", "Global + local MI", "Local contrast",
-    "Boundary-aware IIC", "Mixing without MI", "Mixed MI",
-)  # fmt: skip
-_METHODS = {
-    "supervised": "Supervised",  # of what a run was pre-trained by
-    "entropy": "Entropy min.",
-    "mean_teacher": "Mean Teacher",
-    "uamt": "UAMT",
-    "ict": "ICT",
-    "cross_pseudo": "Cross pseudo supervision",
-    "fixmatch": "FixMatch",
-    "unimatch": "UniMatch",
-    "copy_paste": "Copy-paste",
-    "alternate_teachers": "Alternate teachers",
-    "global_local_mi": "Global + local MI",
-    "local_contrast": "Local contrast",
-    "boundary_iic": "Boundary-aware IIC",
-    "position_contrast": "Position contrast",
-}
+from mijax import methods
+from mijax.methods import FULL, PARTIAL
+from mijax.options import flat
 
 
-def kind_of(config, splits):
-    """The name of what a run trained with: a row of Table 1, or its method.
+def row_of(config, splits=None):
+    """The ``methods.Row`` of a run: the first of its method whose values it has.
 
-    Full supervision is where no case is unlabelled, whatever the configuration asks for: 0
-    labelled cases are all labels that there are, which may be few.
+    No labelled cases, which asks for all labels there are, counts where no case is unlabelled,
+    whatever the configuration asks for: they may be few.
+
+    Args:
+      config: of the run, a dict.
+      splits: ``data.Splits`` of the run; without them its own configuration is believed.
     """
-    if config.method.name == "supervised":
-        return PARTIAL if splits.unlabelled else FULL
-    return _of_method(config)
+    values = dict(flat(config))
+    if splits:
+        values["data.splits.labelled"] = len(splits.labelled) if splits.unlabelled else 0
+    for row in methods.rows(config["method"]["name"]).values():
+        if all(key in values and values[key] == value for key, value in row.values.items()):
+            return row
+    return methods.Row(config["method"]["name"])
 
 
 def name_of(config, splits, origin):
-    """The kind of a run and what comes on top: `` + MT``, and what it was pre-trained by.
+    """The title of a run's row and what comes on top: `` + MT``, and its pre-training.
 
     Args:
-      config: of the run.
+      config: of the run, a dict.
       splits: ``data.Splits`` of the run.
-      origin: configuration, a dict, of the run that its weights came from, or None.
+      origin: configuration of the run that its weights came from, a dict, or None.
     """
-    name = kind_of(config, splits)
-    if has_teacher(config):
-        name += " + MT"
+    name = row_of(config, splits).title + _on_top(config)
     if origin:
-        config = ml_collections.ConfigDict(origin)
-        name += f", pre-trained ({_of_method(config)}{' + MT' * has_teacher(config)})"
+        title = row_of(origin).title
+        title = "Supervised" if title in (FULL, PARTIAL) else title  # there are no splits of it
+        name += f", pre-trained ({title}{_on_top(origin)})"
     return name
 
 
-def place_of(kind):
-    """Where a kind stands among the rows."""
-    return ORDER.index(kind) if kind in ORDER else len(ORDER)
-
-
-def has_teacher(config):
-    """Whether a Mean Teacher is on top of the method; runs of before there was one have none."""
-    return config.get("teacher", {}).get("decay", 0) > 0
-
-
-def _of_method(config):
-    method = config.method
-    if method.name == "mixed_mi":
-        return "Mixed MI" if method.mi_weight else "Mixing without MI"
-    if method.name != "local_mi":
-        return _METHODS.get(method.name, method.name)
-    if not method.consistency_weight:
-        return "Mutual information"
-    if not method.mi_weight:
-        return "Consistency reg."
-    return f"Ours ({method.consistency.upper()})"
+def _on_top(config):
+    """`` + MT`` where a Mean Teacher is; runs of before there was one have none."""
+    return " + MT" * (config.get("teacher", {}).get("decay", 0) > 0)

@@ -10,7 +10,7 @@ from mijax.errors import UserError
 from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
-from mijax.report.table import AGAINST, NONE, against, caption, grids, p_values, plain
+from mijax.report.table import NONE, caption, grids, p_values, plain
 from mijax.runs.folder import data_name
 
 _COLUMNS, _FEW = 8, 6  # that a table has on a narrow page; and where it had more, and is divided
@@ -87,11 +87,8 @@ def _scores(table, checkpoint):
 def _all_grids(table):
     yield from grids(table)
     if tests := p_values(table):
-        header, rows = tests
-        yield "p of the t-test against the best, DSC", header, [map(plain, row) for row in rows]
-    if named := against(table):
-        header, rows = named
-        yield AGAINST, header, [map(plain, row) for row in rows]
+        title, header, rows = tests
+        yield title, header, [map(plain, row) for row in rows]
 
 
 def narrow_grids(title, header, rows):

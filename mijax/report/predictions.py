@@ -5,7 +5,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mijax import methods
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
@@ -198,10 +197,10 @@ def _row_joint(label, predictor, images):
 
 
 def _view(count):
-    """T of each of some images, from the default pool of local_mi."""
-    pool = methods.defaults("local_mi")
-    pool = {name: pool[name] for name in ("rotation", "shear", "scale", "flip")}
-    return sample_view(jax.random.key(0), count, **pool)
+    """T of each of some images, from the pool of the paper."""
+    return sample_view(
+        jax.random.key(0), count, rotation=30.0, shear=5.0, scale=(0.8, 1.25), flip=True
+    )
 
 
 @jax.jit  # else every operation is compiled for itself

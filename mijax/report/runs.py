@@ -10,7 +10,7 @@ from mijax.data import Splits, read_splits
 from mijax.errors import UserError
 from mijax.inference.scores import METRICS, OPTIONS
 from mijax.report.labels import given_labels, short_labels
-from mijax.report.names import kind_of, name_of, place_of
+from mijax.report.names import name_of, row_of
 from mijax.runs.folder import Run, flat, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
@@ -74,6 +74,11 @@ class Row(NamedTuple):
             for key, value in origin.items()
             if not key.startswith("data.")
         }
+
+    @property
+    def declared(self):
+        """The ``methods.Row`` of its method that it is."""
+        return row_of(self.config.to_dict(), self.splits)
 
     @property
     def splits(self):
@@ -254,7 +259,7 @@ def _group(scored):
                     f"the same seed {one.seed}; give one of them"
                 )
         rows.append(_row(runs))
-    rows.sort(key=lambda row: (place_of(row.kind), row.base))
+    rows.sort(key=lambda row: (row.declared.place, row.base))
     labels = short_labels(rows)
     return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
 
@@ -265,6 +270,6 @@ def _seeds(one):
 
 
 def _row(runs):
-    config, splits = runs[0].run.config, runs[0].splits
+    config, splits = runs[0].run.config.to_dict(), runs[0].splits
     base = name_of(config, splits, runs[0].origin)
-    return Row(base, base, kind_of(config, splits), tuple(runs))
+    return Row(base, base, row_of(config, splits).title, tuple(runs))

@@ -1,4 +1,4 @@
-"""The numbers of Table 1: means over seeds, intervals, tests between rows, the gap closed."""
+"""The numbers of Table 1: means over seeds, intervals, tests of one row, the gap closed."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,18 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference.scores import METRICS
-from mijax.report.names import FULL, PARTIAL
+from mijax.methods import FULL, PARTIAL
+from mijax.report.chance import (
+    SIGNIFICANT,
+    bootstrap_interval,
+    by_patient,
+    holm,
+    nanmean,
+    paired_p,
+    patients_of,
+)
 
 MEAN = "mean"  # the column of the mean over classes
-SIGNIFICANT = 0.05
-LEAST_PATIENTS = 6  # of a test: of fewer, the assumption of a normal distribution decides
-RESAMPLES = 10_000  # of the bootstrap
 _TINY = 1e-12
 
 
@@ -23,7 +29,8 @@ class Cell(NamedTuple):
       std: sample standard deviation over seeds; None for a single one.
       undefined: number of cases and seeds without a distance, left out of the mean.
       best: whether it is the best of its column.
-      p: of the one-sided paired t-test against the best; None where there is none.
+      p: of the one-sided paired t-test that the tested row is better, corrected by ``holm`` for
+        the rows of the column; None where there is none.
     """
 
     mean: float | None
@@ -47,8 +54,8 @@ class Table(NamedTuple):
       gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
       intervals: ``intervals[column]`` is a list with the 95 % interval (low, high) of the mean DSC
         a row, by bootstrap over patients, or None of few of them.
-      against: ``against[label]`` is a list with a p a row, of the one-sided paired t-test that
-        the mean DSC of the row is better than that of the row of that label, or None.
+      tested: index of the row that is tested against each other one, None of one row.
+      picked: whether that is so because its mean DSC is the best, of the very same cases.
       unseen: the classes that no case shows; undefined in every row, and not in the mean.
     """
 
@@ -57,16 +64,19 @@ class Table(NamedTuple):
     cells: dict
     gaps: dict
     intervals: dict
-    against: dict
+    tested: int | None = None
+    picked: bool = False
     unseen: tuple[str, ...] = ()
 
 
-def make_table(rows, *, against=()):
+def make_table(rows, *, against=None):
     """The ``Table`` of rows of the same cases and classes.
 
     Args:
       rows: of ``runs.Row``.
-      against: labels of rows that each row is held against.
+      against: label of the row that is tested: for each other one, but full supervision, which
+        is no competitor, whether this is better. By default the first that a method declares to
+        be ours, or else the one of the best mean DSC.
 
     Raises:
       UserError: if there is no row of such a label.
@@ -78,11 +88,18 @@ def make_table(rows, *, against=()):
     values = {metric: [_values(row, metric) for row in rows] for metric in METRICS}
     cells = {
         metric: {
-            column: _compare(rows, [v[..., part] for v in values[metric]], higher=metric == "dsc")
+            column: _mark_best(rows, [_cell(v[..., part]) for v in values[metric]], metric)
             for column, part in zip(columns, parts, strict=True)
         }
         for metric in METRICS
     }
+    tested, picked = _tested(rows, cells["dsc"][MEAN], against)
+    for metric in METRICS if tested is not None else ():
+        for column, part in zip(columns, parts, strict=True):
+            p = _tests(rows, [v[..., part] for v in values[metric]], tested, metric)
+            cells[metric][column] = [
+                cell._replace(p=p.get(i)) for i, cell in enumerate(cells[metric][column])
+            ]
     gaps = {column: _gaps(rows, cells["dsc"][column]) for column in columns}
     intervals = {
         column: [
@@ -91,73 +108,22 @@ def make_table(rows, *, against=()):
         ]
         for column, part in zip(columns, parts, strict=True)
     }
-    means = [_by_patient(_mean(v[..., seen]).mean(0), patients_of(rows[0])) for v in values["dsc"]]
+    unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
+    return Table(rows, columns, cells, gaps, intervals, tested, picked, unseen)
+
+
+def _tested(rows, cells, label):
+    """Index of the row that is tested, or None, and whether it is the best of its cells."""
     labels = [row.label for row in rows]
-    tests = {}
-    for label in against:
+    if label is not None:
         if label not in labels:
             raise UserError(f"--against: {label!r} is none of the rows {', '.join(labels)}")
-        other = labels.index(label)
-        tests[label] = [
-            None if i == other else paired_p(mean, means[other], higher=True)
-            for i, mean in enumerate(means)
-        ]
-    unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
-    return Table(rows, columns, cells, gaps, intervals, tests, unseen)
-
-
-def patients_of(row):
-    """The patient of each case of a row, cases sorted by name; the case itself where unknown."""
-    entry = row.runs[0].entry
-    known = entry.get("patients", {})
-    return [known.get(case, case) for case in sorted(entry["cases"])]
-
-
-def bootstrap_interval(values, patients):
-    """95 % interval of the mean over cases, when patients are drawn anew with all their cases.
-
-    Args:
-      values: (cases,).
-      patients: of each case.
-
-    Returns:
-      (low, high), or None of fewer than ``LEAST_PATIENTS``.
-    """
-    _, index = np.unique(patients, return_inverse=True)
-    count = index.max() + 1
-    if count < LEAST_PATIENTS or np.isnan(values).any():
-        return None
-    sums, sizes = np.bincount(index, values), np.bincount(index)
-    drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def _by_patient(values, patients):
-    """Means over the cases of each patient; NaN where none is defined."""
-    patients = np.array(patients)
-    groups = [values[patients == name] for name in dict.fromkeys(patients.tolist())]
-    return np.array([_nanmean(group, axis=0) for group in groups])
-
-
-def paired_p(better, worse, *, higher):
-    """p of the one-sided paired t-test that ``better`` is better than ``worse``, by patient.
-
-    Args:
-      better, worse: (patients,), NaN where undefined; such patients are left out.
-      higher: whether higher is better.
-
-    Returns:
-      p, or None where fewer than ``LEAST_PATIENTS`` are left or all differences are the same.
-    """
-    from scipy.stats import ttest_rel
-
-    both = ~(np.isnan(better) | np.isnan(worse))
-    better, worse = better[both], worse[both]
-    if len(better) < LEAST_PATIENTS or np.ptp(better - worse) < _TINY:
-        return None
-    return float(ttest_rel(better, worse, alternative="greater" if higher else "less").pvalue)
+        return labels.index(label), False
+    if len(rows) == 1:
+        return None, False
+    ours = [i for i, row in enumerate(rows) if row.declared.ours]
+    best = [i for i, cell in enumerate(cells) if cell.best]
+    return next(iter(ours + best), None), not ours
 
 
 def case_means(row):
@@ -204,41 +170,38 @@ def _values(row, metric):
     return np.array(values, float)  # makes None a NaN
 
 
-def _compare(rows, values, *, higher):
-    """A ``Cell`` for the (seeds, cases, classes) values of each row."""
-    cells = [_cell(v) for v in values]
-    # Full supervision is the bound that the others are held against, not one of them.
+def _mark_best(rows, cells, metric):
+    """The cells of a column, the best marked; none where there is one row."""
     defined = [i for i, cell in enumerate(cells) if cell.mean is not None]
+    # Full supervision is the bound that the others are held against, not one of them.
     candidates = [i for i in defined if rows[i].kind != FULL] or defined
-    if not candidates or len(rows) == 1:
-        return cells
-    best = (max if higher else min)(candidates, key=lambda i: cells[i].mean)
-    # A case of which one class is undefined has no mean: that of the others would flatter it.
-    # Scans of one patient are no independent cases.
-    means = [_by_patient(_nanmean(_mean(v), axis=0), patients_of(rows[0])) for v in values]
-    for i, row in enumerate(rows):
-        if i == best:
-            cells[i] = cells[i]._replace(best=True)
-        elif row.kind == FULL:
-            cells[i] = cells[i]._replace(p=paired_p(means[i], means[best], higher=higher))
-        else:
-            cells[i] = cells[i]._replace(p=paired_p(means[best], means[i], higher=higher))
+    if candidates and len(rows) > 1:
+        best = (max if metric == "dsc" else min)(candidates, key=lambda i: cells[i].mean)
+        cells[best] = cells[best]._replace(best=True)
     return cells
 
 
+def _tests(rows, values, tested, metric):
+    """``{row: corrected p}`` that one row is better, from (seeds, cases, classes) of each row."""
+    # A case of which one class is undefined has no mean: that of the others would flatter it.
+    # Scans of one patient are no independent cases.
+    means = [by_patient(nanmean(_mean(v), axis=0), patients_of(rows[0])) for v in values]
+    p = {
+        i: paired_p(means[tested], means[i], higher=metric == "dsc")
+        for i, row in enumerate(rows)
+        if i != tested and row.kind != FULL
+    }
+    made = {i: value for i, value in p.items() if value is not None}
+    return dict(zip(made, holm(made.values()), strict=True))
+
+
 def _cell(values):
-    seeds = _mean(_nanmean(values, axis=1))
+    seeds = _mean(nanmean(values, axis=1))
     undefined = int(np.isnan(values).any(-1).sum())
     if np.isnan(seeds).any():
         return Cell(None, None, undefined)
     std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None
     return Cell(float(seeds.mean()), std, undefined)
-
-
-def _nanmean(values, *, axis):
-    """Mean of what is defined; NaN, without a warning, where nothing is."""
-    count = (~np.isnan(values)).sum(axis)
-    return np.where(count > 0, np.nansum(values, axis) / np.maximum(count, 1), np.nan)
 
 
 def _gaps(rows, cells):

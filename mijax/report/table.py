@@ -4,12 +4,12 @@ import csv
 import io
 
 from mijax.inference.scores import METRICS
-from mijax.report.statistics import LEAST_PATIENTS, MEAN, SIGNIFICANT, patients_of
+from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT, patients_of
+from mijax.report.statistics import MEAN
 
 UNITS = {"dsc": "%", "hd95": "mm", "assd": "mm"}
 NAMES = {"dsc": "DSC", "hd95": "HD95", "assd": "ASSD"}
 NONE = "–"
-AGAINST = "p of the one-sided paired t-test of the mean DSC over patients"
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -21,7 +21,8 @@ _LATEX = {
 def grids(table):
     """The parts of the table, as ``(title, header, rows of cells)``; cells are of text.
 
-    A cell is ``(text, best, significant)``; the first of each row is the label.
+    A cell is ``(text, best, significant)``, the last whether it is significantly worse than that
+    of the tested row; the first of each row is the label.
     """
     gaps, intervals = table.gaps[MEAN], table.intervals[MEAN]
     closed = any(gap is not None for gap in gaps)
@@ -46,25 +47,16 @@ def grids(table):
 
 
 def p_values(table):
-    """The p values of the DSC, as ``(header, rows of text)``; None where there is no test."""
+    """The p values of the DSC: ``(title, header, rows of text)``; None where there is no test."""
     if all(cell.p is None for cells in table.cells["dsc"].values() for cell in cells):
         return None
-    rows = []
-    for i, row in enumerate(table.rows):
-        cells = [table.cells["dsc"][column][i] for column in table.columns]
-        rows.append([row.label, *("best" if c.best else show_p(c.p) for c in cells)])
-    return ["Method", *map(_heading, table.columns)], rows
-
-
-def against(table):
-    """The p values against named rows, as ``(header, rows of text)``; None where none is named."""
-    if not table.against:
-        return None
     rows = [
-        [row.label, *(show_p(found[i]) for found in table.against.values())]
+        [row.label, *(show_p(table.cells["dsc"][column][i].p) for column in table.columns)]
         for i, row in enumerate(table.rows)
+        if i != table.tested
     ]
-    return ["Method", *(f"better than {label}" for label in table.against)], rows
+    title = f"p of the t-test that {table.rows[table.tested].label} is better, DSC"
+    return title, ["Method", *map(_heading, table.columns)], rows
 
 
 def caption(table, *, checkpoint):
@@ -92,7 +84,8 @@ def caption(table, *, checkpoint):
         )
     if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
         sentences.append("Bold: the best of a column, full supervision aside.")
-        sentences.append(_about_tests(len(set(patients_of(table.rows[0])))))
+    if table.tested is not None:
+        sentences += _about_tests(table)
     if any(interval is not None for interval in table.intervals[MEAN]):
         sentences.append(
             "95 % interval: of the mean DSC over cases, by bootstrap over patients; the seeds are "
@@ -111,15 +104,21 @@ def caption(table, *, checkpoint):
     return " ".join(sentences)
 
 
-def _about_tests(patients):
+def _about_tests(table):
+    label, patients = table.rows[table.tested].label, len(set(patients_of(table.rows[0])))
     if patients < LEAST_PATIENTS:
-        return f"No t-test: it takes {LEAST_PATIENTS} patients, and there are {patients}."
-    return (
-        f"* p < {SIGNIFICANT} in a one-sided paired t-test against it, over patients whose scores "
-        "were averaged over seeds and scans first: the row is worse than the best (full "
-        "supervision: better). p values are not corrected for the number of tests, and say nothing "
-        "about other draws of the labelled cases."
-    )
+        return [f"No t-test: it takes {LEAST_PATIENTS} patients, and there are {patients}."]
+    sentences = [
+        f"* p < {SIGNIFICANT} in a one-sided paired t-test that {label} is better than the row, "
+        "over patients whose scores were averaged over seeds and scans first. p values are "
+        "corrected by Holm's method for the number of rows that it is tested against, all but full "
+        "supervision, in each column for itself; not for the number of classes and metrics. They "
+        "say nothing about other draws of the labelled cases."
+    ]
+    if table.picked:
+        sentences.append(f"{label} is tested for having the best mean DSC of the same cases, "
+                         "which flatters it; --against names another row.")  # fmt: skip
+    return sentences
 
 
 def to_markdown(table, *, checkpoint):
@@ -130,11 +129,9 @@ def to_markdown(table, *, checkpoint):
             for row in rows
         ]
         lines += [f"**{title}**", "", *markdown_lines(header, texts), ""]
-    tests = p_values(table)
-    if tests:
-        lines += ["**p of the t-test against the best, DSC**", "", *markdown_lines(*tests), ""]
-    if named := against(table):
-        lines += [f"**{AGAINST}**", "", *markdown_lines(*named), ""]
+    if tests := p_values(table):
+        title, header, rows = tests
+        lines += [f"**{title}**", "", *markdown_lines(header, rows), ""]
     return "\n".join([*lines, caption(table, checkpoint=checkpoint).replace("*", r"\*"), ""])
 
 
@@ -160,7 +157,7 @@ def to_latex(table, *, checkpoint):
 def to_csv(table):
     """One line a row, class and metric, in the units of the table, at full precision."""
     lines = [("method", "seeds", "labelled", "unlabelled", "class", "metric", "unit", "mean", "std",
-              "undefined", "best", "p", "gap_closed", "low", "high")]  # fmt: skip
+              "undefined", "best", "tested", "p", "gap_closed", "low", "high")]  # fmt: skip
     for i, row in enumerate(table.rows):
         about = (row.label, len(row.runs), len(row.splits.labelled), len(row.splits.unlabelled))
         for metric in METRICS:
@@ -173,7 +170,7 @@ def to_csv(table):
                 values = [None if v is None else factor * v for v in (cell.mean, cell.std)]
                 lines.append(
                     (*about, column, metric, UNITS[metric], *values, cell.undefined, int(cell.best),
-                     cell.p, gap, *(100 * x for x in interval or ()))
+                     int(i == table.tested), cell.p, gap, *(100 * x for x in interval or ()))
                 )  # fmt: skip
     return csv_text(lines)
 

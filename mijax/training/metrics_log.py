@@ -88,12 +88,7 @@ class MetricsLog:
 
 
 def _short(name):
-    return {
-        "supervised": "L",
-        "mutual_information": "MI",
-        "validation_dsc_percent": "DSC %",
-        "learning_rate": "lr",
-    }.get(name, name)
+    return {"validation_dsc_percent": "DSC %", "learning_rate": "lr"}.get(name, name)
 
 
 def _drop_lines_after(path, step):

@@ -8,16 +8,16 @@ from mijax.inference.batching import predict_stacks
 
 
 def round_starts(rounds, config):
-    """Steps at which the rounds of a method begin, evenly spaced, each where a checkpoint is.
+    """Steps at which ``Rounds``, or None, begin, evenly spaced, each where a checkpoint is.
 
     Raises:
       UserError: if there are fewer checkpoints than rounds.
     """
-    every = config.evaluate_every
-    starts = {-(-config.steps * i // ((rounds + 1) * every)) * every for i in range(1, rounds + 1)}
-    if len(starts) < rounds or max(starts, default=0) >= config.steps:
+    every, count = config.evaluate_every, rounds.count if rounds else 0
+    starts = {-(-config.steps * i // ((count + 1) * every)) * every for i in range(1, count + 1)}
+    if len(starts) < count or max(starts, default=0) >= config.steps:
         raise UserError(
-            f"config.method.rounds ({rounds}) do not fit into config.steps ({config.steps}): each "
+            f"config.method.rounds ({count}) do not fit into config.steps ({config.steps}): each "
             f"begins at a multiple of config.evaluate_every ({every}); lower that"
         )
     return starts
@@ -38,5 +38,5 @@ def begin_round(experiment, state, weights, training_set):
         return next(predict_stacks(network.predict, weights, [images], batch=network.batch))
 
     memory = jax.device_get(state.memory)
-    memory = experiment.method.refresh(memory, predict, training_set.unlabelled)
+    memory = experiment.method.rounds.refresh(memory, predict, training_set.unlabelled)
     return state._replace(memory=jax.device_put(memory, parallel.replicated(network.mesh)))

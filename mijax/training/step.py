@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mijax import parallel
@@ -56,7 +58,8 @@ def make_train_step(
 
     def one_step(state, rows, picks):
         keys = step_keys(state.key, state.step)
-        batch = augmented(rows, picks, method.pseudo_labels(state.memory), keys, augmentation)
+        pseudo_labels = method.rounds and method.rounds.pseudo_labels(state.memory)
+        batch = augmented(rows, picks, pseudo_labels, keys, augmentation)
         return update(state, batch, rows.held_out, keys.loss)
 
     def resident(state, training_set):
@@ -160,22 +163,73 @@ def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient=Non
     return update
 
 
-def make_forward(model, batch_stats, *, mesh) -> Callable:
-    """``forward`` of ``Method.loss``: the network in training mode, over all devices."""
+def make_forward(model, batch_stats, *, mesh=None) -> Callable:
+    """``forward(network, *images, key, …) -> [Output]``, see ``Method.loss``, in one pass.
 
-    def forward(network, images, *, key, streams=None, **options):
+    Args:
+      model: see ``make_train_step``.
+      batch_stats: its running statistics.
+      mesh: of all devices, over which the images of all streams together are divided; or None.
+    """
+
+    def forward(network, *images, key, shared_statistics=False, perturb=None):
+        joined = Joined([len(x) for x in images], 1 if mesh is None else mesh.size)
+
+        def perturb_all(name, feature):
+            parts = joined.split(feature)
+            return joined.join([perturb(i, name, x) for i, x in enumerate(parts)])
+
+        together = joined.join(images)
         (logits, features), updated = model.apply(
             {"params": network, "batch_stats": batch_stats},
-            divided(images, mesh),
+            together if mesh is None else divided(together, mesh),
             train=True,
-            streams=streams,
-            **options,
+            streams=None if shared_statistics else joined.streams,
+            **({} if perturb is None else {"perturb": perturb_all}),
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        return Output(logits, features, updated.get("batch_stats", {}))
+        statistics = updated.get("batch_stats", {})
+        features = {name: joined.split(x) for name, x in features.items()}
+        return [
+            Output(x, {name: parts[i] for name, parts in features.items()}, statistics)
+            for i, x in enumerate(joined.split(logits))
+        ]
 
     return forward
+
+
+class Joined:
+    """Streams of images as one batch, and back.
+
+    Where each stream divides over the devices, every device has its part of each, so that to
+    join and to split them moves no image from one device to another.
+
+    Attributes:
+      streams: of which stream each image of the batch is.
+    """
+
+    def __init__(self, counts, devices):
+        """Of the numbers of images of each stream."""
+        self._devices = devices if all(count % devices == 0 for count in counts) else 1
+        self._counts = [count // self._devices for count in counts]
+        order = [i for i, count in enumerate(self._counts) for _ in range(count)]
+        self.streams = tuple(order * self._devices)
+
+    def join(self, streams):
+        """(b_i, …) each -> (Σ b_i, …)."""
+        n = self._devices
+        parts = [x.reshape(n, c, *x.shape[1:]) for x, c in zip(streams, self._counts, strict=True)]
+        return _flat(jnp.concatenate(parts, axis=1))
+
+    def split(self, batch):
+        """(Σ b_i, …) -> (b_i, …) each."""
+        parts = batch.reshape(self._devices, -1, *batch.shape[1:])
+        return [_flat(x) for x in jnp.split(parts, np.cumsum(self._counts[:-1]), axis=1)]
+
+
+def _flat(x):
+    return x.reshape(-1, *x.shape[2:])
 
 
 def divided(images, mesh):

@@ -27,22 +27,24 @@ def make_network(seed):
     }
 
 
-def forward(network, images, *, key, streams=None, perturb=None):
-    images = images if perturb is None else perturb("Conv1", images)
-    ends = np.cumsum(streams or images.shape[:1])
-    apart = jnp.split(images, ends[:-1])
+def forward(network, *streams, key, shared_statistics=False, perturb=None):
+    if perturb is not None:
+        streams = [perturb(i, "Conv1", x) for i, x in enumerate(streams)]
+    ends = np.cumsum([len(x) for x in streams])
+    apart = [jnp.concatenate(streams)] if shared_statistics else streams
     centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])
     logits = jnp.einsum("bhwc,ck->bhwk", centred, network["kernel"])
-    logits = logits + network["place"][: images.shape[0], None, None]
-    return Output(logits, {}, {"mean": jnp.mean(apart[0], (0, 1, 2))})
+    logits = logits + network["place"][: ends[-1], None, None]
+    statistics = {"mean": jnp.mean(apart[0], (0, 1, 2))}
+    return [Output(x, {}, statistics) for x in jnp.split(logits, ends[:-1])]
 
 
 def spied(seen):
     """``forward`` that appends what it is given to ``seen``: (network, images) a pass."""
 
-    def spy(network, images, **options):
-        seen.append((network, np.asarray(images)))
-        return forward(network, images, **options)
+    def spy(network, *streams, **options):
+        seen.append((network, np.concatenate(streams)))
+        return forward(network, *streams, **options)
 
     return spy
 
@@ -58,7 +60,7 @@ def start_with(network, statistics=None):
         network=network,
         batch_stats={"mean": jnp.zeros(CHANNELS)} if statistics is None else statistics,
         features={},
-        slices=(UNLABELLED, SIZE, SIZE),
+        unlabelled_shape=(UNLABELLED, SIZE, SIZE),
         another=another,
     )
 
@@ -98,9 +100,12 @@ def make_featured(seed):
     return make_network(seed) | features
 
 
-def forward_with_features(network, images, **options):
-    output = forward(network, images, **options)
-    return output._replace(features={name: images @ network[name] for name in NAMES})
+def forward_with_features(network, *streams, **options):
+    outputs = forward(network, *streams, **options)
+    return [
+        output._replace(features={name: images @ network[name] for name in NAMES})
+        for output, images in zip(outputs, streams, strict=True)
+    ]
 
 
 def start_with_features(network):

@@ -46,9 +46,12 @@ def test_a_method_uses_no_key_twice(name, batch):
     method = methods.build(name, **options)
     network = make_featured(0)
 
-    def forward(network, images, *, key, **options):
-        dropped = images * jax.random.bernoulli(key, 0.5, images.shape)
-        return forward_with_features(network, dropped, key=key, **options)
+    def forward(network, *streams, key, **options):
+        keys = jax.random.split(key, len(streams))
+        dropped = [
+            x * jax.random.bernoulli(k, 0.5, x.shape) for k, x in zip(keys, streams, strict=True)
+        ]
+        return forward_with_features(network, *dropped, key=key, **options)
 
     def start_and_loss(key, batch):
         start_key, loss_key = jax.random.split(key)

@@ -99,11 +99,11 @@ def probabilities(images):
 def test_a_round_begins_with_the_labels_of_the_best_network():
     method = methods.build("local_contrast")
     memory = {"pseudo_label": np.zeros((12, SIZE, SIZE), np.uint8), "round": np.int32(1)}
-    found = method.refresh(memory, probabilities, unlabelled())
+    found = method.rounds.refresh(memory, probabilities, unlabelled())
     assert found["round"] == 2 and found["pseudo_label"].dtype == np.uint8
     assert_array_equal(found["pseudo_label"], probabilities(unlabelled().image).argmax(-1))
-    assert_array_equal(method.pseudo_labels(found), found["pseudo_label"])
-    assert method.rounds == 3
+    assert_array_equal(method.rounds.pseudo_labels(found), found["pseudo_label"])
+    assert method.rounds.count == 3
 
 
 def test_the_gate_drops_volumes_whose_predictions_do_not_agree():
@@ -121,8 +121,8 @@ def test_the_gate_drops_volumes_whose_predictions_do_not_agree():
         return probs
 
     slices.image[8:] = np.clip(slices.image[8:], -1.4, 1.4)
-    found = method.refresh(memory, by_place, slices)["pseudo_label"]
+    found = method.rounds.refresh(memory, by_place, slices)["pseudo_label"]
     assert_array_equal(found[:4], by_place(slices.image)[:4].argmax(-1))
     assert not found[4:].any()
-    whole = methods.build("local_contrast").refresh(memory, by_place, slices)["pseudo_label"]
+    whole = methods.build("local_contrast").rounds.refresh(memory, by_place, slices)["pseudo_label"]
     assert whole[8:].any()

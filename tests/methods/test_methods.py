@@ -32,6 +32,7 @@ from oracles import (
 
 from mijax import methods
 from mijax.errors import UserError
+from mijax.methods import Rounds
 from mijax.methods.parts import ramp
 
 # Formulas in float64 -------------------------------------------------------------------
@@ -339,17 +340,20 @@ def test_a_teacher_hands_on_the_memory_of_its_method():
     own = methods.build("supervised")._replace(
         init=lambda key, start: ({"head": 1}, {"seen": 0}),
         update=lambda memory, params, batch_stats, step: {"seen": memory["seen"] + step},
-        pseudo_labels=lambda memory: memory["seen"],
-        refresh=lambda memory, predict, unlabelled: {"seen": predict(unlabelled)},
+        rounds=Rounds(
+            2,
+            refresh=lambda memory, predict, unlabelled: {"seen": predict(unlabelled)},
+            pseudo_labels=lambda memory: memory["seen"],
+        ),
     )
     method = methods.with_teacher(own)
     heads, memory = method.init(KEY, start_with({"w": jnp.array(7.0)}, {}))
     assert heads == {"head": 1} and memory["student"] == {"seen": 0}
     memory = method.update(memory, {"network": {"w": jnp.array(5.0)}, "head": 2}, {}, 3)
-    assert method.pseudo_labels(memory) == 3
-    after = method.refresh(memory, lambda x: x + 1, 40)
+    assert method.rounds.count == 2 and method.rounds.pseudo_labels(memory) == 3
+    after = method.rounds.refresh(memory, lambda x: x + 1, 40)
     assert after == {"student": {"seen": 41}, "teacher": memory["teacher"]}
-    assert methods.with_teacher(methods.build("supervised")).refresh is None
+    assert methods.with_teacher(methods.build("supervised")).rounds is None
 
 
 def test_a_method_that_does_not_segment_has_no_teacher():

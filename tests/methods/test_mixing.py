@@ -41,9 +41,9 @@ def run(method, network, memory, batch, *, step=0, key=KEY):
     """Value and logs of a method, and the (network, images, perturb) of each forward pass."""
     seen = []
 
-    def spy(network, images, *, key, streams=None, perturb=None):
-        seen.append((network, np.asarray(images), perturb))
-        return forward(network, images, key=key, streams=streams, perturb=perturb)
+    def spy(network, *streams, key, perturb=None):
+        seen.append((network, np.concatenate(streams), perturb))
+        return forward(network, *streams, key=key, perturb=perturb)
 
     value, aux = method.loss(
         {"network": network}, memory, batch, forward=spy, label_loss=label_loss, step=step, key=key
@@ -134,16 +134,17 @@ def test_the_targets_of_unimatch_may_be_a_teachers(network, teacher, batch):
 def test_channels_are_dropped_in_the_view_they_should_be(complementary, network, batch):
     method = methods.build("unimatch", complementary=complementary)
     *_, (_, images, perturb) = run(method, network, memory_of(network), batch)[2]
-    feature = np.ones((len(images), 4, 4, 500), np.float32)
-    kept = np.asarray(perturb("Conv3", feature))
-    assert_array_equal(kept, kept[:, :1, :1] * feature)
-    parts = np.split(kept[:, 0, 0], len(images) // UNLABELLED)
+    feature = np.ones((UNLABELLED, 4, 4, 500), np.float32)
+    streams = range(len(images) // UNLABELLED)
+    kept = [np.asarray(perturb(stream, "Conv3", feature)) for stream in streams]
+    for part in kept:
+        assert_array_equal(part, part[:, :1, :1] * feature)
     if complementary:
-        assert_array_equal(parts[0] + parts[1], 2)
+        assert_array_equal(kept[0] + kept[1], 2)
     else:
-        assert_array_equal(np.concatenate(parts[:2]), 1)
-    assert set(np.unique(parts[-1])) == {0, 2} and parts[-1].mean() == pytest.approx(1, abs=0.1)
-    assert (parts[-1] != np.asarray(perturb("Conv4", feature))[-UNLABELLED:, 0, 0]).any()
+        assert_array_equal(np.concatenate(kept[:2]), 1)
+    assert set(np.unique(kept[-1])) == {0, 2} and kept[-1].mean() == pytest.approx(1, abs=0.1)
+    assert (kept[-1] != np.asarray(perturb(streams[-1], "Conv4", feature))).any()
 
 
 # Copy-paste ----------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_shares_have_a_beta_distribution(alpha, batch):
 
     def spy(network, images, *, key):
         seen.append(images)
-        return Output(jnp.zeros((*images.shape[:3], K)), {}, {})
+        return [Output(jnp.zeros((*images.shape[:3], K)), {}, {})]
 
     call(
         method,
@@ -162,8 +162,9 @@ def test_cross_pseudo(weight, step, network, batch):
     method = methods.build("cross_pseudo", weight=weight, ramp_steps=10)
     params = {"network": network, "other": make_network(8)}
 
-    def tagged(network, images, **options):
-        return forward(network, images, **options)._replace(batch_stats=network["kernel"])
+    def tagged(network, *streams, **options):
+        outputs = forward(network, *streams, **options)
+        return [output._replace(batch_stats=network["kernel"]) for output in outputs]
 
     def loss(params):
         return call(method, params, {}, batch, forward=tagged, step=step)

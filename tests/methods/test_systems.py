@@ -145,7 +145,7 @@ def test_a_feature_the_network_lacks_is_told_to_the_user(featured):
 def test_boundaries_are_those_of_a_feature_as_large_as_the_image(featured):
     method, start = methods.build("boundary_iic"), start_with_features(featured)
     with pytest.raises(UserError, match="feature: Up_conv2 has .* pixels of the 99×98 of an image"):
-        method.init(KEY, start._replace(slices=(1, 99, 98)))
+        method.init(KEY, start._replace(unlabelled_shape=(1, 99, 98)))
 
 
 # Pre-training --------------------------------------------------------------------------
@@ -260,9 +260,9 @@ def test_intensities_of_the_transformed_copy_alone_change(name, featured, batch)
         heads, memory = method.init(KEY, start_with_features(featured))
         seen = []
 
-        def spy(network, images, **how):
-            seen.extend(np.asarray(images))
-            return forward_with_features(network, images, **how)
+        def spy(network, *streams, **how):
+            seen.extend(np.concatenate(streams))
+            return forward_with_features(network, *streams, **how)
 
         params = {"network": featured, **heads}
         call(method, params, memory, batch, forward=spy)

@@ -184,7 +184,7 @@ def test_blocks_make_the_same_network():
     def results(model):
         def f(params, images):
             (logits, features), stats = model.apply(
-                variables | {"params": params}, images, train=True, streams=(1, 1),
+                variables | {"params": params}, images, train=True, streams=(0, 1),
                 mutable=["batch_stats"], perturb=lambda name, x: x + x[:, :1, :1],
             )  # fmt: skip
             return jnp.sum(jax.nn.softmax(logits)[..., 0] ** 2), (logits, features, stats)

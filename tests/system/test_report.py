@@ -19,10 +19,10 @@ from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
+from mijax.report.chance import bootstrap_interval, holm, paired_p
 from mijax.report.figures import _read_log, styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
-from mijax.report.names import ORDER
 from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
     choose_cases,
@@ -32,7 +32,7 @@ from mijax.report.predictions import (
     thinned,
 )
 from mijax.report.runs import Row, read_rows
-from mijax.report.statistics import bootstrap_interval, case_means, make_table, paired_p
+from mijax.report.statistics import case_means, make_table
 from mijax.report.table import latex, to_latex, to_markdown
 from mijax.runs.folder import open_run
 from mijax.runs.source import slice_volume
@@ -138,25 +138,64 @@ def test_means_and_deviations_over_seeds(study):
             np.testing.assert_allclose(distance.mean, 10 * (1 - by_seed[:, j].mean()))
 
 
-def test_t_test_by_its_formula(study):
+def one_sided_p(better, worse):
+    """Of the paired t-test of means over patients that the first are higher."""
+    difference = better - worse
+    t = difference.mean() / (difference.std(ddof=1) / len(difference) ** 0.5)
+    return stdtr(len(difference) - 1, -t)
+
+
+def test_ours_is_tested_against_each_other_row(study):
     folders, values = study
     table = make_table(rows_of(folders))
-    best, full = "Ours (KL)", "Full supervision"
-    for i, (label, dsc) in enumerate(values.items()):
-        cell = table.cells["dsc"]["mean"][i]
-        if label == best:
-            assert cell.best and cell.p is None
-            continue
-        per_case = values[best].mean((0, 2)) - dsc.mean((0, 2))  # over seeds and classes
-        per_case = -per_case if label == full else per_case
-        t = per_case.mean() / (per_case.std(ddof=1) / len(CASES) ** 0.5)
-        np.testing.assert_allclose(cell.p, stdtr(len(CASES) - 1, -t), rtol=1e-6)
-        assert not cell.best
-    # With distances lower is better: the same test, since they are linear in the DSC here.
-    for cell, distance in zip(*(table.cells[m]["mean"] for m in ("dsc", "hd95")), strict=True):
-        assert cell.best == distance.best
-        if cell.p is not None:
-            np.testing.assert_allclose(cell.p, distance.p, rtol=1e-6)
+    _, partial, teacher, ours = (v.mean((0, 2)) for v in values.values())
+    p = [one_sided_p(ours, other) for other in (partial, teacher)]
+    assert p[0] < p[1] < 0.05
+    corrected = [None, 2 * p[0], max(2 * p[0], p[1]), None]  # Holm; the bound is no competitor
+    assert table.tested == 3 and not table.picked
+    for metric in ("dsc", "hd95"):  # lower is better, and distances are linear in the DSC here
+        cells = table.cells[metric]["mean"]
+        assert [cell.best for cell in cells] == [False, False, False, True]
+        for cell, expected in zip(cells, corrected, strict=True):
+            assert cell.p == (expected and pytest.approx(expected, rel=1e-6))
+    assert [cell.significant for cell in table.cells["dsc"]["mean"]] == [False, True, True, False]
+    text = to_markdown(table, checkpoint="best")
+    assert "p of the t-test that Ours (KL) is better, DSC" in text
+    assert "corrected by Holm's method for the number of rows" in text and "flatters it" not in text
+
+
+def test_another_row_may_be_tested(study):
+    folders, values = study
+    with pytest.raises(UserError, match="--against: 'Nobody' is none of the rows Full superv.*KL"):
+        make_table(rows_of(folders), against="Nobody")
+    table = make_table(rows_of(folders), against="Mean Teacher")
+    _, partial, teacher, ours = (v.mean((0, 2)) for v in values.values())
+    p = {1: one_sided_p(teacher, partial), 3: one_sided_p(teacher, ours)}
+    assert p[1] < 0.05 < p[3] and table.tested == 2
+    cells = table.cells["dsc"]["mean"]
+    assert [cell.p for cell in cells] == [
+        None, pytest.approx(2 * p[1], rel=1e-6), None, pytest.approx(p[3], rel=1e-6),
+    ]  # fmt: skip
+    assert [cell.significant for cell in cells] == [False, True, False, False]
+    assert finding(table).endswith(
+        "Mean Teacher is significantly better than 1 of the 2 other rows (p < 0.05, corrected for "
+        "their number)."
+    )
+
+
+def test_without_ours_the_best_row_is_tested_and_that_is_told(study):
+    folders, _ = study
+    table = make_table(rows_of(folders[:6]))
+    assert table.rows[table.tested].label == "Mean Teacher" and table.picked
+    assert "is tested for having the best mean DSC of the same cases, which flatters it" in (
+        to_markdown(table, checkpoint="best")
+    )
+
+
+def test_holm_by_hand():
+    # In order 4 · 0.005, 3 · 0.01, 2 · 0.03, 1 · 0.04, none below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1, 1] and holm([0.2]) == [0.2] and holm([]) == []
 
 
 def test_a_class_that_no_case_shows_is_in_no_mean(study):
@@ -215,24 +254,17 @@ def with_patients(folders, patients):
 
 def test_scans_of_one_patient_are_one_sample(study):
     folders, values = study
-    patients = ["a", "a", "b", "c", "d", "e", "f"]
-    with_patients(folders, patients)
-    table = make_table(rows_of(folders), against=["Mean Teacher"])
-    means = {
-        row: np.array([v.mean((0, 2))[:2].mean(), *v.mean((0, 2))[2:]]) for row, v in values.items()
-    }
-    for i, row in enumerate(values):
-        found = table.against["Mean Teacher"][i]
-        if row == "Mean Teacher":
-            assert found is None
-        else:
-            difference = means[row] - means["Mean Teacher"]
-            t = difference.mean() / (difference.std(ddof=1) / 6**0.5)
-            np.testing.assert_allclose(found, stdtr(5, -t), rtol=1e-6)
+    with_patients(folders, ["a", "a", "b", "c", "d", "e", "f"])
+    table = make_table(rows_of(folders))
+    by_case = [v.mean((0, 2)) for v in values.values()]
+    _, partial, teacher, ours = (np.array([v[:2].mean(), *v[2:]]) for v in by_case)
+    p = [one_sided_p(ours, other) for other in (partial, teacher)]
+    cells = table.cells["dsc"]["mean"]
+    assert cells[1].p == pytest.approx(2 * p[0], rel=1e-6)
+    assert cells[2].p == pytest.approx(max(2 * p[0], p[1]), rel=1e-6)
     # Five patients are too few for a test, seven cases or not.
     with_patients(folders, ["a", "a", "b", "b", "c", "d", "e"])
-    table = make_table(rows_of(folders), against=["Mean Teacher"])
-    assert table.against["Mean Teacher"] == [None] * 4
+    table = make_table(rows_of(folders))
     assert all(cell.p is None for cell in table.cells["dsc"]["mean"])
     assert table.intervals["mean"] == [None] * 4
 
@@ -252,16 +284,6 @@ def test_interval_of_the_mean(study):
     low, high = bootstrap_interval(values, patients)
     assert 0.1 < low < values.mean() < high == 0.75
     assert bootstrap_interval(values[:4], patients[:4]) is None
-
-
-def test_rows_to_be_held_against(study):
-    folders, _ = study
-    with pytest.raises(UserError, match="--against: 'Nobody' is none of the rows Full superv.*KL"):
-        make_table(rows_of(folders), against=["Nobody"])
-    table = make_table(rows_of(folders), against=["Partial supervision", "Mean Teacher"])
-    text = to_markdown(table, checkpoint="best")
-    assert "| Method | better than Partial supervision | better than Mean Teacher |" in text
-    assert text.count("95 % interval") == 2
 
 
 def test_gap_closed(study):
@@ -321,7 +343,7 @@ def test_finding(study):
         f"Ours (KL) has the highest mean DSC, {ours:.2f} %, full supervision aside; that is "
         f"{ours - partial:.2f} points above Partial supervision, which has the same labels, and "
         f"closes {gap} % of the gap to full supervision. It is significantly better than "
-        "every other row (p < 0.05)."
+        "every other row (p < 0.05, corrected for their number)."
     )
     assert finding_of(folders[:2]) == ""
 
@@ -343,7 +365,7 @@ def test_finding_where_all_labels_are_few(write):
 
 def test_finding_of_few_cases_or_little_difference(write):
     few = [write(f"few{i}", "entropy", drawn(i, 0.6)[:2], seed=i, method__weight=i) for i in (1, 2)]
-    assert finding_of(few).endswith("Whether that is more than chance, 2 patients cannot tell.")
+    assert finding_of(few).endswith("differences are more than chance, 2 patients cannot tell.")
     table = to_markdown(make_table(rows_of(few)), checkpoint="best")
     assert "No t-test: it takes 6 patients, and there are 2." in table and "p < 0.05" not in table
     same = drawn(0, 0.6)
@@ -444,17 +466,19 @@ def test_a_run_of_before_there_were_teachers_is_in_its_row(write):
     assert len(row.runs) == 2 and row.label == "Ours (KL)"
 
 
-def test_rows_of_the_paper_keep_their_colours():
+def test_colours_of_rows():
     rows = [
         Row(kind + more, kind + more, kind, ())
-        for kind in ("Full supervision", "Mean Teacher", "A new one", "Ours (KL)")
+        for kind in ("Full supervision", "Partial supervision", "Mean Teacher", "A new one", "Ours")
         for more in ("", " + MT")
     ]
-    colours = [style["color"] for style in styles(rows)]
-    assert len(set(colours)) == len(rows)
-    for row, colour in zip(rows, colours, strict=True):
-        if row.label in ORDER:
-            assert styles([row]) == [{"color": colour, "linestyle": "-"}]
+    found = styles(rows)
+    assert len({(style["color"], style["linestyle"]) for style in found}) == len(rows)
+    assert found[0] == {"color": "#000000", "linestyle": "-"}
+    assert found[2] == {"color": "#808080", "linestyle": "-"}
+    assert found[1] == styles(rows[1:2])[0]  # the others in turn
+    many = styles(30 * rows[-1:])
+    assert len({tuple(style.values()) for style in many}) == 30
 
 
 def test_a_folder_stands_for_its_runs_and_a_run_given_twice_counts_once(study, tmp_path):

@@ -15,7 +15,7 @@ from mijax import commands, table1
 from mijax.data import Splits, read_splits
 from mijax.errors import Preempted, UserError
 from mijax.files import write_json
-from mijax.report.names import kind_of
+from mijax.report.names import row_of
 
 CONFIG = "configs/phantom.py"
 # ml_collections loads configuration files the old way.
@@ -107,7 +107,9 @@ def test_rows_of_other_methods_and_what_they_begin_with(tmp_path):
         assert job.config.init_from == str(tmp_path / "boundary_iic-seed1")
         assert job.config.method.name == method
     for wrong in ("ours", "supervised:boundary"):
-        with pytest.raises(UserError, match="--rows: .* is none of full, partial, .*uamt"):
+        with pytest.raises(
+            UserError, match="--rows: there is no method .*: .*uamt.*; the rows are full, partial,"
+        ):
             jobs_of(output=tmp_path, rows=[wrong])
 
 
@@ -115,8 +117,9 @@ def test_the_row_without_mutual_information(tmp_path):
     without, whole = jobs_of(output=tmp_path, rows=["mixed_without_mi", "mixed_mi"])
     assert without.folder.name == "mixed_without_mi-seed0"
     assert without.config.method.mi_weight == 0 < whole.config.method.mi_weight
-    kinds = [kind_of(job.config, Splits([], ["a"], [], [])) for job in (without, whole)]
-    assert kinds == ["Mixing without MI", "Mixed MI"]
+    splits = Splits([], ["a"], [], [])
+    titles = [row_of(job.config.to_dict(), splits).title for job in (without, whole)]
+    assert titles == ["Mixing without MI", "Mixed MI"]
 
 
 def test_a_row_waits_for_its_pretraining(launch, capsys):
