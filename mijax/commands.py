@@ -24,8 +24,11 @@ PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL o
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 
-def run(main, *, arguments=False):
-    """Runs ``main(argv)`` as a command, with the flags of absl.
+def run(main, define_flags=None, *, arguments=False):
+    """Runs ``main(argv)`` as a command, with the flags of absl that ``define_flags()`` defines.
+
+    They are not defined where the module is imported, which is free to programs with flags of the
+    same names.
 
     A mistake in the flags or in the input ends in one line on stderr and exit code 2 or 1.
     With ``arguments`` the command takes some besides its flags, in any order with them.
@@ -33,6 +36,8 @@ def run(main, *, arguments=False):
     """
     if hasattr(sys.stdout, "reconfigure"):  # not of a notebook; of stderr it is Python's default
         sys.stdout.reconfigure(errors="replace")
+    if define_flags:
+        define_flags()
     flags.FLAGS.set_gnu_getopt(arguments)
     parse = functools.partial(_parse, arguments=arguments)
     app.run(lambda argv: _main(main, argv), flags_parser=parse)

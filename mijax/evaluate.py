@@ -26,8 +26,7 @@ def main(argv):
     print(table(scores))
 
 
-def _define_flags():
-    # Not at import, which is free to programs with flags of these names.
+def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
@@ -35,5 +34,4 @@ def _define_flags():
 
 
 if __name__ == "__main__":
-    _define_flags()
-    commands.run(main)
+    commands.run(main, define_flags)

@@ -43,8 +43,7 @@ def main(argv):
     commands.tell(f"{output}: images {images.str_short()} to probabilities {probs.str_short()}")
 
 
-def _define_flags():
-    # Not at import, which is free to programs with flags of these names.
+def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("output", None, "file to write, created with its folder")
     flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
@@ -52,5 +51,4 @@ def _define_flags():
 
 
 if __name__ == "__main__":
-    _define_flags()
-    commands.run(main)
+    commands.run(main, define_flags)

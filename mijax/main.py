@@ -15,11 +15,6 @@ from ml_collections import config_flags
 from mijax import commands
 from mijax.progress import doing, out_of_memory
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
-_REPORT = flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 _log = logging.getLogger("mijax")
 
 
@@ -28,13 +23,14 @@ def main(argv):
     from mijax import parallel  # these take seconds to import
     from mijax.runs.folder import default_folder, open_run, start_run
 
-    if _CONFIG.value is not None:
-        config = _CONFIG.value
-    elif _WORKDIR.value:
-        config = open_run(_WORKDIR.value).config
+    values = flags.FLAGS
+    if values.config is not None:
+        config = values.config
+    elif values.workdir:
+        config = open_run(values.workdir).config
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
-    folder = _WORKDIR.value or default_folder(config)
+    folder = values.workdir or default_folder(config)
     parallel.join()
     commands.prepare_jax(config)
     first = parallel.is_first()
@@ -57,7 +53,7 @@ def main(argv):
         scores = evaluate(run)
     if first:
         print(table(scores))
-        if _REPORT.value:
+        if values.report:
             _report(run)
 
 
@@ -82,8 +78,16 @@ def _report(run):
 def cli():
     """The command ``mijax``, which is python -m mijax.main."""
     sys.modules["__main__"], sys.argv[0] = sys.modules[__name__], __name__  # that --help tells of
-    commands.run(main)
+    commands.run(main, define_flags)
+
+
+def define_flags():
+    config_flags.DEFINE_config_file(
+        "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
+    )
+    flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    commands.run(main, define_flags)

@@ -39,8 +39,7 @@ def main(argv):
     commands.tell(f"{len(done)} of {len(done)} done, in {values.output}")
 
 
-def _define_flags():
-    # Not at import, which is free to programs with flags of these names.
+def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("input", None, "scan, or folder of scans")
     flags.DEFINE_string("output", None, "folder of the label maps, created where missing")
@@ -52,5 +51,4 @@ def _define_flags():
 
 
 if __name__ == "__main__":
-    _define_flags()
-    commands.run(main)
+    commands.run(main, define_flags)

@@ -10,36 +10,11 @@ from absl import flags
 
 from mijax import commands
 
-# Other commands have flags of these names, and one process may import them all.
-_OUTPUT = flags.DEFINE_string("output", None, "folder of the report", allow_override=True)
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "last"], "which scores", allow_override=True
-)
-_NAMES = flags.DEFINE_list(
-    "names", [], "names of the rows, in the order in which their runs are given"
-)
-_AGAINST = flags.DEFINE_string(
-    "against", None, "row, by its name, that is tested against each other one; by default ours"
-)
-_PREDICTIONS = flags.DEFINE_bool(
-    "predictions", True, "also the figures that need the data and the networks"
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "folder of the data, where it moved since", allow_override=True
-)
-
 
 def main(argv):
     """Writes the report."""
-    folders, output = argv[1:], _OUTPUT.value
-    options = {
-        "checkpoint": _CHECKPOINT.value,
-        "names": _NAMES.value,
-        "against": _AGAINST.value,
-        "predictions": _PREDICTIONS.value,
-        "data_dir": _DATA_DIR.value,
-    }
-    if not folders or not output:
+    folders, values = argv[1:], flags.FLAGS
+    if not folders or not values.output:
         commands.fail("needs one run folder or more, and --output FOLDER for the report")
 
     from mijax.report import make_report
@@ -47,8 +22,30 @@ def main(argv):
     from mijax.runs.folder import open_run
 
     commands.prepare_jax(open_run(find_runs(folders)[0]).config)
-    print(make_report(folders, output, **options))
+    page = make_report(
+        folders,
+        values.output,
+        checkpoint=values.checkpoint,
+        names=values.names,
+        against=values.against,
+        predictions=values.predictions,
+        data_dir=values.data_dir,
+    )
+    print(page)
+
+
+def define_flags():
+    flags.DEFINE_string("output", None, "folder of the report")
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "last"], "scores of the best checkpoint, or of the last"
+    )
+    flags.DEFINE_list("names", [], "names of the rows, in the order in which their runs are given")
+    flags.DEFINE_string(
+        "against", None, "row, by its name, that is tested against each other one; by default ours"
+    )
+    flags.DEFINE_bool("predictions", True, "also the figures that need the data and the networks")
+    flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
 
 
 if __name__ == "__main__":
-    commands.run(main, arguments=True)
+    commands.run(main, define_flags, arguments=True)

@@ -181,7 +181,7 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         (
             [f"{PHANTOM}:magic"],
-            "no method 'magic'; the methods are alternate_teachers, boundary_iic",
+            "no method 'magic': the methods are alternate_teachers, boundary_iic",
         ),
         (["--config=nowhere.py", "--config.steps=3"], "No such file or directory: 'nowhere.py'"),
     ],
@@ -200,8 +200,8 @@ def command(monkeypatch, capsys):
 
     def run(config, workdir):
         monkeypatch.setattr(sys, "argv", ["mijax"])
-        monkeypatch.setattr(main, "_CONFIG", SimpleNamespace(value=config))
-        monkeypatch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(workdir)))
+        values = SimpleNamespace(config=config, workdir=str(workdir), report=True)
+        monkeypatch.setattr(main, "flags", SimpleNamespace(FLAGS=values))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             commands.run(main.main)

@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import phantom
-from mijax import methods, options, table1
+from mijax import jobs, methods, options
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
@@ -75,7 +75,7 @@ def test_has_its_flags(lab):
 
 
 def test_is_a_row_of_the_table(lab, tmp_path):
-    (job,) = table1.make_jobs(
+    (job,) = jobs.make_jobs(
         str(Path(phantom.__file__)), {}, output=tmp_path / "table", seeds=1, rows=[NAME]
     )
     assert job.folder.name == f"{NAME}-seed0" and job.config.method.noise == 0.1
