@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 import jax
 import numpy as np
 
-from configs import common
+from mijax.configs import common
 from mijax.methods import Unlabelled
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from benchmarks.hlo import Program
-from configs import acdc
 from mijax import methods, parallel
+from mijax.configs import acdc
 from mijax.errors import UserError
 from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled

@@ -1,0 +1,1 @@
+"""Configurations, one a file: ``get_config(method)``."""

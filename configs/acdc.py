@@ -14,7 +14,7 @@ training/patient001, training/patient002, …:
 python -m mijax.main --config configs/acdc.py --config.data.source.dir=FOLDER
 """
 
-from configs import common
+from mijax.configs import common
 
 
 def get_config(method="local_mi"):

@@ -8,7 +8,7 @@ validation patients, where more than one setting was tried: benchmarks/ACDC.md.
 python -m mijax.main --config configs/acdc_small.py --config.data.source.dir=FOLDER
 """
 
-from configs import acdc
+from mijax.configs import acdc
 
 # The heart lies the same way in every scan: flips would teach that left is right.
 _VIEW = {"rotation": 20.0, "shear": 0.0, "scale": (0.8, 1.25), "flip": False}

@@ -17,8 +17,7 @@ def get_config(method):
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,
-            # or dice, or cross_entropy+dice, or with squared_dice (V-Net's) in the place of dice
-            "label_loss": "cross_entropy",
+            "label_loss": "cross_entropy",  # or dice, squared_dice (V-Net's), cross_entropy+dice, …
             "labelled_batch": 4,
             "unlabelled_batch": 10,
             "optimizer": "adam",  # or sgd
@@ -28,17 +27,19 @@ def get_config(method):
             "momentum": 0.9,  # for optimizer=sgd
             "weight_decay": 0.0,
             "precision": "float32",  # of activations; or bfloat16
-            "steps_per_dispatch": 0,  # 0: 1 on a CPU, log_every elsewhere
-            "stream": placeholder(bool),  # training slices from the host; unset: if they must
+            "steps_per_dispatch": 0,  # steps a call of the device; 0: 1 on a CPU, else log_every
+            "stream": placeholder(bool),  # slices from host memory; unset: only if they do not fit
             "log_every": 50,
             "evaluate_every": 500,  # and save; a multiple of log_every
             "predict_batch": 16,
             "method": {"name": method, **methods.defaults(method)},
             # a Mean Teacher on top of any method; decay 0: none
             "teacher": methods.teacher_defaults() | {"decay": 0.0},
-            # weights of the method that learn from the validation cases, by hyper-gradient:
-            # names as in method, such as ("mi_weight", "consistency_weight"); empty: none
-            "hypergradient": {"weights": (), "rate": 0.01, "batch": 16},
+            "hypergradient": {  # lets weights of the method learn from the validation cases
+                "weights": (),  # their names, such as ("mi_weight", "consistency_weight")
+                "rate": 0.01,  # a step changes a weight by at most about this part of it
+                "batch": 16,  # validation slices a step
+            },
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
             "data": {
@@ -47,17 +48,17 @@ def get_config(method):
                     "dir": "",
                     "follow_links": False,  # whether files in dir may be links to files elsewhere
                 },
-                "splits": {  # numbers of patients; the rest is unlabelled
+                "splits": {
                     "file": "",  # a splits.json to use instead of drawing one
-                    "seed": 0,
-                    "labelled": 4,  # 0: all that have labels
-                    "validation": 5,
-                    "test": 0,  # 0: scores are those of the validation cases
+                    "seed": 0,  # of the draw
+                    "labelled": 4,  # patients; 0: all that have labels. The rest is unlabelled
+                    "validation": 5,  # patients
+                    "test": 0,  # patients; 0: scores are those of the validation cases
                 },
                 "slices": {  # made of the volumes
                     "plane": "axial",
                     "size": (256, 256),
-                    "fit": "pad",  # or crop (or pad, as need be), or resize
+                    "fit": "pad",  # or crop larger slices and pad smaller ones, or resize
                     "spacing": placeholder(float),  # in-plane mm to resample to first
                     "intensity": "percentile",  # or minmax, zscore, window
                     "window": (-160.0, 240.0),  # native units, for intensity=window
@@ -67,17 +68,17 @@ def get_config(method):
             },
             # of labelled and unlabelled training slices alike
             "augmentation": {
-                "crop": (),  # height and width; empty: none
-                "rotation": 20.0,  # degrees
-                "shear": 0.0,  # degrees
+                "crop": (),  # height and width, at a random place; empty: none
+                "rotation": 20.0,  # degrees, up to ±
+                "shear": 0.0,  # degrees, up to ±
                 "scale": (1.0, 1.0),
                 "flip": False,
                 "quarter_turns": False,
-                "brightness": 0.0,
-                "contrast": 0.0,
-                "gamma": 0.0,
-                "noise": 0.0,
-                "blur": 0.0,  # standard deviation in pixels
+                "brightness": 0.0,  # added, up to ±
+                "contrast": 0.0,  # factor, up to exp(±)
+                "gamma": 0.0,  # exponent, up to exp(±)
+                "noise": 0.0,  # standard deviation, up to
+                "blur": 0.0,  # standard deviation in pixels, up to
             },
         }
     )

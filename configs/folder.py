@@ -8,8 +8,8 @@ python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER 
     --config.data.slices.size='(256,256)'
 """
 
-from configs import common
 from mijax import methods
+from mijax.configs import common
 
 _STEPS = 3000
 # A T for anatomy that always lies the same way: patients differ by some degrees and a tenth in
@@ -40,7 +40,7 @@ def get_config(method="local_mi"):
     data.source.test_images = True  # whether imagesTs are unlabelled cases
     data.splits.labelled = 0
     data.splits.validation = 2
-    data.slices.size = ()  # none: a run without one is refused, with one that holds all slices
+    data.slices.size = ()  # no default; a run without one names one that holds all slices
     data.slices.fit = "resize"
     augmentation = config.augmentation
     augmentation.brightness = 0.1

@@ -3,7 +3,7 @@
 python -m mijax.main --config configs/phantom.py
 """
 
-from configs import common
+from mijax.configs import common
 
 OF_METHOD = {
     # A decay of 0.999 averages over more steps than there are.

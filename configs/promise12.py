@@ -12,7 +12,7 @@ parts with them:
 python -m mijax.main --config configs/promise12.py --config.data.source.dir=FOLDER
 """
 
-from configs import common
+from mijax.configs import common
 
 
 def get_config(method="local_mi"):

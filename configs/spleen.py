@@ -6,7 +6,7 @@ Portal-venous CT, min–max to [0, 1], axial slices of 512². Downloads itself (
 python -m mijax.main --config configs/spleen.py
 """
 
-from configs import common
+from mijax.configs import common
 
 
 def get_config(method="local_mi"):

@@ -34,7 +34,9 @@ RENAMED = {  # flags of earlier versions
     },
 }
 _FLAG = re.compile(r"--?(config(?:\.[^=]+)?)(?:=(.*))?", re.DOTALL)
-_COMMENT = re.compile(r"""^\s*(?:["'](\w+)["']:|(?:\w+\.)*(\w+) =).*?  # (.+)$""", re.MULTILINE)
+_ENTRY = re.compile(r'\s*"(\w+)":')
+_CHANGE = re.compile(r"\s*(\w+(?:\.\w+)+) = ")
+_HOME = Path(__file__).parent / "configs"
 
 
 def settled(argv):
@@ -78,16 +80,15 @@ def listing(file):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(*filter(None, [method]))
-    comments = _comments(_found("configs/common.py")) | _comments(path)
+    comments = _comments(_HOME / "common.py") | _comments(path)
     lines = [f"\n{file}:"]
     for key, value in flat(config.to_dict()):
         flag = f"  --config.{key}={'' if value is None else shlex.quote(str(value))}"
-        own = not key.startswith(("method.", "teacher."))  # others have docstrings
-        comment = comments.get(key.rpartition(".")[2], "") if own else ""
-        lines.append(f"{flag:48}  {comment}".rstrip())
+        lines.append(f"{flag:48}  {comments.get(key, '')}".rstrip())
     name = config.method.name
     module = name if "." in name else f"mijax.methods.{name}"
-    lines.append(f"python -m pydoc {module}.make tells of config.method")
+    lines.append(f"python -m pydoc {module}.make describes config.method")
+    lines.append("python -m pydoc mijax.methods.with_teacher describes config.teacher")
     return "\n".join(lines)
 
 
@@ -101,20 +102,40 @@ def flat(tree, prefix=""):
 
 
 def _found(file):
-    """The file, or where there is none ``configs/NAME.py`` of those that came with mijax."""
+    """The file, or where there is none the one of that name that came with mijax.
+
+    ``spleen``, ``spleen.py`` and ``configs/spleen.py`` are names of one; a method may follow.
+
+    Raises:
+      UserError: if there is neither; names those that there are.
+    """
     path, colon, method = file.partition(":")
+    if Path(path).exists():
+        return file
     folder, _, name = path.rpartition("/")
-    if folder == "configs" and not Path(path).exists():
-        spec = importlib.util.find_spec("configs")
-        for place in spec.submodule_search_locations if spec else ():
-            if (Path(place) / name).exists():
-                return f"{Path(place) / name}{colon}{method}"
-    return file
+    own = sorted(p for p in _HOME.glob("*.py") if p.stem not in ("__init__", "common"))
+    if folder in ("", "configs"):
+        for place in own:
+            if place.stem == name.removesuffix(".py"):
+                return f"{place}{colon}{method}"
+    names = ", ".join(place.stem for place in own)
+    raise UserError(f"--config {path}: no such file; those that come with mijax are {names}")
 
 
 def _comments(path):
-    """{last part of a name: comment on the line that gives it its value}."""
-    if not Path(path).exists():
-        return {}
-    found = _COMMENT.findall(Path(path).read_text(encoding="utf-8"))
-    return {key or name: comment for key, name, comment in found}
+    """{dotted key: comment on the line that gives it its value}, of a file of configuration."""
+    found, parents = {}, []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        code, _, comment = line.partition("  # ")
+        indent = len(line) - len(line.lstrip())
+        if entry := _ENTRY.match(code):  # of a dict
+            parents = [(i, key) for i, key in parents if i < indent]
+            name = ".".join([*(key for _, key in parents), entry[1]])
+            parents.append((indent, entry[1]))
+        elif change := _CHANGE.match(code):  # of config, or of a part of it in a variable
+            name = change[1].removeprefix("config.")
+        else:
+            continue
+        if comment:
+            found[name] = comment
+    return found

@@ -24,7 +24,7 @@ FLOORS = [
     {"training"},
     {"report"},
     {"jobs"},
-    {"main", "evaluate", "export", "inspect", "predict", "table1"},
+    {"configs", "main", "evaluate", "export", "inspect", "predict", "table1"},
 ]
 PURE = ("losses", "transforms", "metrics", "models")  # the ground floor of a JAX programmer
 
@@ -135,7 +135,7 @@ def test_the_command_line_is_read_in_commands_only():
 
 def test_no_file_is_long():
     for file in ROOT.rglob("*.py"):
-        assert len(file.read_text(encoding="utf-8").splitlines()) <= 310, file
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 280, file
 
 
 # Conventions of the pure functions -----------------------------------------------------

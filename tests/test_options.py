@@ -6,12 +6,13 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-import configs
-from configs import common, folder
+from mijax import configs
+from mijax.configs import common, folder
 from mijax.errors import UserError
 from mijax.options import RENAMED, flat, given, listing, settled
 
 HOME = Path(configs.__file__).parent
+FILE = str(HOME / "phantom.py")
 # ml_collections loads configuration files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarni
         (["--config.a=1", "-config.a", "-2"], ["--config.a=-2"]),
         (["--config.a=x=y", "--config.b"], ["--config.a=x=y", "--config.b"]),
         (["--config.b", "--config.a=1"], ["--config.b", "--config.a=1"]),
-        (["--config=a.py", "--config.a=1", "--config", "b.py"], ["--config=b.py", "--config.a=1"]),
+        (["--config=acdc", "--config.a=1", "--config", FILE], [f"--config={FILE}", "--config.a=1"]),
     ],
 )
 def test_the_last_flag_holds(arguments, wanted):
@@ -58,10 +59,12 @@ def test_a_flag_of_an_earlier_version_is_told_its_name():
 
 def test_a_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert settled(["--config=configs/folder.py"]) == [f"--config={HOME / 'folder.py'}"]
+    for name in ("folder", "folder.py", "configs/folder.py"):
+        assert settled([f"--config={name}"]) == [f"--config={HOME / 'folder.py'}"]
     assert settled(["--config", "configs/acdc.py:uamt"]) == [f"--config={HOME / 'acdc.py'}:uamt"]
-    for nowhere in ("--config=configs/nowhere.py", "--config=other/folder.py"):
-        assert settled([nowhere]) == [nowhere]
+    for nowhere in ("configs/nowhere.py", "other/folder.py", "common"):
+        with pytest.raises(UserError, match=f"--config {nowhere}: no such file; .*hippocampus, ph"):
+            settled([f"--config={nowhere}"])
     own = tmp_path / "configs" / "folder.py"
     own.parent.mkdir()
     own.write_text("")
@@ -79,5 +82,15 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
         (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
         assert f"={'' if value is None else value}"[:30] in line.replace("'", "")
     assert "  --config.precision=float32                      of activations; or bfloat16" in text
-    assert "whether imagesTs are unlabelled cases" in text
+    for key, comment in {
+        "data.source.test_images": "whether imagesTs are unlabelled cases",
+        "data.splits.seed": "of the draw",
+        "hypergradient.batch": "validation slices a step",
+        "data.slices.size": "no default; a run without one names one that holds all slices",
+    }.items():
+        (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
+        assert line.endswith(f"  {comment}")
+    for key in ("seed", "data.source.name"):  # which others of the name have a comment
+        (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
+        assert "  " not in line.strip()
     assert "python -m pydoc mijax.methods.mean_teacher.make" in text

@@ -13,7 +13,7 @@ import ml_collections
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from configs import phantom
+from mijax.configs import phantom
 from mijax.data import read_splits
 from mijax.inference.network import make_network
 from mijax.runs.checkpoints import Checkpoints

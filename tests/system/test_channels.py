@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from configs import folder
+from mijax.configs import folder
 from mijax.inference import evaluate
 from mijax.runs.folder import start_run
 from mijax.training import train

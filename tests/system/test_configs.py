@@ -10,8 +10,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import configs
-from mijax import methods
+from mijax import configs, methods
 from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
 from mijax.runs.source import open_data, slice_volume
@@ -28,7 +27,7 @@ PAIRS = sorted({(n, "local_mi") for n in NAMES} | {("phantom", m) for m in metho
 
 
 def get_config(name, *method):
-    return importlib.import_module(f"configs.{name}").get_config(*method)
+    return importlib.import_module(f"mijax.configs.{name}").get_config(*method)
 
 
 def test_names():
@@ -38,7 +37,7 @@ def test_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_says_by_which_command_it_runs(name):
     command = f"python -m mijax.main --config configs/{name}.py"
-    assert command in importlib.import_module(f"configs.{name}").__doc__
+    assert command in importlib.import_module(f"mijax.configs.{name}").__doc__
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +47,7 @@ def test_method_is_the_only_difference_between_methods(name):
     assert ours.name == ("" if name == "folder" else name)  # then that of the folder
     for method in methods.names():
         config = get_config(name, method)
-        changed = getattr(importlib.import_module(f"configs.{name}"), "OF_METHOD", {}).get(
+        changed = getattr(importlib.import_module(f"mijax.configs.{name}"), "OF_METHOD", {}).get(
             method, {}
         )
         expected = {"name": method, **methods.defaults(method), **changed}

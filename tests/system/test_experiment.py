@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from configs import phantom
+from mijax.configs import phantom
 from mijax.data import Volume, correct_bias
 from mijax.data.sources.phantom import phantom_volume
 from mijax.runs.source import slice_volume

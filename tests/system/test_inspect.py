@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from configs import folder
+from mijax.configs import folder
 from mijax.errors import UserError
 from mijax.inspect import describe
 from mijax.runs.folder import start_run

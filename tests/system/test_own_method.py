@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from configs import phantom
 from mijax import jobs, methods, options
+from mijax.configs import phantom
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report

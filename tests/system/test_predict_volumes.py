@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from configs import phantom
+from mijax.configs import phantom
 from mijax.data import Volume, to_native
 from mijax.inference.batching import predict_stacks
 from mijax.inference.volumes import most_probable, segment

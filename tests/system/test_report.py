@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.special import stdtr
 
-from configs import phantom
 from mijax import main
+from mijax.configs import phantom
 from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference import evaluate

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import phantom
+from mijax.configs import phantom
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate, export
 from mijax.inference.scoring import make_scoring
