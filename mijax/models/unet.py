@@ -43,6 +43,11 @@ class UNet(nn.Module):
         """Height and width of an image are multiples of this."""
         return 2 ** (len(self.widths) - 1)
 
+    @property
+    def drops(self):
+        """Whether it drops channels at random: its result then hangs on the order of a batch."""
+        return self.dropout > 0 or any(self.encoder_dropout)
+
     @nn.compact
     def __call__(self, images, *, train, streams=None, perturb=None):
         """Logits and features of images.

@@ -172,12 +172,15 @@ def make_forward(model, batch_stats, *, mesh=None) -> Callable:
       mesh: of all devices, over which the images of all streams together are divided; or None.
     """
 
+    # With dropout in the order of one device, so that all numbers of devices drop the same.
+    parts = 1 if mesh is None or getattr(model, "drops", False) else mesh.size
+
     def forward(network, *images, key, shared_statistics=False, perturb=None):
-        joined = Joined([len(x) for x in images], 1 if mesh is None else mesh.size)
+        joined = Joined([len(x) for x in images], parts)
 
         def perturb_all(name, feature):
-            parts = joined.split(feature)
-            return joined.join([perturb(i, name, x) for i, x in enumerate(parts)])
+            features = joined.split(feature)
+            return joined.join([perturb(i, name, x) for i, x in enumerate(features)])
 
         together = joined.join(images)
         (logits, features), updated = model.apply(

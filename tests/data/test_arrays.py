@@ -1,7 +1,9 @@
 """A data set in one .npz file."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,12 @@ def test_volumes_come_back_as_they_were(file):
         assert (found.affine == AFFINE).all()
         assert (found.label is None) == (given.label is None)
         assert given.label is None or (found.label == given.label).all()
+
+
+def test_the_file_is_closed_in_between(file):
+    source = opened(file)
+    source.volume("a")
+    assert str(file) not in map(os.path.realpath, Path("/proc/self/fd").iterdir())
 
 
 def test_numpy_alone_can_write_one_and_leave_the_channel_axis_out(tmp_path):

@@ -83,7 +83,10 @@ def test_help_with_a_configuration_lists_its_flags():
     ("arguments", "message"),
     [
         ([], "needs --config FILE for a new run or --workdir FOLDER"),
-        (["--config=nowhere.py"], "--config nowhere.py: no such file; those that come with mijax are acdc"),
+        (
+            ["--config=nowhere.py"],
+            "--config nowhere.py: no such file; those that come with mijax are acdc",
+        ),
         (["--config=configs/phantom.py", "--config.stepz=3"], "no stepz; did you mean steps?"),
     ],
 )
@@ -182,7 +185,10 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
             [f"{PHANTOM}:magic"],
             "no method 'magic': the methods are alternate_teachers, boundary_iic",
         ),
-        (["--config=nowhere.py", "--config.steps=3"], "--config nowhere.py: no such file; those that come with mijax are acdc"),
+        (
+            ["--config=nowhere.py", "--config.steps=3"],
+            "--config nowhere.py: no such file; those that come with mijax are acdc",
+        ),
     ],
 )
 def test_wrong_flags(parse, arguments, message):

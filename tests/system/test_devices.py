@@ -1,6 +1,11 @@
 """A run gives the same on one device and on eight, whatever the method."""
 
 import functools
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +21,21 @@ from mijax.training.training_set import load_training_set
 
 pytestmark = pytest.mark.xdist_group("devices")
 
-LEARNING = "local_mi, weights that learn"
-NAMES = [*methods.names(), LEARNING]
+LEARNING, EXACT = "local_mi, weights that learn", "local_mi, pixels onto pixels"
+DROPPED = "local_mi, dropout"
+OPTIONS = {
+    DROPPED: {"model__dropout": 0.5, "model__encoder_dropout": (0.1, 0.2)},
+    LEARNING: {"hypergradient__weights": ("mi_weight",), "hypergradient__batch": 8},
+    # Else a last digit decides what is in the frame and which label is the nearest, and of
+    # compilers that round otherwise the weights differ by 2e-4.
+    EXACT: {
+        "augmentation__rotation": 0.0,
+        "method__rotation": 0.0,
+        "method__shear": 0.0,
+        "method__scale": (1.0, 1.0),
+    },
+}
+NAMES = [*methods.names(), LEARNING, DROPPED]
 PARTS = ("params", "batch_stats", "memory", "hyper")
 STEPS = 4
 # Sums are taken in another order: after four steps weights differ by 3e-7 for most methods and
@@ -25,36 +43,43 @@ STEPS = 4
 TOLERANCE = 1e-5
 
 
+def train_steps(config, *, devices, steps, initial=None):
+    """The state after so many steps from another, or from one that eight devices draw, as NumPy."""
+    source = open_data(config)
+    splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
+    first, experiment = (
+        build(config, classes=source.classes, channels=1, devices=jax.devices()[:n])
+        for n in (8, devices)
+    )
+    training_set = load_training_set(source, splits, config, experiment.method)
+    if initial is None:
+        unlabelled = training_set.unlabelled
+        initial = first.init(config.seed, 0 if unlabelled is None else len(unlabelled.image))
+    state, training_set = jax.device_put(
+        (jax.device_get(initial), training_set), parallel.replicated(experiment.mesh)
+    )
+    step = experiment.train_step(1)
+    for _ in range(steps):
+        state, _ = step(state, training_set)
+    assert {len(x.devices()) for x in jax.tree.leaves(state)} == {devices}
+    assert state.step == steps
+    return jax.device_get(state)
+
+
 @pytest.fixture(scope="module")
 def trained(tiny):
     """``trained(method, devices, steps)``: everything the state then holds, as NumPy."""
-    inits = {}
+
+    def config(method):
+        return tiny(method.partition(",")[0], **OPTIONS.get(method, {}))
 
     def run(method, devices, steps=STEPS):
-        options = {"hypergradient__weights": ("mi_weight",), "hypergradient__batch": 8}
-        config = tiny("local_mi", **options) if method == LEARNING else tiny(method)
-        source = open_data(config)
-        splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=0)
-        first, experiment = (
-            build(config, classes=source.classes, channels=1, devices=jax.devices()[:n])
-            for n in (8, devices)
-        )
-        training_set = load_training_set(source, splits, config, experiment.method)
-        unlabelled = training_set.unlabelled
-        if method not in inits:  # costs as much to compile as the step of a method
-            inits[method] = jax.device_get(
-                first.init(config.seed, 0 if unlabelled is None else len(unlabelled.image))
-            )
-        state = jax.device_put(inits[method], parallel.replicated(experiment.mesh))
-        training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
-        step = experiment.train_step(1)
-        for _ in range(steps):
-            state, _ = step(state, training_set)
-        assert {len(x.devices()) for x in jax.tree.leaves(state)} == {devices}
-        assert state.step == steps
-        return jax.device_get(state)
+        initial = kept(method, 8, 0) if steps else None  # as much to compile as a step
+        return train_steps(config(method), devices=devices, steps=steps, initial=initial)
 
-    return functools.cache(run)
+    kept = functools.cache(run)
+    kept.config = config
+    return kept
 
 
 def difference(a, b):
@@ -74,7 +99,9 @@ METHODS = [
 def test_one_device_equals_eight(trained, method):
     one, eight = trained(method, 1), trained(method, 8)
     for part in PARTS:
-        assert difference(getattr(one, part), getattr(eight, part)) < TOLERANCE, part
+        # A slope of a weight that learns is a small difference of gradients.
+        most = 100 * TOLERANCE if part == "hyper" else TOLERANCE
+        assert difference(getattr(one, part), getattr(eight, part)) < most, part
 
 
 @pytest.mark.slow
@@ -100,3 +127,30 @@ def test_mean_of_the_mutual_information_of_each_device_is_another_method(trained
     monkeypatch.setattr(local_mi, "local_mutual_information", of_each_device)
     averaged = trained.__wrapped__("local_mi", 8)  # not the one kept
     assert difference(true.params, averaged.params) > 5 * TOLERANCE
+
+
+# In another process, whose compiler has no flags but the number of devices.
+PROGRAM = f"""
+import pickle, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_devices import STEPS, train_steps
+config, initial = pickle.load(sys.stdin.buffer)
+for devices, path in zip((1, 8), sys.argv[1:], strict=True):
+    state = train_steps(config, devices=devices, steps=STEPS, initial=initial)
+    with open(path, "wb") as file:
+        pickle.dump((state.params, state.batch_stats), file)
+"""
+
+
+def test_compiled_as_by_users_one_device_equals_eight_and_these_tests(trained, tmp_path):
+    """With all optimisations and fused multiply-adds, which the tests do without to save time."""
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    paths = [tmp_path / "one", tmp_path / "eight"]
+    start = pickle.dumps((trained.config(EXACT), trained(EXACT, 8, 0)))
+    command = [sys.executable, "-c", PROGRAM, *map(str, paths)]
+    subprocess.run(command, env=environment, input=start, check=True)
+    one, eight = (pickle.loads(path.read_bytes()) for path in paths)
+    here = trained(EXACT, 8)
+    for other in (eight, (here.params, here.batch_stats)):
+        assert 0 < difference(one, other) < 5 * TOLERANCE

@@ -61,20 +61,20 @@ def arrays_recipe(path: str) -> Recipe:
     if not zipfile.is_zipfile(file):
         raise UserError(f"{file}: not a data set of arrays, or truncated; write it anew")
     try:
-        content = np.load(file, allow_pickle=False)
-        classes, names, patients = (
-            tuple(map(str, content[key])) for key in ("classes", "cases", "patients")
-        )
-        cases = tuple(
-            Case(name, patient, f"label/{name}" in content)
-            for name, patient in sorted(zip(names, patients, strict=True))
-        )
-        channels = _shape(content, cases[0].name)[3]
+        with np.load(file, allow_pickle=False) as content:
+            classes, names, patients = (
+                tuple(map(str, content[key])) for key in ("classes", "cases", "patients")
+            )
+            cases = tuple(
+                Case(name, patient, f"label/{name}" in content)
+                for name, patient in sorted(zip(names, patients, strict=True))
+            )
+            channels = _shape(content, cases[0].name)[3]
     except (KeyError, IndexError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: not a data set of arrays ({error}); write it anew") from error
 
     def geometry(name: str) -> Geometry:
-        with _of_case(file, name):
+        with _of_case(file, name) as content:
             shape, affine = _shape(content, name), np.asarray(content[f"affine/{name}"], float)
         if shape[3] != channels:
             raise UserError(f"{file}: case {name} has {shape[3]} channels, others {channels}")
@@ -84,7 +84,7 @@ def arrays_recipe(path: str) -> Recipe:
 
     def read(name: str) -> Volume:
         shape, _, affine = geometry(name)
-        with _of_case(file, name):
+        with _of_case(file, name) as content:
             image, label = content[f"image/{name}"].astype(np.float32), content.get(f"label/{name}")
         if not np.isfinite(image).all():
             raise UserError(f"{file}: the image of case {name} is not finite")
@@ -103,8 +103,10 @@ def arrays_recipe(path: str) -> Recipe:
 
 @contextlib.contextmanager
 def _of_case(file: Path, name: str):
+    """The content of the file, to read that case."""
     try:
-        yield
+        with np.load(file, allow_pickle=False) as content:
+            yield content
     except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: case {name} cannot be read ({error})") from error
 
