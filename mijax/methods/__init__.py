@@ -102,7 +102,9 @@ def find(name):
     """
     try:
         if "." not in name and name not in names():
-            raise ImportError(f"the methods are {', '.join(names())}, or a module, PACKAGE.MODULE")
+            known = f"the methods are {', '.join(names())}, or a module, PACKAGE.MODULE"
+            row = any(name in rows(method) for method in names())
+            raise ImportError(known + f"; {name} is one of the --rows of mijax.table1" * row)
         module = importlib.import_module(name if "." in name else f"{__name__}.{name}")
         if not hasattr(module, "make"):
             raise ImportError(f"{module.__file__} has no function make")

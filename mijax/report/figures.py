@@ -160,7 +160,7 @@ def wrapped(text, width):
 def _read_log(path):
     """``{quantity: {step: value}}``; whole lines only, none of a log that is not there.
 
-    Of a "whole/part" only the whole. Older logs have the DSC as a fraction.
+    Of a "whole/part" only the whole.
     """
     found = {}
     if not path.exists():
@@ -171,8 +171,6 @@ def _read_log(path):
             step = values.pop("step")
         except (ValueError, KeyError, AttributeError):
             continue  # half a line of a killed run
-        if "validation_dsc" in values:
-            values["validation_dsc_percent"] = 100 * values.pop("validation_dsc")
         for name, value in values.items():
             if name not in _IGNORED and "/" not in name:
                 found.setdefault(name, {})[step] = value

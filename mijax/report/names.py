@@ -41,5 +41,5 @@ def name_of(config, splits, origin):
 
 
 def _on_top(config):
-    """`` + MT`` where a Mean Teacher is; runs of before there was one have none."""
-    return " + MT" * (config.get("teacher", {}).get("decay", 0) > 0)
+    """`` + MT`` where a Mean Teacher is."""
+    return " + MT" * (config["teacher"]["decay"] > 0)

@@ -157,7 +157,7 @@ def read_rows(folders, *, checkpoint, names=()):
 def settings(config):
     """A configuration as a flat dict, less what differs between the runs of a row.
 
-    Without a teacher or a run to begin with it is as it was before there were such keys.
+    Without a teacher its values are no settings, nor is where no weights came from.
     """
     return _settings(json.loads(config.to_json_best_effort()))
 
@@ -172,7 +172,7 @@ def _settings(tree):
 
 
 def _origin(run):
-    if not run.config.get("init_from"):
+    if not run.config.init_from:
         return None
     origin = run.info().get("init_from")
     if not origin:

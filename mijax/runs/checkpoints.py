@@ -149,8 +149,9 @@ class Checkpoints:
                 f"{self._folder(step)} has no item {NETWORK!r}: it was saved by another version of "
                 "mijax, which opens it"
             )
-        with ocp.StandardCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(folder).item_metadata.tree
+        handler = ocp.StandardCheckpointHandler()
+        saved = handler.metadata(folder).tree
+        handler.close()
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved
         )

@@ -60,7 +60,7 @@ def default_folder(config):
     else:
         labels = f"{config.data.splits.labelled or 'all'}labelled"
     name = f"{config.method.name}-{labels}-seed{config.seed}"
-    if config.get("init_from"):
+    if config.init_from:
         name += f"-from-{Path(config.init_from).absolute().name}"
     return Path("runs") / data_name(config) / name
 

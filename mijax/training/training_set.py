@@ -46,11 +46,13 @@ def refuse_without_size(config, found):
     for case in found.cases:
         with contextlib.suppress(UserError):  # a bad header, told when there is a size
             geometries[case.name] = found.geometry(case.name)
-    advice = f"python -m mijax.inspect {config.data.source.dir} tells more"
+    advice = []
     if geometries:
         flags = slice_flags(geometries, plane=slices.plane, spacing=slices.spacing)
-        advice = f"{flags} holds every slice of {len(geometries)} cases whole; {advice}"
-    raise UserError(f"no config.data.slices.size is given; {advice}")
+        advice.append(f"{flags} holds every slice of {len(geometries)} cases whole")
+    if found.builder:  # a folder of files
+        advice.append(f"python -m mijax.inspect {config.data.source.dir} describes them")
+    raise UserError("; ".join(["no config.data.slices.size is given", *advice]))
 
 
 def check_slices(splits, geometry, config, method):

@@ -181,6 +181,7 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
         (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
+        ([f"{PHANTOM}:ours_kl"], "; ours_kl is one of the --rows of mijax.table1"),
         (
             [f"{PHANTOM}:magic"],
             "no method 'magic': the methods are alternate_teachers, boundary_iic",

@@ -100,5 +100,5 @@ def test_a_run_without_a_size_is_told_one(tmp_path):
         train(start_run(tmp_path / "run", config))
     assert str(caught.value) == (
         f"no config.data.slices.size is given; {FLAGS} holds every slice of 4 cases whole; "
-        f"python -m mijax.inspect {config.data.source.dir} tells more"
+        f"python -m mijax.inspect {config.data.source.dir} describes them"
     )

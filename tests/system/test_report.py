@@ -20,7 +20,7 @@ from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
 from mijax.report.chance import bootstrap_interval, holm, paired_p
-from mijax.report.figures import _read_log, styles
+from mijax.report.figures import styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
@@ -223,15 +223,6 @@ def test_a_class_that_no_case_shows_is_in_no_mean(study):
     (ours,) = (row for row in table.rows if row.label == "Ours (KL)")
     means = dict(zip(CASES, values["Ours (KL)"][..., 0].mean(0), strict=True))
     assert case_means(ours) == pytest.approx(means)
-
-
-def test_logs_of_older_runs_have_the_dsc_as_a_fraction(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(
-        '{"step": 4, "validation_dsc": 0.5}\n'
-        '{"step": 8, "validation_dsc_percent": 0.5, "validation_dsc_percent/body": 0.5}\n'
-    )
-    assert _read_log(path) == {"validation_dsc_percent": {4: 50.0, 8: 0.5}}
 
 
 def test_t_test_without_an_answer():
@@ -455,15 +446,6 @@ def test_given_names_are_in_the_order_of_the_runs(study):
     for name in ("", "b", "a\nb"):
         with pytest.raises(UserError, match="is empty, there twice or not printable"):
             rows_of(folders, names=["b", "c", "d", name])
-
-
-def test_a_run_of_before_there_were_teachers_is_in_its_row(write):
-    folders = [write(f"a{seed}", "local_mi", drawn(seed, 0.6), seed=seed) for seed in (0, 1)]
-    config = json.loads((folders[0] / "config.json").read_text())
-    del config["teacher"], config["init_from"]
-    (folders[0] / "config.json").write_text(json.dumps(config))
-    (row,) = rows_of(folders)
-    assert len(row.runs) == 2 and row.label == "Ours (KL)"
 
 
 def test_colours_of_rows():
