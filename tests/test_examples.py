@@ -41,3 +41,11 @@ def test_shard_map_on_two_devices_is_the_plain_loop(plain):
     text = printed("shard_map_loop.py", 2)
     assert text.startswith("2 devices\n")
     assert information(text) == pytest.approx(plain, abs=0.02)
+
+
+def test_a_method_in_a_loop_and_with_a_network_of_ones_own():
+    text = printed("method_loop.py", 1)
+    supervised = [float(x) for x in re.findall(r"supervised ([\d.]+)", text)]
+    assert supervised[-1] < 0.6 * supervised[0]
+    mutual = information(text)
+    assert mutual[-1] > 5 * mutual[0]
