@@ -33,6 +33,7 @@ OPTIONS = {
         "method__rotation": 0.0,
         "method__shear": 0.0,
         "method__scale": (1.0, 1.0),
+        "model__widths": (4,),  # compiles in little time
     },
 }
 NAMES = [*methods.names(), LEARNING, DROPPED]
