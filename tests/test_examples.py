@@ -37,6 +37,11 @@ def test_plain_loop(plain):
     assert plain[0] < 0.1 and plain[-1] > 0.4
 
 
+def test_nnx_loop():
+    values = information(printed("nnx_loop.py", 1))
+    assert len(values) == 5 and values[0] < 0.1 and values[-1] > 0.3
+
+
 def test_shard_map_on_two_devices_is_the_plain_loop(plain):
     text = printed("shard_map_loop.py", 2)
     assert text.startswith("2 devices\n")
