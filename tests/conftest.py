@@ -17,6 +17,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 hypothesis.settings.register_profile("mijax", derandomize=True, deadline=None, max_examples=25)
 hypothesis.settings.load_profile("mijax")

@@ -25,7 +25,7 @@ def printed(example, devices):
 
 
 def information(text):
-    return [float(x) for x in re.findall(r"mutual information ([\d.]+)", text)]
+    return [float(x) for x in re.findall(r"mutual.information ([\d.]+)", text)]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,11 @@ def plain():
 
 def test_plain_loop(plain):
     assert plain[0] < 0.1 and plain[-1] > 0.4
+
+
+def test_nnx_loop():
+    values = information(printed("nnx_loop.py", 1))
+    assert len(values) == 5 and values[0] < 0.1 and values[-1] > 0.3
 
 
 def test_shard_map_on_two_devices_is_the_plain_loop(plain):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.losses.pointwise import TINY, masked, sum_over
+from mijax.losses.pointwise import TINY, check_mask, counted, masked, sum_over, wide
 
 FLAT = 1e-5  # the range of a slice, or the variance of a window, below which it counts as flat
 
@@ -24,7 +24,7 @@ def edge_strength(images, *, gamma=0.5, mask=None):
         has strength 0 and no part in min and max: the frame of a warp is no edge.
 
     Returns:
-      (b, h, w) in float32. A target: no gradient flows back to the images.
+      (b, h, w) in float32 or wider. A target: no gradient flows back to the images.
 
     Raises:
       ValueError: for images of another rank, or a gamma that is not positive.
@@ -35,7 +35,7 @@ def edge_strength(images, *, gamma=0.5, mask=None):
         raise ValueError(f"images are (b, h, w, c), not {images.shape}")
     if not gamma > 0:
         raise ValueError(f"gamma is positive, not {gamma}")
-    images = jax.lax.stop_gradient(masked(images, mask).astype(jnp.float32))
+    images = jax.lax.stop_gradient(wide(masked(images, mask)))
     dy, dx = images - _above(images), images - _left(images)
     edges = jnp.sqrt(jnp.sum(dy**2 + dx**2, axis=-1))
     valid = _validity(mask, edges)
@@ -54,7 +54,7 @@ def pixel_entropy(probs, *, mask=None):
       mask: (b, h, w) or None; pixels of weight 0 are 0 and have no part in min and max.
 
     Returns:
-      (b, h, w) in float32.
+      (b, h, w) in float32 or wider.
 
     Raises:
       ValueError: for probs of another rank.
@@ -63,7 +63,7 @@ def pixel_entropy(probs, *, mask=None):
     """
     if probs.ndim != 4:
         raise ValueError(f"probs are (b, h, w, k), not {probs.shape}")
-    probs = masked(probs, mask).astype(jnp.float32)
+    probs = wide(masked(probs, mask))
     entropy = -jnp.sum(probs * jnp.log(jnp.maximum(probs, TINY)), axis=-1)
     return _stretched(entropy, _validity(mask, entropy))
 
@@ -108,7 +108,9 @@ def boundary_correlation(edges, uncertainty, *, window=5, mask=None, axis_name=N
         )
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window is an odd number of pixels from 3 on, not {window}")
-    g, e = (_padded(x.astype(jnp.float32), mask, window // 2) for x in (edges, uncertainty))
+    if mask is not None:
+        check_mask(mask, edges.shape)
+    g, e = (_padded(wide(x), mask, window // 2) for x in (edges, uncertainty))
     sum_g, sum_e, sum_gg, sum_ee, sum_ge = (
         _window_sums(x, window) for x in (g, e, g * g, e * e, g * e)
     )
@@ -118,7 +120,7 @@ def boundary_correlation(edges, uncertainty, *, window=5, mask=None, axis_name=N
     sharp = var_g >= FLAT
     # Rounding, but nothing else, takes the quotient over 1.
     cc = jnp.minimum(cross**2 / (jnp.where(sharp, var_g, 1.0) * var_e), 1.0)
-    weights = jnp.ones_like(cc) if mask is None else mask.astype(jnp.float32)
+    weights = jnp.ones_like(cc) if mask is None else mask.astype(cc.dtype)
     weights = jnp.where(sharp, weights, 0.0)
     total, count = sum_over((jnp.sum(weights * cc), jnp.sum(weights)), axis_name)
     return total / jnp.where(count > 0, count, 1.0)
@@ -134,7 +136,7 @@ def _left(x):
 
 
 def _validity(mask, like):
-    return jnp.ones(like.shape, bool) if mask is None else mask > 0
+    return jnp.ones(like.shape, bool) if mask is None else counted(mask)
 
 
 def _stretched(x, valid):
@@ -147,7 +149,7 @@ def _stretched(x, valid):
 
 
 def _padded(x, mask, radius):
-    x = x if mask is None else jnp.where(mask > 0, x, 0.0)
+    x = x if mask is None else jnp.where(counted(mask), x, 0.0)
     # A shift leaves variances as they are, and about ½ their sums round less.
     return jnp.pad(x, ((0, 0), (radius, radius), (radius, radius))) - 0.5
 

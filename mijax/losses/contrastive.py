@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mijax.losses.pointwise import TINY, masked, sum_over
+from mijax.losses.pointwise import TINY, masked, sum_over, wide
 
 NEVER = -1e30  # the logit of what is no candidate; finite, so that a row of them has no NaN
 
@@ -72,8 +72,8 @@ def local_contrastive_loss(
     # Pixels in one row p, foreground classes k without the background.
     embeddings, labels = embeddings.reshape(n, -1, d), labels.reshape(n, -1).astype(jnp.int32)
     foreground = (labels > 0) & (labels < num_classes)
-    embeddings = masked(embeddings, foreground).astype(jnp.float32)
-    classes = jax.nn.one_hot(labels - 1, num_classes - 1)
+    embeddings = wide(masked(embeddings, foreground))
+    classes = jax.nn.one_hot(labels - 1, num_classes - 1, dtype=embeddings.dtype)
     counts = jnp.sum(classes, axis=1)
     means = _product("npk,npd->nkd", classes, embeddings) / jnp.maximum(counts, 1)[..., None]
     drawn = _sample_pixels(key, classes, anchors).reshape(n, -1, 1)
@@ -90,7 +90,7 @@ def local_contrastive_loss(
     same_class = jnp.tile(jnp.eye(num_classes - 1, dtype=bool), 2)[None, :, None, :]
     terms = present[first][:, :, None, None] & candidates & same_class
     total = -jnp.sum(jnp.where(terms, log_probs, 0.0))
-    count = anchors * jnp.sum(present[first], dtype=jnp.float32)
+    count = anchors * jnp.sum(present[first], dtype=total.dtype)
     total, count = sum_over((total, count), axis_name)
     return total / jnp.where(count > 0, count, 1.0)
 
@@ -124,20 +124,20 @@ def supervised_contrastive_loss(embeddings, labels, *, temperature=0.07, axis_na
             f"embeddings are (n, d) with labels (n,), not {embeddings.shape}, {labels.shape}"
         )
     _check_temperature(temperature)
-    embeddings = unit(embeddings.astype(jnp.float32))
-    everyone, positions = (embeddings, labels), jnp.arange(len(labels))
+    embeddings = unit(wide(embeddings))
+    everyone, positions = (embeddings, labels), jnp.arange(len(labels), dtype=jnp.int32)
     if axis_name is not None:
         everyone = jax.lax.all_gather(everyone, axis_name, tiled=True)
         positions += len(labels) * jax.lax.axis_index(axis_name)
     others, other_labels = everyone
 
-    itself = positions[:, None] == jnp.arange(len(others))[None, :]
+    itself = positions[:, None] == jnp.arange(len(others), dtype=jnp.int32)[None, :]
     cosines = _product("nd,md->nm", embeddings, others)
     log_probs = jax.nn.log_softmax(jnp.where(itself, NEVER, cosines / temperature))
     positive = (labels[:, None] == other_labels[None, :]) & ~itself
-    positives = jnp.sum(positive, axis=1, dtype=jnp.float32)
+    positives = jnp.sum(positive, axis=1, dtype=embeddings.dtype)
     values = -jnp.sum(jnp.where(positive, log_probs, 0.0), axis=1) / jnp.maximum(positives, 1)
-    total, count = jnp.sum(values), jnp.sum(positives > 0, dtype=jnp.float32)
+    total, count = jnp.sum(values), jnp.sum(positives > 0, dtype=values.dtype)
     total, count = sum_over((total, count), axis_name)
     return total / jnp.where(count > 0, count, 1.0)
 
@@ -160,7 +160,8 @@ def _sample_pixels(key, classes, count):
     # The r-th pixel of a class, from 0, is preceded by all pixels where r is not yet exceeded.
     cumulated = jnp.cumsum(classes.astype(jnp.int32), axis=1)
     sizes = cumulated[:, -1, :, None]
-    ranks = jax.random.randint(key, (*sizes.shape[:2], count), 0, jnp.maximum(sizes, 1))
+    shape = (*sizes.shape[:2], count)
+    ranks = jax.random.randint(key, shape, 0, jnp.maximum(sizes, 1), jnp.int32)
     indices = jnp.sum(cumulated[..., None] <= ranks[:, None], axis=1)
     return jnp.minimum(indices, classes.shape[1] - 1)
 

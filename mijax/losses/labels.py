@@ -1,9 +1,8 @@
 """Supervised losses by name."""
 
 import jax
-import jax.numpy as jnp
 
-from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss
+from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss, wide
 
 LABEL_LOSSES = (
     "cross_entropy", "dice", "squared_dice", "cross_entropy+dice", "cross_entropy+squared_dice",
@@ -32,13 +31,20 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
       ValueError: for another kind.
 
     Reference: Isensee et al., nnU-Net, Nature Methods 2021.
+
+    >>> labels = jnp.array([[0, 1, 1], [0, 0, 255]])
+    >>> logits = jnp.zeros((2, 3, 2))
+    >>> f"{label_loss(logits, labels, mask=labels != 255):.3f}"  # log 2 in each pixel
+    '0.693'
+    >>> f"{label_loss(logits, labels, mask=labels != 255, kind='cross_entropy+dice'):.3f}"
+    '1.198'
     """
     if kind not in LABEL_LOSSES:
         raise ValueError(f"the loss of labels is one of {', '.join(LABEL_LOSSES)}, not {kind!r}")
 
     def dice(**options):
         # Masked before the softmax too, whose gradient makes NaN of a NaN that does not count.
-        probs = jax.nn.softmax(masked(logits, mask).astype(jnp.float32))
+        probs = jax.nn.softmax(wide(masked(logits, mask)))
         options |= {"mask": mask, "background": True, "axis_name": axis_name}
         return soft_dice_loss(probs, labels, **options)
 

@@ -1,11 +1,14 @@
 """Mutual information between the class maps of an image and of its transformed copy."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from mijax.losses.pointwise import TINY, masked, sum_over
+from mijax.losses.pointwise import TINY, counted, masked, sum_over, wide
 
 EPSILON = 1e-5  # in the logarithms of ``regularised_information_loss``
+STRIP = 2**26  # bytes of shifted copies of both maps that ``joint_distribution`` makes at a time
 
 
 def local_mutual_information(
@@ -36,6 +39,13 @@ def local_mutual_information(
       ValueError: for maps of different shapes or of another rank, or a negative radius.
 
     Reference: Peng et al., MIDL 2020, eq. 5–7; Ji et al., IIC, ICCV 2019.
+
+    >>> p = jax.nn.one_hot(jnp.arange(16).reshape(1, 4, 4) % 2, 2)  # columns of two classes
+    >>> f"{local_mutual_information(p, p, radius=0):.3f}"  # log 2: either tells the other
+    '0.693'
+    >>> uncertain = jnp.full_like(p, 0.5)
+    >>> f"{local_mutual_information(p, uncertain, radius=0):.3f}"
+    '0.000'
     """
     joint = joint_distribution(p, q, radius=radius, mask=mask, axis_name=axis_name)
     if symmetric:
@@ -59,10 +69,18 @@ def mutual_information(joint, *, marginal_weight=1.0):
       (...) one value a joint, in float32 or wider. Cells of probability 0 add 0, and their
       gradient is finite; a block of zeros has mutual information 0.
 
+    Raises:
+      ValueError: for a joint that is not square.
+
     Reference: Peng et al., MIDL 2020, eq. 7; Ji et al., IIC, ICCV 2019.
+
+    >>> joints = jnp.stack([jnp.eye(2), jnp.eye(2)[::-1], jnp.ones((2, 2))])
+    >>> [f"{x:.3f}" for x in mutual_information(joints)]  # the same, swapped, independent
+    ['0.693', '0.693', '0.000']
     """
+    _check_joint(joint)
     # Not in half precision, where TINY would be 0.
-    joint = _normalise(joint.astype(jnp.promote_types(joint.dtype, jnp.float32)))
+    joint = _normalise(wide(joint))
     rows = jnp.sum(joint, axis=-1, keepdims=True)
     columns = jnp.sum(joint, axis=-2, keepdims=True)
     # log(P) and xlogy give NaN gradients once a class dies; the clamp does not.
@@ -97,22 +115,23 @@ def regularised_information_loss(joint, *, balance=0.5, marginal_weight=1.0):
       marginal_weight: λ; above 1 favours balanced clusters.
 
     Returns:
-      (...) one value a joint. A block of zeros has value and gradient 0.
+      (...) one value a joint, in float32 or wider. A block of zeros has value and gradient 0.
 
     Raises:
-      ValueError: for a balance outside [0, 1].
+      ValueError: for a balance outside [0, 1], or a joint that is not square.
 
     Reference: Peng et al., Boundary-aware information maximization, MedIA 2024, stage 1.
     """
     if not 0 <= balance <= 1:
         raise ValueError(f"balance is between 0 and 1, not {balance}")
+    _check_joint(joint)
     present = jnp.any(joint > 0, axis=(-1, -2))
-    joint = _normalise(joint.astype(jnp.promote_types(joint.dtype, jnp.float32)))
+    joint = _normalise(wide(joint))
     rows = jnp.sum(joint, axis=-1, keepdims=True)
     columns = jnp.sum(joint, axis=-2, keepdims=True)
     log_joint, log_rows, log_columns = (jnp.log(x + EPSILON) for x in (joint, rows, columns))
     k = joint.shape[-1]
-    diagonal = jnp.broadcast_to(jnp.eye(k) / k, joint.shape)
+    diagonal = jnp.broadcast_to(jnp.eye(k, dtype=joint.dtype) / k, joint.shape)
     # P stays in the weight as a variable: at α = 0 the gradient too is that of −I.
     terms = marginal_weight * joint * (log_rows + log_columns)
     terms -= (balance * diagonal + (1 - balance) * joint) * log_joint
@@ -128,37 +147,52 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
     product of two (b·h·w) × ((2r+1)·k) matrices. Equal to
     ``joint_distribution_by_convolution``, with a gradient that is several times as fast.
 
+    Where these matrices, 2r+1 copies of either map, would take more than 64 MiB, they are made
+    for a strip of rows at a time, in the gradient again: one loop, of as many products. Radius 1
+    of 10 images of 224² and 4 classes is one product, radius 3 of 20 clusters one of 9 strips.
+
     Args:
       p: (b, h, w, k) probabilities.
       q: (b, h, w, k) probabilities.
       radius: r ≥ 0.
-      mask: (b, h, w) or None; multiplies both maps (IIC does, the authors' code forgets).
+      mask: (b, h, w) or None; weights of pixels, on both maps (IIC has it, the authors' code
+        forgets it). A pair counts √(m m'), so that a pixel beside itself counts m.
       axis_name: mapped axis whose devices hold parts of the batch.
 
     Returns:
-      (2r+1, 2r+1, k, k) in float32; each k × k block sums to 1, or to 0 where the mask
-      leaves nothing. Summed in float32 whatever the inputs are.
+      (2r+1, 2r+1, k, k) in float32 or wider, as it is summed; each k × k block sums to 1, or
+      to 0 where the mask leaves nothing.
 
     Raises:
       ValueError: for maps of different shapes or of another rank, or a negative radius.
 
     Reference: Peng et al., MIDL 2020, eq. 6.
+
+    >>> p = jax.nn.one_hot(jnp.array([[[0, 1, 1]]]), 2)  # one row of three pixels
+    >>> joint_distribution(p, p, radius=1)[1, 2]  # with the right neighbour: 0 and 1, 1 and 1
+    Array([[0. , 0.5],
+           [0. , 0.5]], dtype=float32)
     """
     p, q = _prepare(p, q, mask, radius)
-    _, h, w, k = p.shape
+    _, h, _, k = p.shape
     window = 2 * radius + 1
+    # Strips of rows, since those of images would gather images from all devices.
+    strips = max(1, min(h, math.ceil(2 * window * p.nbytes / STRIP)))
+    height = math.ceil(h / strips)
+    below = strips * height - h
     # Σ_ij p[i, j] q[i+dy, j+dx] = Σ_ij p[i−dy, j] q[i, j+dx], zero outside the frame.
-    p = jnp.pad(p, ((0, 0), (radius, radius), (0, 0), (0, 0)))
-    q = jnp.pad(q, ((0, 0), (0, 0), (radius, radius), (0, 0)))
-    rows = jnp.concatenate([p[:, 2 * radius - s : 2 * radius - s + h] for s in range(window)], -1)
-    columns = jnp.concatenate([q[:, :, s : s + w] for s in range(window)], -1)
-    # Images and pixels are not made one axis before, which would gather images from all devices.
-    joint = jax.lax.dot_general(
-        rows,
-        columns,
-        (((0, 1, 2), (0, 1, 2)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-    )
+    p = jnp.pad(p, ((0, 0), (radius, radius + below), (0, 0), (0, 0)))
+    q = jnp.pad(q, ((0, 0), (0, below), (radius, radius), (0, 0)))
+
+    def of_strip(first):
+        above = jax.lax.dynamic_slice_in_dim(p, first, height + 2 * radius, axis=1)
+        return _product(above, jax.lax.dynamic_slice_in_dim(q, first, height, axis=1), radius)
+
+    if strips > 1:
+        parts = jax.lax.map(jax.checkpoint(of_strip), height * jnp.arange(strips))
+        joint = jnp.sum(parts, axis=0)
+    else:
+        joint = _product(p, q, radius)
     joint = joint.reshape(window, k, window, k).transpose(0, 2, 1, 3)
     return _normalise(sum_over(joint, axis_name))
 
@@ -177,9 +211,22 @@ def joint_distribution_by_convolution(p, q, *, radius, mask=None, axis_name=None
         padding=[(radius, radius)] * 2,
         dimension_numbers=("CHWN", "IHWO", "HWNC"),
         precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
     )
     return _normalise(sum_over(jnp.swapaxes(joint, -1, -2), axis_name))
+
+
+def _product(p, q, radius):
+    """Σ p q, ((2r+1)·k, (2r+1)·k), of maps padded by the radius: p along rows, q along columns."""
+    height, width, shifts = q.shape[1], p.shape[2], range(2 * radius + 1)
+    rows = [p[:, 2 * radius - s : 2 * radius - s + height] for s in shifts]
+    columns = [q[:, :, s : s + width] for s in shifts]
+    # Images and pixels are not made one axis before, which would gather images from all devices.
+    return jax.lax.dot_general(
+        jnp.concatenate(rows, -1),
+        jnp.concatenate(columns, -1),
+        (((0, 1, 2), (0, 1, 2)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+    )
 
 
 def _prepare(p, q, mask, radius):
@@ -190,11 +237,18 @@ def _prepare(p, q, mask, radius):
     if radius < 0:
         raise ValueError(f"radius is at least 0, not {radius}")
     # Cast here, once: the products and, through them, their gradients stay in float32.
-    p, q = p.astype(jnp.float32), q.astype(jnp.float32)
+    p, q = wide(p), wide(q)
+    p, q = (x.astype(jnp.result_type(p, q)) for x in (p, q))
     if mask is not None:
-        weights = mask[..., None].astype(jnp.float32)
+        # Not the root of 0, whose slope is infinite.
+        weights = jnp.sqrt(jnp.where(counted(mask), wide(mask), 1.0))[..., None].astype(p.dtype)
         p, q = masked(p, mask) * weights, masked(q, mask) * weights
     return p, q
+
+
+def _check_joint(joint):
+    if jnp.ndim(joint) < 2 or joint.shape[-1] != joint.shape[-2]:
+        raise ValueError(f"a joint is (..., k, k), not {jnp.shape(joint)}")
 
 
 def _normalise(joint):

@@ -20,7 +20,7 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
       Scalar ≥ 0; 0 where the mask is empty.
     """
     _check_labels(logits, labels)
-    log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
+    log_probs = jax.nn.log_softmax(wide(masked(logits, mask)))
     k = log_probs.shape[-1]
     # Not by take_along_axis, whose gradient is a scatter.
     target = jax.nn.one_hot(labels, k, dtype=bool)
@@ -43,7 +43,7 @@ def entropy(logits, *, mask=None, axis_name=None):
 
     Reference: Vu et al., ADVENT, CVPR 2019.
     """
-    log_probs = jax.nn.log_softmax(_float32(masked(logits, mask)))
+    log_probs = jax.nn.log_softmax(wide(masked(logits, mask)))
     return _mean(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1), mask, axis_name)
 
 
@@ -55,6 +55,9 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
     normal number inside its logarithm. Neither needs an epsilon, which would bend the
     gradient of confident pixels.
 
+    It is KL(first ‖ second). Optax's ``kl_divergence(log_predictions, targets)`` is KL(second ‖
+    first): that is ``kl_to_logits(targets, logits)``.
+
     Args:
       logits: (..., k), of p.
       probs: (..., k), q. It may sum to less than 1 where a warp left the frame: mask there.
@@ -64,10 +67,14 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
     Returns:
       Scalar ≥ 0 for normalised q. Both sides have gradients; stop one with
       ``jax.lax.stop_gradient``.
+
+    >>> logits = jnp.log(jnp.array([0.75, 0.25]))
+    >>> f"{kl_divergence(logits, jnp.array([0.5, 0.5])):.4f}"  # log 2 less the entropy
+    '0.1308'
     """
     _check_alike(logits, probs)
-    log_p = jax.nn.log_softmax(_float32(masked(logits, mask)))
-    log_q = jnp.log(jnp.maximum(_float32(masked(probs, mask)), TINY))
+    log_p = jax.nn.log_softmax(wide(masked(logits, mask)))
+    log_q = jnp.log(jnp.maximum(wide(masked(probs, mask)), TINY))
     return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
 
 
@@ -88,8 +95,8 @@ def kl_to_logits(probs, logits, *, mask=None, axis_name=None):
       ``jax.lax.stop_gradient``.
     """
     _check_alike(probs, logits)
-    p = _float32(masked(probs, mask))
-    log_q = jax.nn.log_softmax(_float32(masked(logits, mask)))
+    p = wide(masked(probs, mask))
+    log_q = jax.nn.log_softmax(wide(masked(logits, mask)))
     return _mean(jnp.sum(p * (jnp.log(jnp.maximum(p, TINY)) - log_q), axis=-1), mask, axis_name)
 
 
@@ -108,7 +115,7 @@ def squared_error(p, q, *, mask=None, axis_name=None):
       Scalar between 0 and 2.
     """
     _check_alike(p, q)
-    p, q = (_float32(masked(x, mask)) for x in (p, q))
+    p, q = (wide(masked(x, mask)) for x in (p, q))
     return _mean(jnp.sum((p - q) ** 2, axis=-1), mask, axis_name)
 
 
@@ -134,26 +141,34 @@ def soft_dice_loss(
 
     Reference: Milletari et al., V-Net, 3DV 2016; with ``background``, ``squared`` and ``absent``
     as in the releases of SSL4MIS, UniMatch and AD-MT.
+
+    >>> labels = jnp.array([[0, 1, 1], [0, 0, 1]])
+    >>> f"{soft_dice_loss(jax.nn.one_hot(labels, 2), labels):.2f}"
+    '0.00'
+    >>> half = jnp.full((2, 3, 2), 0.5)  # 2 · ½ · 3 / (½ · 6 + 3) of class 1
+    >>> f"{soft_dice_loss(half, labels):.2f}"
+    '0.50'
     """
     _check_labels(probs, labels)
-    probs = _float32(masked(probs, mask))
+    probs = wide(masked(probs, mask))
     # Outside [0, k), as in cross-entropy: a class of its own, or nothing, it would go unnoticed.
     known = (labels >= 0) & (labels < probs.shape[-1])
-    known = known if mask is None else known | (mask <= 0)
-    target = jax.nn.one_hot(labels, probs.shape[-1], dtype=jnp.float32)
+    known = known if mask is None else known | ~counted(mask)
+    target = jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype)
     target = jnp.where(known[..., None], target, jnp.nan)
-    weights = 1.0 if mask is None else mask[..., None].astype(jnp.float32)
+    weights = 1.0 if mask is None else mask[..., None].astype(probs.dtype)
     pixels = tuple(range(probs.ndim - 1))
     overlap, predicted, true = (
         sum_over(jnp.sum(weights * x, axis=pixels), axis_name)
         for x in (probs * target, probs**2 if squared else probs, target)
     )
-    counted = jnp.ones_like(true, bool) if absent else ~(true <= 0)  # NaN counts
+    scored = jnp.ones_like(true, bool) if absent else ~(true <= 0)  # NaN counts
     if not background:
-        counted = counted.at[0].set(False)
+        scored = scored.at[0].set(False)
     smooth = 1e-5 if absent else 0.0
-    dice = (2 * overlap + smooth) / jnp.where(counted, predicted + true + smooth, 1.0)
-    return jnp.sum(jnp.where(counted, 1 - dice, 0.0)) / jnp.maximum(jnp.sum(counted), 1)
+    dice = (2 * overlap + smooth) / jnp.where(scored, predicted + true + smooth, 1.0)
+    number = jnp.maximum(jnp.sum(scored, dtype=dice.dtype), 1)
+    return jnp.sum(jnp.where(scored, 1 - dice, 0.0)) / number
 
 
 def sum_over(x, axis_name):
@@ -163,7 +178,28 @@ def sum_over(x, axis_name):
 
 def masked(x, mask):
     """``x`` (..., k), 0 where the mask (...) is: a NaN there reaches neither value nor gradient."""
-    return x if mask is None else jnp.where(mask[..., None] > 0, x, 0)
+    if mask is None:
+        return x
+    check_mask(mask, x.shape[:-1])
+    return jnp.where(counted(mask)[..., None], x, 0)
+
+
+def counted(mask):
+    """Where a mask of weights or of truth values is above 0."""
+    return wide(mask) > 0
+
+
+def wide(x):
+    """``x`` in float32, or in float64 if it is."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
+
+
+def check_mask(mask, shape):
+    """Raises ValueError for a mask that is none of maps of that shape; 1 stands for any length."""
+    same = len(mask.shape) == len(shape)
+    if not same or any(m not in (1, n) for m, n in zip(mask.shape, shape, strict=True)):
+        raise ValueError(f"a mask of these maps is {shape}, not {mask.shape}")
 
 
 def _check_alike(first, second):
@@ -182,7 +218,3 @@ def _mean(values, mask, axis_name):
     total = jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
     total, count = sum_over((total, jnp.sum(weights)), axis_name)
     return total / jnp.where(count > 0, count, 1.0)
-
-
-def _float32(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

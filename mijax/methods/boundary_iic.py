@@ -182,7 +182,8 @@ def make(
         return {
             "mutual_information": jnp.mean(mutual_information(joints)),
             "cluster_balance": jnp.mean(entropy) / jnp.log(clusters),
-            "agreement": jnp.sum(same * mask[None]) / (subheads * jnp.maximum(jnp.sum(mask), 1)),
+            "agreement": jnp.sum(jnp.where(same, mask[None], 0))
+            / (subheads * jnp.maximum(jnp.sum(mask), 1)),
             "boundary_correlation": jnp.mean(correlations),
         }
 

@@ -57,7 +57,7 @@ def make(
         [weak] = forward(jax.lax.stop_gradient(network), images, key=weak_key)
         probs = view.apply(jax.nn.softmax(weak.logits))
         inside = view.inside(images.shape[1:3])
-        mask = inside * (jnp.max(probs, axis=-1) >= threshold)
+        mask = jnp.where(jnp.max(probs, axis=-1) >= threshold, inside, 0)
         kept = jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)
         strong = jitter_intensity(jitter_key, view.apply(images), **strengths)
         labelled, strong = forward(network, batch.image, strong, key=strong_key)

@@ -60,7 +60,7 @@ def dropped_channels(key, name, shape, rate):
     """
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     b, _, _, c = shape
-    return jax.random.bernoulli(key, 1 - rate, (b, 1, 1, c)) / (1 - rate)
+    return jax.random.bernoulli(key, 1 - rate, (b, 1, 1, c)).astype(jnp.float32) / (1 - rate)
 
 
 def check_pseudo(*, threshold, pseudo_loss):

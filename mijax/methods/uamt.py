@@ -63,7 +63,7 @@ def make(
         uncertainty = jnp.sum(jax.scipy.special.entr(mean), axis=-1)
         threshold = (0.75 + 0.25 * ramp(step, ramp_steps)) * math.log(mean.shape[-1])
         inside = view.inside(images.shape[1:3])
-        mask = inside * (uncertainty < threshold)
+        mask = jnp.where(uncertainty < threshold, inside, 0)
         [student] = forward(network, view.apply(images), key=student_key)
         probs = jax.nn.softmax(student.logits)
         distance = squared_error(probs, view.apply(target), mask=mask)

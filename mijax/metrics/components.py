@@ -17,7 +17,15 @@ def largest_components(labels):
 
     Returns:
       The same with each class in one piece, of equally large ones the first.
+
+    Raises:
+      ValueError: for labels that are no volume of integers.
+
+    >>> largest_components(np.array([[[1, 0, 1, 1, 2]]], np.uint8)).tolist()
+    [[[0, 0, 1, 1, 2]]]
     """
+    if labels.ndim != 3 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are (x, y, z) integers, not {labels.shape} {labels.dtype}")
     kept = np.zeros_like(labels)
     for value, box in enumerate(ndimage.find_objects(labels), start=1):
         if box is not None:

@@ -21,12 +21,19 @@ def surface_distances(prediction, label, *, spacing):
       (hd95, assd); (0, 0) where both masks are empty, (NaN, NaN) where one is.
 
     Raises:
-      ValueError: for masks of different shapes.
+      ValueError: for masks of different shapes, or a spacing of another number of axes.
+
+    >>> mask = np.zeros((8, 8, 8), bool)
+    >>> mask[2:5, 2:5, 2:5] = True
+    >>> surface_distances(np.roll(mask, 1, axis=0), mask, spacing=(2.0, 1.0, 1.0))[0]
+    2.0
     """
     from medpy.metric.binary import assd, hd95  # a quarter of a second to import
 
     if prediction.shape != label.shape:
         raise ValueError(f"masks of one shape, not {prediction.shape} and {label.shape}")
+    if len(spacing) != label.ndim:
+        raise ValueError(f"spacing is one number an axis of {label.shape}, not {tuple(spacing)}")
     if not prediction.any() or not label.any():
         undefined = math.nan if prediction.any() or label.any() else 0.0
         return undefined, undefined

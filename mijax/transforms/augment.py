@@ -4,9 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mijax.transforms.affine import affine_matrix, sample_affine
-from mijax.transforms.warp import check_images, warp, warp_labels
+from mijax.transforms.warp import check_frame, check_images, warp, warp_labels, wide
 
 
 def augment(
@@ -38,19 +39,31 @@ def augment(
       brightness, contrast, gamma, noise, blur: see ``jitter_intensity``.
 
     Returns:
-      Images (b, height, width, c) and labels (b, height, width) or None.
+      Images (b, height, width, c) and labels (b, height, width) or None, each of its type.
 
     Raises:
-      ValueError: for images without a batch axis, or a range that is not one.
+      ValueError: for images without a batch axis, labels of another shape, or a range that is
+        not one.
+
+    >>> labels = jnp.arange(2 * 9 * 9).reshape(2, 9, 9) % 4
+    >>> images = labels[..., None].astype(jnp.float32)
+    >>> options = {"crop": (8, 8), "flip": True}
+    >>> moved, moved_labels = augment(jax.random.key(0), images, labels, **options)
+    >>> moved.shape, bool((moved[..., 0].astype(int) == moved_labels).all())
+    ((2, 8, 8, 1), True)
     """
-    check_images(images)
+    images = check_images(images)
+    if labels is not None and jnp.shape(labels) != images.shape[:3]:
+        raise ValueError(
+            f"images {images.shape} have labels {images.shape[:3]}, not {jnp.shape(labels)}"
+        )
     affine_key, crop_key, intensity_key = jax.random.split(key, 3)
     count, *size = images.shape[:3]
-    shape = tuple(crop or size)
-    slack = jnp.array(size) - jnp.array(shape)
+    shape = check_frame(crop or size)
+    slack = np.subtract(size, shape)
     # Whole pixels, so that a crop without a rotation copies the image.
-    corner = jax.random.randint(crop_key, (count, 2), 0, slack[None] + 1)
-    place = affine_matrix(translation=slack[None] / 2 - corner)
+    corner = jax.random.randint(crop_key, (count, 2), 0, slack[None] + 1, jnp.int32)
+    place = affine_matrix(translation=jnp.float32(slack[None] / 2) - corner.astype(jnp.float32))
     turn = sample_affine(
         affine_key,
         count,
@@ -87,15 +100,27 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
       blur: standard deviation of a Gaussian blur in pixels, uniform in [0, blur]; after the noise.
 
     Returns:
-      (b, h, w, c), not clipped. A strength of 0 leaves that change out.
+      (b, h, w, c), not clipped. Of their type, and computed in float32 or wider.
+
+    A strength of 0 leaves that change out. Under ``jit`` all but ``blur`` may be traced, and are
+    then applied whatever they are.
+
+    Raises:
+      ValueError: for images without a batch axis, a strength below 0, or a traced ``blur``.
     """
-    check_images(images)
+    given = check_images(images)
+    strengths = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
+    applied = {name: _is_applied(name, x) for name, x in strengths.items()}
+    if isinstance(blur, jax.core.Tracer):
+        raise ValueError("blur sets how many pixels are summed: a number, static under jit")
+    images = wide(given)
     keys = jax.random.split(key, 6)
 
     def draw(k, strength, low=-1.0):
-        return strength * jax.random.uniform(k, (images.shape[0], 1, 1, 1), minval=low)
+        uniform = jax.random.uniform(k, (images.shape[0], 1, 1, 1), jnp.float32, minval=low)
+        return (strength * uniform).astype(images.dtype)
 
-    if gamma:
+    if applied["gamma"]:
         low, high = (f(images, axis=(1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
         span = jnp.maximum(high - low, 1e-7)
         stretched = (images - low) / span
@@ -103,18 +128,18 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         above = stretched > 0
         power = jnp.where(above, stretched, 1.0) ** jnp.exp(draw(keys[0], gamma))
         images = low + span * jnp.where(above, power, 0.0)
-    if contrast:
+    if applied["contrast"]:
         mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
         images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))
-    if brightness:
+    if applied["brightness"]:
         images = images + draw(keys[2], brightness)
-    if noise:
+    if applied["noise"]:
         normal = jax.random.normal(keys[3], images.shape, images.dtype)
         images = images + draw(keys[4], noise, low=0.0) * normal
-    if blur:
+    if _is_applied("blur", blur):
         deviation = draw(keys[5], blur, low=0.0)[:, 0, 0, 0]
         images = gaussian_blur(images, deviation, radius=math.ceil(3 * blur))
-    return images
+    return images.astype(given.dtype)
 
 
 def gaussian_blur(images, deviation, *, radius):
@@ -126,10 +151,21 @@ def gaussian_blur(images, deviation, *, radius):
       radius: pixels at which the Gaussian is cut off, the same for all.
 
     Returns:
-      (b, h, w, c).
+      (b, h, w, c), of the type of the images.
+
+    Raises:
+      ValueError: for images without a batch axis, other than one deviation an image, or a
+        negative radius.
     """
+    given = check_images(images)
+    if jnp.shape(deviation) != given.shape[:1]:
+        raise ValueError(f"deviation is {given.shape[:1]}, not {jnp.shape(deviation)}")
+    if radius < 0:
+        raise ValueError(f"radius is at least 0, not {radius}")
+    images = wide(given)
     offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)[None]
-    exponent = -0.5 * (offsets / jnp.maximum(deviation[:, None], 1e-3)) ** 2
+    deviation = jnp.maximum(jnp.asarray(deviation, images.dtype)[:, None], 1e-3)
+    exponent = -0.5 * (offsets / deviation) ** 2
     weights = jax.nn.softmax(exponent, axis=-1)[:, :, None, None, None]
     for axis in (1, 2):
         length = images.shape[axis]
@@ -139,4 +175,13 @@ def gaussian_blur(images, deviation, *, radius):
             jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius + 1)
         )
         images = sum(weights[:, i] * x for i, x in enumerate(shifted))
-    return images
+    return images.astype(given.dtype)
+
+
+def _is_applied(name, strength):
+    """Whether a change is made: not where its strength is known to be 0."""
+    if isinstance(strength, jax.core.Tracer):
+        return True
+    if not strength >= 0:
+        raise ValueError(f"{name} is at least 0, not {strength}")
+    return strength > 0

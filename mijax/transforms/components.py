@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from mijax.transforms.warp import check_labels
+
 
 def largest_components(labels, num_classes):
     """Keeps the largest connected region of each class of each slice; the rest is background.
@@ -17,7 +19,14 @@ def largest_components(labels, num_classes):
 
     Returns:
       (b, h, w) of the type of ``labels``. Of two regions of the same size, the upper one is kept.
+
+    Raises:
+      ValueError: for labels without a batch axis.
+
+    >>> largest_components(jnp.array([[[1, 0, 1, 1, 2]]]), 3)
+    Array([[[0, 0, 1, 1, 2]]], dtype=int32)
     """
+    check_labels(labels)
     b, h, w = labels.shape
     classes = jnp.arange(1, num_classes, dtype=labels.dtype)[None, :, None, None]
     inside = labels[:, None] == classes  # (b, k, h, w)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mijax.transforms.warp import check_frame
+
 
 def sample_boxes(key, count, shape, *, area=(0.02, 0.4), aspect=(0.3, 1 / 0.3), probability=1.0):
     """Random boxes inside a frame, one an image, as masks.
@@ -29,11 +31,13 @@ def sample_boxes(key, count, shape, *, area=(0.02, 0.4), aspect=(0.3, 1 / 0.3), 
     """
     check_boxes(area=area, aspect=aspect, probability=probability)
     area_key, aspect_key, place_key, present_key = jax.random.split(key, 4)
-    part = jax.random.uniform(area_key, (count,), minval=area[0], maxval=area[1])
-    ratio = jax.random.uniform(aspect_key, (count,), minval=aspect[0], maxval=aspect[1])
+    part = jax.random.uniform(area_key, (count,), jnp.float32, minval=area[0], maxval=area[1])
+    ratio = jax.random.uniform(
+        aspect_key, (count,), jnp.float32, minval=aspect[0], maxval=aspect[1]
+    )
     sides = jnp.sqrt(part[:, None] * jnp.stack([ratio, 1 / ratio], -1))
     boxes = place_boxes(place_key, sides, shape)
-    present = jax.random.bernoulli(present_key, probability, (count, 1, 1))
+    present = jax.random.bernoulli(present_key, jnp.float32(probability), (count, 1, 1))
     return jnp.where(present, boxes, 0.0)
 
 
@@ -47,14 +51,20 @@ def place_boxes(key, sides, shape):
 
     Returns:
       (b, h, w) float32, 1 in the box and 0 elsewhere.
+
+    Raises:
+      ValueError: for sides or a frame of another shape.
     """
-    frame = jnp.array([shape])
+    sides, frame = jnp.asarray(sides, jnp.float32), np.array([check_frame(shape)], np.int32)
+    if sides.ndim != 2 or sides.shape[1] != 2:
+        raise ValueError(f"sides are (b, 2), not {sides.shape}")
     # A side of 2/3 of 96 pixels is 64 pixels, though 2/3 · 96 is 63.999996.
-    lengths = jnp.clip(jnp.floor(jnp.asarray(sides) * frame + 1e-4), 0, frame).astype(jnp.int32)
-    first = jax.random.randint(key, lengths.shape, 0, frame - lengths + 1)
+    lengths = jnp.floor(sides * np.float32(frame) + 1e-4).astype(jnp.int32)
+    lengths = jnp.clip(lengths, 0, frame)
+    first = jax.random.randint(key, lengths.shape, 0, frame - lengths + 1, jnp.int32)
     rows, columns = (
-        (np.arange(n)[None] >= first[:, axis, None])
-        & (np.arange(n)[None] < (first + lengths)[:, axis, None])
+        (np.arange(n, dtype=np.int32)[None] >= first[:, axis, None])
+        & (np.arange(n, dtype=np.int32)[None] < (first + lengths)[:, axis, None])
         for axis, n in enumerate(shape)
     )
     return (rows[:, :, None] & columns[:, None, :]).astype(jnp.float32)
@@ -64,8 +74,15 @@ def paste(boxes, images, others):
     """The others inside the boxes, the images outside: both (b, h, w) or (b, h, w, k).
 
     What is pasted may be images, labels, confidences or probabilities; a NaN of the side that is
-    not taken is not taken.
+    not taken is not taken. One box, (1, h, w), does for all of them.
+
+    Raises:
+      ValueError: for images and others of two shapes, or boxes that are not theirs.
     """
+    if images.shape != others.shape:
+        raise ValueError(f"images and others of one shape, not {images.shape}, {others.shape}")
+    if boxes.ndim != 3 or boxes.shape not in (images.shape[:3], (1, *images.shape[1:3])):
+        raise ValueError(f"images {images.shape} have boxes {images.shape[:3]}, not {boxes.shape}")
     inside = boxes > 0
     return jnp.where(inside[..., None] if images.ndim > inside.ndim else inside, others, images)
 

@@ -5,9 +5,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mijax.transforms.affine import inverse_affine, sample_affine
-from mijax.transforms.warp import EDGE, GATHER_LIMIT, coverage, validity, warp
+from mijax.transforms.warp import EDGE, GATHER_LIMIT, check_frame, coverage, validity, warp
 
 
 @jax.tree_util.register_dataclass
@@ -52,7 +53,7 @@ class View:
     def _matrices(self, height):
         if self.height in (None, height):
             return self.matrix, self.inverse
-        factor = jnp.ones((1, 3, 3)).at[:, :2, 2].set(height / self.height)
+        factor = jnp.ones((1, 3, 3), self.matrix.dtype).at[:, :2, 2].set(height / self.height)
         return self.matrix * factor, self.inverse * factor
 
 
@@ -79,11 +80,21 @@ def sample_view(
 
     Raises:
       ValueError: for a range that is not one, or a translation without ``shape``.
+
+    >>> images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
+    >>> view = sample_view(jax.random.key(1), len(images), flip=True)
+    >>> bool((view.restore(view.apply(images)) == images).all())  # flips are exact
+    True
+    >>> view = sample_view(jax.random.key(1), len(images), rotation=30.0)
+    >>> view.mask((8, 8))[0, [0, 4], [0, 4]]  # turning takes the corner out, not the centre
+    Array([0., 1.], dtype=float32)
     """
+    if np.ndim(translation):
+        raise ValueError(f"translation is one part of height and width, not {translation}")
     if translation and shape is None:
         raise ValueError("a translation needs the shape of the frame")
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
-    pixels = tuple(translation * n for n in shape) if translation else (0.0, 0.0)
+    pixels = tuple(translation * n for n in check_frame(shape)) if translation else (0.0, 0.0)
     matrix = sample_affine(key, count, **ranges, translation=pixels)
     # The norms ‖·‖∞ of RHSF and of its inverse are at most (1 + tan shear) · max(|cos| + |sin|)
     # times the scale, or over it.

@@ -1,7 +1,5 @@
 """Resampling of image batches through affine matrices, and where it stayed in the frame."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,20 +28,24 @@ def warp(images, matrix, *, inverse=None, shape=None):
       (b, height, width, c), summed in float32 or wider.
 
     Raises:
-      ValueError: for images of integers, and where a concrete ``inverse`` exceeds the limit;
-        traced ones are on trust.
+      ValueError: for images of integers or without a batch axis, for other than one matrix an
+        image, and where a concrete ``inverse`` exceeds the limit; traced ones are on trust.
+
+    >>> image = jnp.array([[1.0, 2.0, 3.0]]).reshape(1, 1, 3, 1)
+    >>> right = affine_matrix(translation=jnp.array([[0.0, 0.5]]))  # by half a pixel
+    >>> warp(image, right)[0, 0, :, 0]
+    Array([0.5, 1.5, 2.5], dtype=float32)
     """
-    images = jnp.asarray(images)
-    check_images(images)
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images are floats, not {images.dtype}; see warp_labels for labels")
-    shape = tuple(shape or images.shape[1:3])
+    images = check_images(images)
+    shape = check_frame(images.shape[1:3] if shape is None else shape)
+    matrix = jax.lax.stop_gradient(_check_matrix(matrix, images))
     if inverse is None:
-        return _bilinear(images, jax.lax.stop_gradient(matrix), shape)
+        return _bilinear(images, matrix, shape)
     if not isinstance(inverse, jax.core.Tracer):
-        norm = float(np.abs(np.asarray(inverse)[:, :2, :2]).sum(-1).max())
+        norm = float(np.abs(np.asarray(inverse)[..., :2, :2]).sum(-1).max())
         if norm > GATHER_LIMIT + 1e-5:
             raise ValueError(f"‖inverse‖∞ is {norm:.3f}, over {GATHER_LIMIT}: leave inverse out")
+    inverse = jax.lax.stop_gradient(_check_matrix(inverse, images))
     return _warp_gathered(images, matrix, inverse, shape)
 
 
@@ -57,8 +59,13 @@ def warp_labels(labels, matrix, *, shape=None, fill=0):
 
     Returns:
       (b, height, width).
+
+    Raises:
+      ValueError: for labels without a batch axis, or other than one matrix an image.
     """
-    shape = tuple(shape or labels.shape[1:3])
+    check_labels(labels)
+    matrix = _check_matrix(matrix, labels)
+    shape = check_frame(labels.shape[1:3] if shape is None else shape)
     rows, columns = _sources(matrix, shape, labels.shape[1:3])
     rows, columns = (jnp.round(x).astype(jnp.int32) for x in (rows, columns))
     values = _take(labels[..., None], rows, columns)[..., 0]
@@ -66,9 +73,32 @@ def warp_labels(labels, matrix, *, shape=None, fill=0):
 
 
 def check_images(images):
-    """Raises ValueError for what is no batch of images with channels."""
-    if jnp.ndim(images) != 4:
-        raise ValueError(f"images are (b, h, w, c), not {jnp.shape(images)}")
+    """The images as an array; raises ValueError for what is no batch of floats with channels."""
+    images = jnp.asarray(images)
+    if images.ndim != 4:
+        raise ValueError(f"images are (b, h, w, c), not {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images are floats, not {images.dtype}; see warp_labels for labels")
+    return images
+
+
+def check_labels(labels):
+    """Raises ValueError for what is no batch of label maps."""
+    if jnp.ndim(labels) != 3 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels are (b, h, w) integers, not {jnp.shape(labels)} {labels.dtype}")
+
+
+def check_frame(shape):
+    """The height and the width as a tuple; raises ValueError for what is not these two."""
+    if np.shape(shape) != (2,):
+        raise ValueError(f"a shape is (height, width), not {shape}")
+    return tuple(shape)
+
+
+def wide(x):
+    """``x`` in float32, or in float64 if it is."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
 
 
 def coverage(matrix, shape):
@@ -78,6 +108,7 @@ def coverage(matrix, shape):
       matrix: (b, 3, 3), see ``warp``.
       shape: (h, w) of input and output.
     """
+    matrix, shape = wide(matrix), check_frame(shape)
     return _coverage(*_sources(matrix, shape, shape), shape)
 
 
@@ -87,6 +118,7 @@ def validity(matrix, inverse, shape):
     1 where warping an image by ``matrix`` and the result by ``inverse`` used no pixel from
     outside, so that the two maps may be compared there.
     """
+    matrix, inverse, shape = wide(matrix), wide(inverse), check_frame(shape)
     rows, columns = _sources(inverse, shape, shape)
     there_and_back = 0.0
     for row, column, weight in _taps(rows, columns):
@@ -118,24 +150,33 @@ def _bilinear(images, matrix, shape):
     return out.astype(images.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _warp_gathered(images, matrix, inverse, shape):
-    return _bilinear(images, matrix, shape)
+    """``_bilinear`` with its transpose gathered, for derivatives either way and of any order."""
+    size = images.shape[1:3]
+    frame = tuple(max(n) for n in zip(size, shape, strict=True))
+
+    def forward(_, x):
+        return _fit(_bilinear(_fit(x, size), matrix, shape), frame)
+
+    def transpose(_, x):
+        return _fit(_gather(_fit(x, shape), matrix, inverse, size), frame)
+
+    # No system is solved: of all that takes a linear function with a transpose of one's own, this
+    # alone has forward mode, reverse mode and vmap. It asks for one shape of input and output.
+    warped = jax.lax.custom_linear_solve(lambda x: x, _fit(images, frame), forward, transpose)
+    return _fit(warped, shape)
 
 
-def _warp_forward(images, matrix, inverse, shape):
-    return _bilinear(images, matrix, shape), (matrix, inverse, images.shape[1:3])
-
-
-def _warp_backward(shape, residuals, cotangent):
+def _gather(cotangent, matrix, inverse, size):
+    """The transpose of ``_bilinear``: to images of that size."""
     # d out[o] / d images[i] is the hat max(0, 1 − |row|) · max(0, 1 − |column|) of M·o − i. It
     # vanishes unless |o − M⁻¹ i| < ‖M⁻¹‖∞ ≤ 2, so four rows and four columns hold all o.
-    matrix, inverse, size = residuals
     # After it is known: otherwise XLA prepares weights of all taps, far larger than it, and keeps
     # them from the forward pass on.
     matrix, inverse, cotangent = jax.lax.optimization_barrier((matrix, inverse, cotangent))
+    shape = cotangent.shape[1:3]
     rows, columns = _sources(inverse, size, shape)
-    own_rows, own_columns = _grid(size)
+    own_rows, own_columns = _grid(size, matrix.dtype)
     total = 0.0
     for i in range(-1, 3):
         for j in range(-1, 3):
@@ -145,20 +186,29 @@ def _warp_backward(shape, residuals, cotangent):
                 1 - jnp.abs(source_columns - own_columns)
             )
             total = total + _weighted_take(cotangent, row, column, weight)
-    return total.astype(cotangent.dtype), jnp.zeros_like(matrix), jnp.zeros_like(inverse)
+    return total.astype(cotangent.dtype)
 
 
-_warp_gathered.defvjp(_warp_forward, _warp_backward)
+def _fit(x, shape):
+    """``x`` (b, h, w, c) cut to the shape, or zero-padded to it, below and to the right."""
+    more = [(0, n - m, 0) for n, m in zip(shape, x.shape[1:3], strict=True)]  # or less
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *more, (0, 0, 0)])
 
 
-def _grid(shape):
-    rows, columns = (jnp.arange(n, dtype=jnp.float32) for n in shape)
+def _check_matrix(matrix, images):
+    if jnp.shape(matrix) != (images.shape[0], 3, 3):
+        raise ValueError(f"a matrix (b, 3, 3) of {images.shape[0]} images, not {jnp.shape(matrix)}")
+    return wide(matrix)
+
+
+def _grid(shape, dtype):
+    rows, columns = (jnp.arange(n, dtype=dtype) for n in shape)
     return rows[None, :, None], columns[None, None, :]
 
 
 def _sources(matrix, shape, size):
     """Rows and columns (b, h, w), in a ``size`` frame, of each pixel of a ``shape`` frame."""
-    rows, columns = _grid(shape)
+    rows, columns = _grid(shape, matrix.dtype)
     return _apply(matrix, rows, columns, shape, size)
 
 
@@ -170,8 +220,8 @@ def _apply(matrix, rows, columns, shape, size):
 
 def _weighted_take(images, rows, columns, weight):
     inside = _inside(rows, columns, images.shape[1:3])
-    values = _take(images, rows.astype(jnp.int32), columns.astype(jnp.int32))
-    return jnp.where(inside, weight, 0.0)[..., None] * values
+    values = wide(_take(images, rows.astype(jnp.int32), columns.astype(jnp.int32)))
+    return jnp.where(inside, weight, 0.0)[..., None].astype(values.dtype) * values
 
 
 def _inside(rows, columns, size):

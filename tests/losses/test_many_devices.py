@@ -10,6 +10,7 @@ How the gradient of the global loss is had from eight devices, in each of the th
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,14 @@ ONE_PIXEL_A_CLASS = np.arange(SIZE**2).reshape(1, SIZE, SIZE)
 
 def network(weights, images):
     return jnp.einsum("bhwc,ck->bhwk", images, weights)
+
+
+def in_strips(*args, **options):
+    """``local_mutual_information`` in as many strips as there are rows."""
+    module = importlib.import_module("mijax.losses.mutual_information")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "STRIP", 1)
+        return losses.local_mutual_information(*args, **options)
 
 
 # Every loss as a function of (weights, batch, axis_name), batch = (images, others, labels, mask).
@@ -48,6 +57,9 @@ LOSSES = {
         jax.nn.softmax(network(w, b[0])), b[2], mask=b[3], background=True, axis_name=axis
     ),
     "local_mutual_information": lambda w, b, axis: losses.local_mutual_information(
+        *(jax.nn.softmax(network(w, x)) for x in b[:2]), mask=b[3], axis_name=axis
+    ),
+    "local_mutual_information_in_strips": lambda w, b, axis: in_strips(
         *(jax.nn.softmax(network(w, x)) for x in b[:2]), mask=b[3], axis_name=axis
     ),
     "joint_distribution_by_convolution": lambda w, b, axis: jnp.mean(

@@ -320,6 +320,13 @@ def test_maps_of_different_shapes_are_refused(term):
         getattr(losses, term)(p, p[:1])
 
 
+@each_term
+@pytest.mark.parametrize("shape", [(*SHAPE, 1), SHAPE[1:], (2, 3, 4)])
+def test_masks_of_another_shape_are_refused(term, shape, maps):
+    with pytest.raises(ValueError, match=rf"mask of these maps is \(2, 3, 5\), not .{shape[0]},"):
+        TERMS[term][0](*map(jnp.asarray, maps), jnp.ones(shape))
+
+
 @pytest.mark.parametrize("term", ["cross_entropy", "soft_dice_loss"])
 def test_labels_of_another_shape_are_refused(term):
     with pytest.raises(ValueError, match=r"have labels \(2, 4, 4\), not \(1, 4, 4\)"):

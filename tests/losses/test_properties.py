@@ -213,9 +213,9 @@ def test_joints_are_distributions_with_the_marginals_of_their_maps(seed, kind, m
     assert_allclose(joint, other, atol=1e-6)
     totals = joint.sum((-1, -2))
     assert joint.min() >= 0 and (np.minimum(totals, np.abs(totals - 1)) < 1e-5).all()
-    # Of a pixel with itself, which weighs the square of its mask.
+    # Of a pixel with itself, which weighs its mask.
     for axis, probs in ((-1, p), (-2, q)):
-        expected = np.average(probs.reshape(-1, K), axis=0, weights=mask.ravel() ** 2)
+        expected = np.average(probs.reshape(-1, K), axis=0, weights=mask.ravel())
         assert_allclose(joint[1, 1].sum(axis), expected, atol=1e-5)
 
 

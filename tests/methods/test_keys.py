@@ -49,7 +49,8 @@ def test_a_method_uses_no_key_twice(name, batch):
     def forward(network, *streams, key, **options):
         keys = jax.random.split(key, len(streams))
         dropped = [
-            x * jax.random.bernoulli(k, 0.5, x.shape) for k, x in zip(keys, streams, strict=True)
+            jnp.where(jax.random.bernoulli(k, 0.5, x.shape), x, 0)
+            for k, x in zip(keys, streams, strict=True)
         ]
         return forward_with_features(network, *dropped, key=key, **options)
 

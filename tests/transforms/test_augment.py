@@ -200,6 +200,51 @@ def test_quarter_turns():
     assert seen == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_images_keep_their_type(dtype):
+    images = jnp.asarray(images_of(9, 2, 9, 9, 1), dtype)
+    strengths = {"brightness": 0.1, "contrast": 0.2, "gamma": 0.3, "noise": 0.05}
+    moved, _ = augment(KEY, images, crop=(8, 8), rotation=20.0, **strengths)
+    expected, _ = augment(KEY, images.astype(np.float32), crop=(8, 8), rotation=20.0, **strengths)
+    assert moved.dtype == dtype
+    # The warp rounds once and the intensities once, not at every step.
+    assert_allclose(moved.astype(np.float32), expected, atol=float(jnp.finfo(dtype).eps))
+    blurred = transforms.gaussian_blur(images, jnp.ones(2), radius=2)
+    assert blurred.dtype == dtype
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_in_x64_the_same_is_drawn(wide):
+    images, labels = images_of(10, 2, 9, 9, 1), np.arange(162).reshape(2, 9, 9)
+    options = {"rotation": 20.0, "flip": True, "noise": 0.1, "blur": 1.0, "crop": (8, 8)}
+    expected, expected_labels = transforms.augment(KEY, images, labels, **options)
+    with jax.enable_x64(True):
+        given = jnp.asarray(images, jnp.float64 if wide else jnp.float32)
+        moved, moved_labels = transforms.augment(
+            KEY, given, jnp.asarray(labels), **(options | ({"noise": 0.0} if wide else {}))
+        )
+        assert moved.dtype == given.dtype
+    assert_array_equal(moved_labels, expected_labels)
+    if not wide:  # normal numbers of float64 are others
+        assert_allclose(moved, expected, atol=1e-5)
+
+
+def test_traced_strengths_do_what_numbers_do():
+    images = jnp.asarray(images_of(11, 4, 6, 6, 1))
+    strengths = {"brightness": 0.2, "contrast": 0.3, "gamma": 0.4, "noise": 0.1}
+    traced = jax.jit(functools.partial(transforms.augment, KEY, images))
+    assert_allclose(traced(**strengths)[0], augment(KEY, images, **strengths)[0], atol=1e-6)
+    assert_allclose(traced(**dict.fromkeys(strengths, 0.0))[0], images, atol=1e-6)
+    # And they have gradients: by how much the brightness changes with its strength.
+    change = jax.jacfwd(lambda b: transforms.jitter_intensity(KEY, images, brightness=b))(0.2)
+    assert_allclose(0.2 * change, jitter(images, brightness=0.2) - images, atol=1e-6)
+
+
+def test_a_traced_blur_is_refused():
+    with pytest.raises(ValueError, match="blur sets how many pixels are summed: a number, static"):
+        jax.jit(lambda s: jitter(IMAGES, blur=s))(1.0)
+
+
 def test_a_mistake_is_blamed_on_the_function_that_was_called():
     with pytest.raises(TypeError, match=r"augment\(\) got an unexpected .* 'rotaton'"):
         transforms.augment(KEY, np.ones((1, 4, 4, 1), np.float32), rotaton=3.0)

@@ -76,6 +76,42 @@ def test_gradients_are_those_of_the_plain_warp(ranges):
     assert_allclose(ours, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(8, 7), (5, 9)], ids=str)
+def test_views_are_differentiated_forwards_too(shape):
+    view = sample_view(KEY, 2, rotation=25.0, scale=(0.8, 1.2))
+    assert view.gathered == (True, True)
+    rng = np.random.default_rng(3)
+    images, tangent, cotangent = (
+        rng.normal(size=(2, *n, 3)).astype(np.float32) for n in ((8, 7), (8, 7), shape)
+    )
+
+    def moved(x):
+        return warp(x, view.matrix, inverse=view.inverse, shape=shape)
+
+    value, pushed = jax.jvp(moved, (images,), (tangent,))
+    assert_allclose(value, warp(images, view.matrix, shape=shape), atol=1e-6)
+    assert_allclose(pushed, moved(tangent), atol=1e-6)
+    # ⟨J t, c⟩ = ⟨t, Jᵀ c⟩, and the transpose of Jᵀ is J again.
+    pull = jax.vjp(moved, images)[1]
+    assert_allclose(np.vdot(pushed, cotangent), np.vdot(tangent, pull(cotangent)[0]), rtol=1e-4)
+    back = jax.linear_transpose(lambda c: pull(c)[0], cotangent)
+    assert_allclose(back(tangent)[0], pushed, atol=1e-6)
+    assert_allclose(jax.jvp(view.restore, (images,), (tangent,))[1], view.restore(tangent))
+
+
+def test_a_gathered_gradient_has_no_scatter_and_maps():
+    views = jax.vmap(lambda k: sample_view(k, 2, rotation=25.0))(jax.random.split(KEY, 3))
+    images = np.random.default_rng(4).normal(size=(2, 8, 7, 3)).astype(np.float32)
+
+    def gradient(view):
+        return jax.grad(lambda x: jax.numpy.sum(view.apply(x) ** 3))(images)
+
+    one_by_one = [gradient(jax.tree.map(lambda x, i=i: x[i], views)) for i in range(3)]
+    assert_allclose(jax.vmap(gradient)(views), one_by_one, atol=1e-6)
+    program = str(jax.make_jaxpr(jax.vmap(gradient))(views))
+    assert "scatter" not in program and "optimization_barrier" in program
+
+
 def test_a_translation_goes_with_the_resolution():
     ranges = {"rotation": 20.0, "scale": (0.9, 1.1), "translation": 0.25}
     view = sample_view(KEY, 4, **ranges, shape=(32, 48))
