@@ -88,13 +88,13 @@ def prepare_jax(config):
 
 
 def _main(main, argv):
-    _show(python_logging.getLogger("mijax"), python_logging.INFO)
+    show(python_logging.getLogger("mijax"), python_logging.INFO)
     if not flags.FLAGS["verbosity"].present:
         # Orbax and TFDS tell of every file they touch, and of errors that they raise besides.
         logging.set_verbosity(logging.FATAL)
         threading.excepthook = lambda args: tell(_last_line(args.exc_value))
         # What JAX warns of when it looks for devices: a GPU it cannot use.
-        _show(python_logging.getLogger("jax._src.xla_bridge"), python_logging.WARNING)
+        show(python_logging.getLogger("jax._src.xla_bridge"), python_logging.WARNING)
     warnings.showwarning = _show_warning
     try:
         with _second_interrupt_ends():
@@ -128,7 +128,7 @@ def _show_warning(message, category, *place, _others=warnings.showwarning, _told
         tell(message)
 
 
-def _show(logger, level):
+def show(logger, level):
     """Shows what a logger is told, from that level on, in a line each."""
     handler = python_logging.Handler(level)
     handler.emit = lambda record: tell(" ".join(record.getMessage().split()))

@@ -52,7 +52,7 @@ class StreamNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         kind = _Kind(
-            streams=tuple(streams or (0,) * x.shape[0]),
+            streams=tuple(streams or (0,) * x.shape[0]) if train else (),
             epsilon=self.epsilon,
             relu=self.relu,
             channels=channels[0],

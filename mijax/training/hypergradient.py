@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mijax.training.optimizer import promoting
+
 
 class Gradients(NamedTuple):
     """What comes of a loss: gradients of the parameters, value, ``methods.Aux``.
@@ -121,4 +123,5 @@ def make_hypergradient(method, hyperparameters, *, weights, rate, batch):
             raise ValueError(f"{name} begins above 0, not at {start[name]}")
     if not (rate > 0 and batch > 0):
         raise ValueError(f"rate and batch are positive, not {rate} and {batch}")
-    return Hypergradient(method, {name: start[name] for name in weights}, optax.adam(rate), batch)
+    optimizer = promoting(optax.adam(rate))
+    return Hypergradient(method, {name: start[name] for name in weights}, optimizer, batch)

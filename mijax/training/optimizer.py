@@ -1,5 +1,6 @@
 """Optimiser of a run: Adam or SGD with linear warm-up and cosine or polynomial decay."""
 
+import jax
 import optax
 
 OPTIMIZERS = ("adam", "sgd")
@@ -38,4 +39,14 @@ def make_optimizer(name, schedule, *, weight_decay, momentum=0.9):
     else:
         steps = (decay, optax.trace(momentum), optax.scale_by_learning_rate(schedule))
     # As one vector: dozens of small tensors are dozens of programs on a GPU.
-    return optax.flatten(optax.chain(*steps))
+    return promoting(optax.flatten(optax.chain(*steps)))
+
+
+def promoting(transformation):
+    """The same under strict promotion of types: Optax raises a float to an integer's power."""
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)

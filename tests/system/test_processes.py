@@ -71,9 +71,10 @@ def open_mpi(process):
 
 
 JOIN = """
-import sys
+import logging, sys
 import jax
-from mijax import parallel
+from mijax import commands, parallel
+commands.show(logging.getLogger("mijax"), logging.INFO)
 parallel._WAIT = int(sys.argv[1])
 parallel.join()
 print(jax.process_index(), jax.process_count(), len(jax.devices()))
