@@ -1,7 +1,8 @@
 """Any folder in the layout of MSD or of nnU-Net, raw; classes come from its dataset.json.
 
-Cases without a label are unlabelled. Say at least how many patients are held back, and a size
-(multiples of 16) that holds the slices; python -m mijax.inspect FOLDER proposes one:
+Cases without a label are unlabelled, and all others are labelled unless splits.labelled says how
+many patients are. Set a size (multiples of 16) that holds the slices, which python -m mijax.inspect
+FOLDER proposes, and how many patients are held back for validation (default 2) and test (0):
 
 python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER \
     --config.data.splits.validation=3 --config.data.splits.test=5 \

@@ -8,7 +8,7 @@ from mijax.configs import common
 # A T that the labelled images are augmented by as well; half of them are never upside down.
 _VIEW = {"rotation": 15.0, "scale": (0.9, 1.1), "flip": False}
 _INTENSITY = {"brightness": 0.2, "contrast": 0.4, "noise": 0.1}  # of the transformed copy
-_RAMP = {"ramp_steps": 600}  # of 800: the first predictions are background
+_RAMP = {"ramp_steps": 600}  # of 800 steps, whatever config.steps: first all is background
 
 OF_METHOD = {  # chosen on validation cases, see benchmarks/ACCURACY.md
     "mean_teacher": {**_VIEW, **_RAMP, "decay": 0.99, "weight": 2.0},

@@ -1,4 +1,4 @@
-"""Volumes drawn from a seed, no download: the whole system in a minute or two on two cores.
+"""Volumes drawn from a seed, no download: the whole system in under three minutes on two cores.
 
 python -m mijax.main --config configs/phantom.py
 """

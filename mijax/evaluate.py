@@ -28,7 +28,7 @@ def main(argv):
 
 def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
-    flags.DEFINE_string("data_dir", None, "folder of the data, where it moved since")
+    flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
     flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
 

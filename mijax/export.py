@@ -2,7 +2,8 @@
 
 FILE is StableHLO as jax.export writes it, weights inside, for CPU, CUDA and TPU. It turns
 images (b, h, w, c) float32, preprocessed as in training, into class probabilities (b, h, w, k)
-float32; b is any, h and w are any multiples of the network's stride. JAX alone runs it:
+float32; b is any, h and w are any multiples of the network's stride. To run it takes JAX and
+flatbuffers, and not mijax:
 
   exported = jax.export.deserialize(bytearray(pathlib.Path(FILE).read_bytes()))
   probs = jax.jit(exported.call)(images)
@@ -46,7 +47,9 @@ def main(argv):
 def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("output", None, "file to write, created with its folder")
-    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "last"], "best by validation DSC, or the last one"
+    )
     flags.DEFINE_bool("overwrite", False, "replace the file where it exists")
 
 

@@ -1,7 +1,7 @@
 """What a folder of volumes looks like, and flags for it: python -m mijax.inspect FOLDER
 
-FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and checked; those that
-cannot be used are told of, and the exit code is 1 then. JAX is not needed.
+FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and checked. A file that
+cannot be used is named with the reason; the exit code is then 1. JAX is not needed.
 """
 
 import logging

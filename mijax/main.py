@@ -1,9 +1,9 @@
 """Trains and scores a run: python -m mijax.main --config configs/phantom.py[:METHOD]
 
-Every value of the configuration is a flag: --config.method.weight=0.05, and with --config FILE
-before it --help lists them. Of a flag that is given twice the last holds. Without --workdir the run
-goes to runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was
-interrupted, and so does --workdir alone.
+Every value of the configuration is a flag, such as --config.method.weight=0.05; --config FILE
+--help lists them. If a flag is given twice, the last one counts. Without --workdir the run goes to
+runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was interrupted;
+--workdir RUN alone does the same.
 """
 
 import logging

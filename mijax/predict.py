@@ -2,7 +2,8 @@
 
 SCANS is a file (NIfTI, MetaImage or NRRD) or a folder of them; CASE.nii.gz gives
 FOLDER/CASE.nii.gz, on the same grid. A run of several channels takes 4-D files, or one file a
-channel: CASE_0000.nii.gz, CASE_0001.nii.gz, … in one folder. The run folder is all it needs.
+channel: CASE_0000.nii.gz, CASE_0001.nii.gz, … in one folder. It needs the run folder, not the
+training data.
 
 From Python, the same with arrays: ``mijax.inference.Predictor(RUN)(image, affine)``.
 """
@@ -43,7 +44,9 @@ def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("input", None, "scan, or folder of scans")
     flags.DEFINE_string("output", None, "folder of the label maps, created where missing")
-    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], "best is by validation DSC")
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "last"], "best by validation DSC, or the last one"
+    )
     flags.DEFINE_bool("probabilities", False, "also write CASE_probabilities.nii.gz")
     flags.DEFINE_bool("overwrite", False, "predict again what is in --output already")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")

@@ -2,18 +2,18 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
-weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. There is no
-row full where it would have no more labels than partial.
-The same command goes on after a kill; what has scores is not run again. Flags --config.KEY=VALUE
-hold for all rows. --list shows the jobs; --index N runs one of them, which makes a Slurm array:
+weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. Row full is
+left out if the unlabelled cases have no labels. The same command goes on after a kill; what has
+scores is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs;
+--index N runs one of them, which makes a Slurm array:
 
 sbatch --array=0-23 --gpus=1 --requeue --wrap 'python -m mijax.table1 \
     --config configs/acdc.py --output FOLDER --index $SLURM_ARRAY_TASK_ID'
 
-whose last job to finish writes the report. A pre-training has to be done before the array of the
-rows that begin with it: METHOD alone in --rows makes one. On several GPUs of one machine give each
-such command one of them (CUDA_VISIBLE_DEVICES): the images of a forward pass must divide over all
-that it sees, which those of small batches do not.
+whose last job to finish writes the report. Run a pre-training first, as an array of its own:
+--rows boundary_iic. On several GPUs of one machine run each command on one of them
+(CUDA_VISIBLE_DEVICES): the images of a forward pass must divide over all that it sees, which those
+of small batches do not.
 """
 
 import shlex
