@@ -19,6 +19,9 @@ OF_METHOD = {
     "uamt": {"passes": 2},
 }
 CASES = [*((name, {}) for name in methods.names()), ("unimatch", {"complementary": True})]
+# Two programs a method to compile, so that -m slow takes all but those that are told apart here.
+FAST = ("local_mi", "mean_teacher", "unimatch")
+CASES = [pytest.param(*case, marks=() if case[0] in FAST else pytest.mark.slow) for case in CASES]
 
 
 def make_looped(model, batch_stats):
