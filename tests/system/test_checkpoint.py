@@ -49,10 +49,10 @@ def look(listening):
     return functools.partial(_look, listening)
 
 
-def _look(listening, folder, *, read_only=False):
+def _look(listening, folder, *, read_only=False, restore=True):
     with listening() as told, Checkpoints(folder, read_only=read_only) as checkpoints:
         last = checkpoints.last_step()
-        if last is not None:
+        if last is not None and restore:
             restored = checkpoints.restore(last, jax.eval_shape(lambda: state_of(last)))
             jax.tree.map(np.testing.assert_array_equal, restored, state_of(last))
             network = checkpoints.restore_network(last, parallel.replicated(parallel.make_mesh()))
@@ -117,7 +117,7 @@ def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, da
         folder = shutil.copytree(saved, tmp_path / "copy")
         damage(folder / file)
         for read_only in (True, False):
-            last, best, told = look(folder, read_only=read_only)
+            last, best, told = look(folder, read_only=read_only, restore=file == files[0])
             assert (last, best) == (8, 8), file
             assert len(told) == 1 and str(folder / "12") in told[0] and "damaged" in told[0], file
         assert steps_in(folder) == [8]  # gone once it was told

@@ -32,6 +32,7 @@ def learnt(tiny, tmp_path_factory):
         method__weight=3.0,
         method__mi_weight=100.0,  # else the slope of so little information drowns in rounding
         learning_rate=0.02,
+        model__widths=(4,),  # compiles in little time
         hypergradient__weights=WEIGHTS,
         hypergradient__rate=0.1,
         hypergradient__batch=8,

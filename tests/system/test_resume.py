@@ -75,7 +75,8 @@ def stop_at(monkeypatch, step):
 def test_stopped_between_saves(
     scored, tiny, tmp_path, monkeypatch, method, stops, told, assert_same_end
 ):
-    run = start_run(tmp_path, tiny(method))
+    whole, run = scored(method), start_run(tmp_path, tiny(method))
+    told.clear()
     for step in stops:
         with monkeypatch.context() as patch, pytest.raises(Stop):
             stop_at(patch, step)
@@ -84,7 +85,7 @@ def test_stopped_between_saves(
     # Steps are saved at 4 and 8.
     assert told == [f"going on from step {stop // 4 * 4} of 12" for stop in stops if stop > 4]
     evaluate(run)
-    assert_same_end(run, scored(method))
+    assert_same_end(run, whole)
 
 
 @pytest.mark.parametrize(
@@ -101,12 +102,15 @@ def test_a_signal_saves_and_leaves(
             super().progress(reached)
 
     whole, before = scored("local_mi"), signal.getsignal(number)
+    told.clear()
     monkeypatch.setattr(loop, "MetricsLog", Signalled)
     run = start_run(tmp_path, tiny("local_mi"))
     with pytest.raises(kind, match=f"{name} after step 5 of 12 and saved; .* --workdir {tmp_path}"):
         train(run)
     assert signal.getsignal(number) is before
     assert sorted(f.name for f in run.checkpoints.iterdir()) == ["4", "5"]
+    if number == signal.SIGINT:  # all that follows is the same
+        return
     train(run)
     assert told == ["going on from step 5 of 12"]
     evaluate(run)

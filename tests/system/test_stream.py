@@ -24,7 +24,9 @@ def training_set(*, labelled=True, unlabelled=True, held_out=True):
     others = draw.random((11, 4, 4, 1), np.float32)
     return TrainingSet(
         *((image, label) if labelled else (None, None)),
-        Unlabelled(others, np.linspace(0, 1, 11), np.arange(11)) if unlabelled else None,
+        Unlabelled(others, np.linspace(0, 1, 11, dtype=np.float32), np.arange(11))
+        if unlabelled
+        else None,
         (image + 1, label) if held_out else None,
     )
 
@@ -36,13 +38,13 @@ def test_the_batches_of_a_resident_set(left_out):
     slices = training_set(**left_out)
     key = np.array([1, 2], np.uint32)
     dispatches = [(4, 1), (5, 3), (8, 2)]
+    picks_of = jax.jit(lambda step: pick(key, step, counts_of(slices), BATCHES))
     found = list(stream(slices, key, dispatches, mesh=parallel.make_mesh(), batches=BATCHES))
     assert len(found) == len(dispatches)
     for (start, length), rows in zip(dispatches, found, strict=True):
         assert jax.tree.structure(rows) == jax.tree.structure(slices)
         for i in range(length):
-            picks = jax.jit(lambda s: pick(key, s, counts_of(slices), BATCHES))(start + i)
-            wanted = take(jax.device_put(slices), picks)
+            wanted = take(slices, jax.device_get(picks_of(start + i)))
             jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
 
 
