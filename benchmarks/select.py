@@ -1,0 +1,195 @@
+"""Whether mijax.select chooses better than chance: many short trainings, in one process.
+
+python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
+
+Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
+the DSC of every validation and test case after the last step. The same command goes on where it
+was killed. Jobs come in rounds, one random draw of each N a round, so that what is there at any
+time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}, and
+come first. ``--report`` prints what the file says.
+
+The protocol is short: 48 × 64 or 64 × 64 pixels, a U-Net of 8…64, 250 steps of 8 slices. It says
+which patients are worth labelling for such a training, not what a long one reaches.
+"""
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.select_report import report
+from mijax import commands
+from mijax.configs import acdc_small, hippocampus
+from mijax.data import draw_splits
+from mijax.inference.volumes import segment
+from mijax.methods import Unlabelled
+from mijax.metrics import dice
+from mijax.runs.source import open_data, slice_volume
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
+
+CONFIGS = {"hippocampus": hippocampus, "acdc": acdc_small}
+NUMBERS, DRAWS = (1, 2, 4), 20
+_SLICES, _UNLABELLED = 256, 1024  # of a training set, so that all have one compiled program
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", choices=CONFIGS)
+    parser.add_argument("folder")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--method", default="supervised")
+    parser.add_argument("--choices", type=Path)
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.report:
+        print(report(read(options.output)))
+        return
+    config = protocol(options.data, options.folder, options.method)
+    commands.prepare_jax(config)
+    trainer = Trainer(config)
+    while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
+        job = jobs[0]  # choices may have come meanwhile
+        began = time.monotonic()
+        result = trainer.run(job)
+        line = {**job, **result, "seconds": round(time.monotonic() - began, 1)}
+        with options.output.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        means = (np.mean(list(result[role].values())) for role in ("validation", "test"))
+        print(job["name"], *(f"{100 * mean:.1f}" for mean in means), line["seconds"], flush=True)
+
+
+def protocol(data, folder, method):
+    """The configuration of the short trainings."""
+    config = CONFIGS[data].get_config(method)
+    config.data.source.dir = folder
+    config.steps = 250
+    config.warmup_steps = 25
+    config.labelled_batch = config.unlabelled_batch = 8
+    config.model.widths = (8, 16, 32, 64)
+    if "ramp_steps" in config.method:
+        config.method.ramp_steps = 150
+    if data == "acdc":
+        config.data.slices.size, config.augmentation.crop = (64, 64), ()
+        config.data.splits.validation = 10
+        config.learning_rate = 5e-3
+    return config
+
+
+def read(path):
+    """The runs of a file, whole lines only."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    runs = []
+    for line in lines:
+        try:
+            runs.append(json.loads(line))
+        except ValueError:
+            continue  # half a line of a killed process
+    return runs
+
+
+def done(path):
+    """The jobs of a file."""
+    return [{key: run[key] for key in ("name", "method", "patients", "seed")} for run in read(path)]
+
+
+class Trainer:
+    """One compiled program, and all the slices of a data set."""
+
+    def __init__(self, config):
+        self.config = config
+        self.source = source = open_data(config)
+        splits = draw_splits(
+            source.cases,
+            labelled=0,
+            validation=config.data.splits.validation,
+            test=config.data.splits.test,
+            seed=config.data.splits.seed,
+        )
+        self.scored = {
+            role: [source.volume(name) for name in getattr(splits, role)]
+            for role in ("validation", "test")
+        }
+        self.scans = {}
+        for case in source.cases:
+            if case.name in splits.labelled:
+                self.scans.setdefault(case.patient, []).append(case.name)
+        self.experiment = build(config, classes=source.classes, channels=source.channels)
+        self.step = self.experiment.train_step(1)
+        self.slices = functools.cache(
+            lambda name: slice_volume(source.volume(name), config.data.slices)
+        )
+
+    def jobs(self, choices):
+        """The jobs in their order: those of the file, then random draws."""
+        method, patients = self.config.method.name, sorted(self.scans)
+        if choices and choices.exists():
+            for line in choices.read_text().splitlines():
+                choice = json.loads(line)
+                for seed in range(choice["seeds"]):
+                    yield {
+                        "name": choice["name"],
+                        "method": method,
+                        "patients": sorted(choice["patients"]),
+                        "seed": seed,
+                    }
+        for draw in range(DRAWS):
+            for number in NUMBERS:
+                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
+                yield {
+                    "name": f"random {draw}",
+                    "method": method,
+                    "patients": sorted(drawn.tolist()),
+                    "seed": draw,
+                }
+
+    def run(self, job):
+        """DSC of the scored cases, mean over classes, after the last step."""
+        training_set = self.training_set(job["patients"])
+        slices = 0 if training_set.unlabelled is None else _UNLABELLED
+        state = self.experiment.init(job["seed"], slices, None)
+        for _ in range(self.config.steps):
+            state, _logs = self.step(state, training_set)
+        weights = {
+            "params": {"network": state.params["network"]}, "batch_stats": state.batch_stats,
+        }  # fmt: skip
+        classes = len(self.source.classes)
+        scores = {}
+        for role, volumes in self.scored.items():
+            maps = segment(self.experiment.network, weights, volumes)
+            scores[role] = {
+                volume.name: round(float(dice(labels, volume.label, classes=classes).mean()), 4)
+                for volume, (labels, _) in zip(volumes, maps, strict=True)
+            }
+        return scores
+
+    def training_set(self, patients):
+        """Of fixed numbers of slices: all in turn, the first once more than the last."""
+        cuts = [self.slices(name) for patient in patients for name in self.scans[patient]]
+        image, label = (
+            _repeated(np.concatenate([getattr(c, part) for c in cuts]), _SLICES)
+            for part in ("image", "label")
+        )
+        others = None
+        if self.experiment.method.unlabelled:
+            names = [n for p in sorted(self.scans) if p not in patients for n in self.scans[p]]
+            images = [self.slices(name).image for name in names]
+            stack = np.concatenate(images)
+            rows = np.random.default_rng(0).permutation(len(stack))[:_UNLABELLED]
+            rows = _repeated(rows, _UNLABELLED)
+            position = np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images])
+            volume = np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images])
+            others = Unlabelled(stack[rows], position[rows], volume[rows])
+        return jax.device_put(TrainingSet(image, label, others))
+
+
+def _repeated(rows, count):
+    return rows[np.arange(count) % len(rows)]
+
+
+if __name__ == "__main__":
+    main()
