@@ -3,7 +3,8 @@
 python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
 
 Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
-the DSC of every validation and test case after the last step. The same command goes on where it
+the DSC of every validation and test case after the last step (mean over the classes, pooled over
+the slices of the training's size). The same command goes on where it
 was killed. Jobs come in rounds, one random draw of each N a round, so that what is there at any
 time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}, and
 come first. ``--report`` prints what the file says.
@@ -25,7 +26,7 @@ from benchmarks.select_report import report
 from mijax import commands
 from mijax.configs import acdc_small, hippocampus
 from mijax.data import draw_splits
-from mijax.inference.volumes import segment
+from mijax.inference.batching import predict_stacks
 from mijax.methods import Unlabelled
 from mijax.metrics import dice
 from mijax.runs.source import open_data, slice_volume
@@ -54,13 +55,15 @@ def main():
     trainer = Trainer(config)
     while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
         job = jobs[0]  # choices may have come meanwhile
-        began = time.monotonic()
+        began = time.process_time()
         result = trainer.run(job)
-        line = {**job, **result, "seconds": round(time.monotonic() - began, 1)}
+        line = {**job, **result, "cpu_seconds": round(time.process_time() - began, 1)}
         with options.output.open("a") as file:
             file.write(json.dumps(line) + "\n")
         means = (np.mean(list(result[role].values())) for role in ("validation", "test"))
-        print(job["name"], *(f"{100 * mean:.1f}" for mean in means), line["seconds"], flush=True)
+        print(
+            job["name"], *(f"{100 * mean:.1f}" for mean in means), line["cpu_seconds"], flush=True
+        )
 
 
 def protocol(data, folder, method):
@@ -70,6 +73,7 @@ def protocol(data, folder, method):
     config.steps = 250
     config.warmup_steps = 25
     config.labelled_batch = config.unlabelled_batch = 8
+    config.predict_batch = 64
     config.model.widths = (8, 16, 32, 64)
     if "ramp_steps" in config.method:
         config.method.ramp_steps = 150
@@ -103,6 +107,9 @@ class Trainer:
     def __init__(self, config):
         self.config = config
         self.source = source = open_data(config)
+        self.slices = functools.cache(
+            lambda name: slice_volume(source.volume(name), config.data.slices)
+        )
         splits = draw_splits(
             source.cases,
             labelled=0,
@@ -111,7 +118,7 @@ class Trainer:
             seed=config.data.splits.seed,
         )
         self.scored = {
-            role: [source.volume(name) for name in getattr(splits, role)]
+            role: {n: self.slices(n) for n in getattr(splits, role)}
             for role in ("validation", "test")
         }
         self.scans = {}
@@ -120,9 +127,8 @@ class Trainer:
                 self.scans.setdefault(case.patient, []).append(case.name)
         self.experiment = build(config, classes=source.classes, channels=source.channels)
         self.step = self.experiment.train_step(1)
-        self.slices = functools.cache(
-            lambda name: slice_volume(source.volume(name), config.data.slices)
-        )
+        predict = self.experiment.network.predict
+        self.labels = jax.jit(lambda weights, images: predict(weights, images).argmax(-1))
 
     def jobs(self, choices):
         """The jobs in their order: those of the file, then random draws."""
@@ -157,13 +163,14 @@ class Trainer:
         weights = {
             "params": {"network": state.params["network"]}, "batch_stats": state.batch_stats,
         }  # fmt: skip
-        classes = len(self.source.classes)
+        classes, network = len(self.source.classes), self.experiment.network
         scores = {}
-        for role, volumes in self.scored.items():
-            maps = segment(self.experiment.network, weights, volumes)
+        for role, cuts in self.scored.items():
+            stacks = (c.image for c in cuts.values())
+            found = predict_stacks(self.labels, weights, stacks, batch=network.batch)
             scores[role] = {
-                volume.name: round(float(dice(labels, volume.label, classes=classes).mean()), 4)
-                for volume, (labels, _) in zip(volumes, maps, strict=True)
+                name: round(float(dice(labels, c.label, classes=classes).mean()), 4)
+                for (name, c), labels in zip(cuts.items(), found, strict=True)
             }
         return scores
 

@@ -38,7 +38,7 @@ def kept(names, make, *, folder, what, key):
 
 def _read(path):
     try:
-        with np.load(path) as arrays:
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:
             return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # not there, or damaged

@@ -85,12 +85,14 @@ def mean_disagreement(overlaps):
 
 def _overlaps(probs):
     """(b, members, h, w, k) -> (b, members, k − 1, 2), see ``mean_disagreement``."""
-    classes = jnp.arange(1, probs.shape[-1])
-    each = probs.argmax(-1)[..., None] == classes
-    mean = probs.mean(1, keepdims=True).argmax(-1)[..., None] == classes
-    shared = (each & mean).sum((2, 3))
+
+    def masks(probs):
+        return jax.nn.one_hot(probs.argmax(-1), probs.shape[-1])[..., 1:]
+
+    each, mean = masks(probs), masks(probs.mean(1, keepdims=True))
+    shared = (each * mean).sum((2, 3))
     total = each.sum((2, 3)) + mean.sum((2, 3))
-    return jnp.stack([shared, total], axis=-1).astype(jnp.float32)
+    return jnp.stack([shared, total], axis=-1)
 
 
 def _predicted(predictor, predict, weights, volumes):
