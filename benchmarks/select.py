@@ -7,10 +7,12 @@ the DSC of every validation and test case after the last step (mean over the cla
 the slices of the training's size). The same command goes on where it
 was killed. Jobs come in rounds, one random draw of each N a round, so that what is there at any
 time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}, and
-come first. ``--report`` prints what the file says.
+come first. ``--choose FILE`` writes those of the strategies that are compared, ``--report`` prints
+what the runs say; both embed the patients by ``--features RUN`` as well, which may be repeated.
 
-The protocol is short: 48 × 64 or 64 × 64 pixels, a U-Net of 8…64, 250 steps of 8 slices. It says
-which patients are worth labelling for such a training, not what a long one reaches.
+The protocol is short: 40 × 56 or 64 × 64 pixels, a U-Net of 8…64, 160 steps of 8 slices, and
+every third slice of the hippocampus is scored. It says which patients are worth labelling for such
+a training, not what a long one reaches.
 """
 
 import argparse
@@ -22,19 +24,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.select_report import report
+from benchmarks.select_report import STRATEGIES, embeddings, report
 from mijax import commands
 from mijax.configs import acdc_small, hippocampus
 from mijax.data import draw_splits
 from mijax.inference.batching import predict_stacks
 from mijax.methods import Unlabelled
 from mijax.metrics import dice
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import index_data, open_data, slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
 
 CONFIGS = {"hippocampus": hippocampus, "acdc": acdc_small}
 NUMBERS, DRAWS = (1, 2, 4), 20
+ROLES = ("validation", "test")
 _SLICES, _UNLABELLED = 256, 1024  # of a training set, so that all have one compiled program
 
 
@@ -46,12 +49,22 @@ def main():
     parser.add_argument("--method", default="supervised")
     parser.add_argument("--choices", type=Path)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--choose", type=Path)
+    parser.add_argument("--features", action="append", default=[])
     options = parser.parse_args()
-    if options.report:
-        print(report(read(options.output)))
-        return
     config = protocol(options.data, options.folder, options.method)
     commands.prepare_jax(config)
+    if options.report or options.choose:
+        original = CONFIGS[options.data].get_config("supervised").data
+        original.source.dir, config.data = options.folder, original
+        _, scans = dealt(config, index_data(config).cases)
+        found = embeddings(config, scans, options.features)
+        if options.choose:
+            lines = map(json.dumps, choices(list(scans), found))
+            options.choose.write_text("".join(f"{line}\n" for line in lines))
+        if options.report:
+            print(*report(read(options.output), list(scans), found), sep="\n")
+        return
     trainer = Trainer(config)
     while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
         job = jobs[0]  # choices may have come meanwhile
@@ -60,24 +73,24 @@ def main():
         line = {**job, **result, "cpu_seconds": round(time.process_time() - began, 1)}
         with options.output.open("a") as file:
             file.write(json.dumps(line) + "\n")
-        means = (np.mean(list(result[role].values())) for role in ("validation", "test"))
-        print(
-            job["name"], *(f"{100 * mean:.1f}" for mean in means), line["cpu_seconds"], flush=True
-        )
+        shown = (f"{100 * np.mean(list(result[role].values())):.1f}" for role in ROLES)
+        print(job["name"], len(job["patients"]), *shown, line["cpu_seconds"], flush=True)
 
 
 def protocol(data, folder, method):
     """The configuration of the short trainings."""
     config = CONFIGS[data].get_config(method)
     config.data.source.dir = folder
-    config.steps = 250
-    config.warmup_steps = 25
+    config.steps = 160
+    config.warmup_steps = 20
     config.labelled_batch = config.unlabelled_batch = 8
     config.predict_batch = 64
     config.model.widths = (8, 16, 32, 64)
     if "ramp_steps" in config.method:
-        config.method.ramp_steps = 150
-    if data == "acdc":
+        config.method.ramp_steps = 80
+    if data == "hippocampus":
+        config.data.slices.size, config.data.slices.fit = (40, 56), "crop"
+    else:
         config.data.slices.size, config.augmentation.crop = (64, 64), ()
         config.data.splits.validation = 10
         config.learning_rate = 5e-3
@@ -101,30 +114,47 @@ def done(path):
     return [{key: run[key] for key in ("name", "method", "patients", "seed")} for run in read(path)]
 
 
+def dealt(config, cases):
+    """Splits without a labelled case set apart, and {patient: case names} of the training cases."""
+    splits = draw_splits(
+        cases,
+        labelled=0,
+        validation=config.data.splits.validation,
+        test=config.data.splits.test,
+        seed=config.data.splits.seed,
+    )
+    scans = {}
+    for case in cases:
+        if case.name in splits.labelled:
+            scans.setdefault(case.patient, []).append(case.name)
+    return splits, dict(sorted(scans.items()))
+
+
+def choices(patients, found):
+    """Yields what each strategy chooses by each embedding, where the whole of that is meant."""
+    for name, embedding in found.items():
+        if name in ("coarse", "levels", "size"):
+            continue
+        for strategy, choose in STRATEGIES.items():
+            for number in NUMBERS:
+                chosen = [patients[i] for i in choose(embedding, number)]
+                yield {"name": f"{strategy} {name}", "patients": chosen, "seeds": 3}
+
+
 class Trainer:
     """One compiled program, and all the slices of a data set."""
 
     def __init__(self, config):
         self.config = config
         self.source = source = open_data(config)
+        step = 3 if config.name == "hippocampus" else 1
         self.slices = functools.cache(
             lambda name: slice_volume(source.volume(name), config.data.slices)
         )
-        splits = draw_splits(
-            source.cases,
-            labelled=0,
-            validation=config.data.splits.validation,
-            test=config.data.splits.test,
-            seed=config.data.splits.seed,
-        )
+        splits, self.scans = dealt(config, source.cases)
         self.scored = {
-            role: {n: self.slices(n) for n in getattr(splits, role)}
-            for role in ("validation", "test")
+            role: {n: _every(self.slices(n), step) for n in getattr(splits, role)} for role in ROLES
         }
-        self.scans = {}
-        for case in source.cases:
-            if case.name in splits.labelled:
-                self.scans.setdefault(case.patient, []).append(case.name)
         self.experiment = build(config, classes=source.classes, channels=source.channels)
         self.step = self.experiment.train_step(1)
         predict = self.experiment.network.predict
@@ -132,7 +162,7 @@ class Trainer:
 
     def jobs(self, choices):
         """The jobs in their order: those of the file, then random draws."""
-        method, patients = self.config.method.name, sorted(self.scans)
+        method, patients = self.config.method.name, list(self.scans)
         if choices and choices.exists():
             for line in choices.read_text().splitlines():
                 choice = json.loads(line)
@@ -192,6 +222,10 @@ class Trainer:
             volume = np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images])
             others = Unlabelled(stack[rows], position[rows], volume[rows])
         return jax.device_put(TrainingSet(image, label, others))
+
+
+def _every(cuts, step):
+    return cuts._replace(image=cuts.image[::step], label=cuts.label[::step])
 
 
 def _repeated(rows, count):

@@ -107,7 +107,7 @@ def _select(config, *, count, output, predictor, splits=None):
         refuse_without_size(config, found)
     candidates = find_candidates(config.data, found.cases, count=count, given=splits)
     output, names = Path(output), [n for scans in candidates.scans.values() for n in scans]
-    _make(output)
+    _make(output, splits or config.data.splits.file)
     source = prepare_data(config, found)
     key = {"data": found.key, "slices": config.data.slices.to_dict()}
 
@@ -185,7 +185,13 @@ def _predictor(run):
     return Predictor(run)
 
 
-def _make(output):
+def _make(output, splits):
+    """The folder; not one whose own splits would be lost, a run or that of the ``splits``."""
+    path = output / "splits.json"
+    if (output / "config.json").exists():
+        raise UserError(f"{output} is a run; choose another --output")
+    if splits and path.resolve() == Path(splits).resolve():
+        raise UserError(f"{path} is read, and would be written; choose another --output")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -67,9 +67,12 @@ def find_candidates(data, cases, *, count, given=None):
     labelled = sorted({by_name[name].patient for name in splits.labelled})
     left = len(scans) - len(labelled)
     if not left:
+        advice = (
+            "; a file of splits (--config.data.splits.file) that has them as "
+            '"unlabelled" chooses as if they were not'
+        )
         raise UserError(
-            f"all {len(scans)} training patients are labelled already; a file of splits "
-            '(--config.data.splits.file) that has them as "unlabelled" chooses as if they were not'
+            f"all {len(scans)} training patients are labelled already{advice * (not given)}"
         )
     if count > left:
         raise UserError(

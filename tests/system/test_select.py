@@ -87,6 +87,19 @@ def test_the_next_of_a_run(uninterrupted, tmp_path):
     assert "agree to a DSC of " in rows_of(tmp_path)[0]["reason"]
 
 
+def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):
+    run = copied("local_mi")
+    with pytest.raises(UserError, match="copy is a run; choose another --output"):
+        select_next(run, count=1, output=run.folder)
+    select_first(bare, count=1, output=tmp_path / "out")
+    bare.data.splits.file = str(tmp_path / "out" / "splits.json")
+    with pytest.raises(UserError, match="is read, and would be written; choose another --output"):
+        select_first(bare, count=1, output=tmp_path / "out")
+    before, second = read_splits(bare.data.splits.file), tmp_path / "second"
+    found = select_first(bare, count=1, output=second)
+    assert {*before.labelled, *found.chosen} == set(read_splits(second / "splits.json").labelled)
+
+
 def test_features_of_a_run(tiny, uninterrupted, tmp_path):
     run = uninterrupted("local_mi")
     config = tiny("supervised", data__splits__file=str(run.folder / "splits.json"))
