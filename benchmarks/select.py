@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.select_report import STRATEGIES, embeddings, report
 from mijax import commands
 from mijax.configs import acdc_small, hippocampus
-from mijax.data import draw_splits
+from mijax.data import read_splits
 from mijax.inference.batching import predict_stacks
 from mijax.methods import Unlabelled
 from mijax.metrics import dice
@@ -49,6 +49,7 @@ def main():
     parser.add_argument("--method", default="supervised")
     parser.add_argument("--choices", type=Path)
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--test", action="store_true", help="report the test cases, too")
     parser.add_argument("--choose", type=Path)
     parser.add_argument("--features", action="append", default=[])
     options = parser.parse_args()
@@ -57,15 +58,16 @@ def main():
     if options.report or options.choose:
         original = CONFIGS[options.data].get_config("supervised").data
         original.source.dir, config.data = options.folder, original
-        _, scans = dealt(config, index_data(config).cases)
+        _, scans = dealt(options.data, index_data(config).cases)
         found = embeddings(config, scans, options.features)
         if options.choose:
             lines = map(json.dumps, choices(list(scans), found))
             options.choose.write_text("".join(f"{line}\n" for line in lines))
         if options.report:
-            print(*report(read(options.output), list(scans), found), sep="\n")
+            roles = ROLES if options.test else ROLES[:1]
+            print(*report(read(options.output), list(scans), found, roles=roles), sep="\n")
         return
-    trainer = Trainer(config)
+    trainer = Trainer(options.data, config)
     while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
         job = jobs[0]  # choices may have come meanwhile
         began = time.process_time()
@@ -92,7 +94,6 @@ def protocol(data, folder, method):
         config.data.slices.size, config.data.slices.fit = (40, 56), "crop"
     else:
         config.data.slices.size, config.augmentation.crop = (64, 64), ()
-        config.data.splits.validation = 10
         config.learning_rate = 5e-3
     return config
 
@@ -114,18 +115,12 @@ def done(path):
     return [{key: run[key] for key in ("name", "method", "patients", "seed")} for run in read(path)]
 
 
-def dealt(config, cases):
-    """Splits without a labelled case set apart, and {patient: case names} of the training cases."""
-    splits = draw_splits(
-        cases,
-        labelled=0,
-        validation=config.data.splits.validation,
-        test=config.data.splits.test,
-        seed=config.data.splits.seed,
-    )
-    scans = {}
+def dealt(data, cases):
+    """The splits of the tables, and {patient: case names} of all their training cases."""
+    splits = read_splits(Path(__file__).with_name(f"{data}_1_labelled.json"))
+    training, scans = {*splits.labelled, *splits.unlabelled}, {}
     for case in cases:
-        if case.name in splits.labelled:
+        if case.name in training:
             scans.setdefault(case.patient, []).append(case.name)
     return splits, dict(sorted(scans.items()))
 
@@ -144,14 +139,14 @@ def choices(patients, found):
 class Trainer:
     """One compiled program, and all the slices of a data set."""
 
-    def __init__(self, config):
+    def __init__(self, data, config):
         self.config = config
         self.source = source = open_data(config)
-        step = 3 if config.name == "hippocampus" else 1
+        step = 3 if data == "hippocampus" else 1
         self.slices = functools.cache(
             lambda name: slice_volume(source.volume(name), config.data.slices)
         )
-        splits, self.scans = dealt(config, source.cases)
+        splits, self.scans = dealt(data, source.cases)
         self.scored = {
             role: {n: _every(self.slices(n), step) for n in getattr(splits, role)} for role in ROLES
         }

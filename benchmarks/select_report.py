@@ -86,8 +86,8 @@ SCORES = {
 # What came out ----------------------------------------------------------------------------
 
 
-def report(runs, patients, found):
-    """Lines of text.
+def report(runs, patients, found, *, roles):
+    """Lines of text; of choices and draws for each of the roles, and else of validation alone.
 
     Args:
       runs: of the file.
@@ -105,7 +105,7 @@ def report(runs, patients, found):
     for number in sorted(draws):
         yield f"N = {number}: {len(draws[number])} random draws, " + ", ".join(
             f"{role} {100 * np.mean(x):.2f} ± {100 * np.std(x, ddof=min(1, len(x) - 1)):.2f}"
-            for role in ("validation", "test")
+            for role in roles
             for x in [[_mean(run, role) for run in draws[number]]]
         )
     yield ""
@@ -128,7 +128,7 @@ def report(runs, patients, found):
     yield ""
     for (number, name), of_choice in sorted(choices.items()):
         if number in draws:
-            yield f"N = {number}, {name}: " + _against(of_choice, draws[number])
+            yield f"N = {number}, {name}: " + _against(of_choice, draws[number], roles)
 
 
 def _together(ranks):
@@ -142,10 +142,10 @@ def _together(ranks):
     return value, float((np.array(shuffled) >= value).mean())
 
 
-def _against(choice, draws):
+def _against(choice, draws, roles):
     """A choice against the mean of random draws, paired by case; and its place among them."""
     text = []
-    for role in ("validation", "test"):
+    for role in roles:
         cases = sorted(draws[0][role])
         mine = np.mean([[run[role][c] for c in cases] for run in choice], axis=0)
         random = np.mean([[run[role][c] for c in cases] for run in draws], axis=0)
