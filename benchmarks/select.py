@@ -6,8 +6,7 @@ Each line of RUNS.jsonl is one run: the patients that were labelled, the method 
 the DSC of every validation and test case after the last step (mean over the classes, pooled over
 the slices of the training's size). The same command goes on where it
 was killed. Jobs come in rounds, one random draw of each N a round, so that what is there at any
-time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}, and
-come first. ``--choose FILE`` writes those of the strategies that are compared, ``--report`` prints
+time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes those of the strategies that are compared, ``--report`` prints
 what the runs say; both embed the patients by ``--features RUN`` as well, which may be repeated.
 
 The protocol is short: 40 × 56 or 64 × 64 pixels, a U-Net of 8…64, 160 steps of 8 slices, and
@@ -69,7 +68,7 @@ def main():
         return
     trainer = Trainer(options.data, config)
     while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
-        job = jobs[0]  # choices may have come meanwhile
+        job = jobs[0]
         began = time.process_time()
         result = trainer.run(job)
         line = {**job, **result, "cpu_seconds": round(time.process_time() - began, 1)}
@@ -156,8 +155,17 @@ class Trainer:
         self.labels = jax.jit(lambda weights, images: predict(weights, images).argmax(-1))
 
     def jobs(self, choices):
-        """The jobs in their order: those of the file, then random draws."""
+        """The jobs in their order: random draws, then those of the file."""
         method, patients = self.config.method.name, list(self.scans)
+        for draw in range(DRAWS):
+            for number in NUMBERS:
+                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
+                yield {
+                    "name": f"random {draw}",
+                    "method": method,
+                    "patients": sorted(drawn.tolist()),
+                    "seed": draw,
+                }
         if choices and choices.exists():
             for line in choices.read_text().splitlines():
                 choice = json.loads(line)
@@ -168,15 +176,6 @@ class Trainer:
                         "patients": sorted(choice["patients"]),
                         "seed": seed,
                     }
-        for draw in range(DRAWS):
-            for number in NUMBERS:
-                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
-                yield {
-                    "name": f"random {draw}",
-                    "method": method,
-                    "patients": sorted(drawn.tolist()),
-                    "seed": draw,
-                }
 
     def run(self, job):
         """DSC of the scored cases, mean over classes, after the last step."""
@@ -200,7 +199,7 @@ class Trainer:
         return scores
 
     def training_set(self, patients):
-        """Of fixed numbers of slices: all in turn, the first once more than the last."""
+        """Of fixed numbers of slices, whatever there are."""
         cuts = [self.slices(name) for patient in patients for name in self.scans[patient]]
         image, label = (
             _repeated(np.concatenate([getattr(c, part) for c in cuts]), _SLICES)
@@ -211,8 +210,7 @@ class Trainer:
             names = [n for p in sorted(self.scans) if p not in patients for n in self.scans[p]]
             images = [self.slices(name).image for name in names]
             stack = np.concatenate(images)
-            rows = np.random.default_rng(0).permutation(len(stack))[:_UNLABELLED]
-            rows = _repeated(rows, _UNLABELLED)
+            rows = _repeated(np.arange(len(stack)), _UNLABELLED)
             position = np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images])
             volume = np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images])
             others = Unlabelled(stack[rows], position[rows], volume[rows])
@@ -224,7 +222,9 @@ def _every(cuts, step):
 
 
 def _repeated(rows, count):
-    return rows[np.arange(count) % len(rows)]
+    """So many of the rows: all in turn, in a random order, so that none counts for much more."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    return rows[order[np.arange(count) % len(rows)]]
 
 
 if __name__ == "__main__":
