@@ -4,10 +4,11 @@ python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
 
 Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
 the DSC of every validation and test case after the last step (mean over the classes, pooled over
-the slices of the training's size). The same command goes on where it
-was killed. Jobs come in rounds, one random draw of each N a round, so that what is there at any
-time can be compared; ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes those of the strategies that are compared, ``--report`` prints
-what the runs say; both embed the patients by ``--features RUN`` as well, which may be repeated.
+the slices of the training's size). The same command goes on where it was killed. Jobs come in
+rounds, one random draw of each N a round, so that what is there at any time can be compared;
+``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes such
+a file, of the strategies that are compared, and ``--report`` prints what the runs say; both embed
+the patients by ``--features RUN`` as well, which may be repeated.
 
 The protocol is short: 40 × 56 or 64 × 64 pixels, a U-Net of 8…64, 160 steps of 8 slices, and
 every third slice of the hippocampus is scored. It says which patients are worth labelling for such
@@ -67,13 +68,13 @@ def main():
             print(*report(read(options.output), list(scans), found, roles=roles), sep="\n")
         return
     trainer = Trainer(options.data, config)
-    while jobs := [j for j in trainer.jobs(options.choices) if j not in done(options.output)]:
-        job = jobs[0]
+    before = done(options.output)
+    for job in (job for job in trainer.jobs(options.choices) if job not in before):
         began = time.process_time()
         result = trainer.run(job)
         line = {**job, **result, "cpu_seconds": round(time.process_time() - began, 1)}
         with options.output.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write("\n" + json.dumps(line))  # the last line may be half of one
         shown = (f"{100 * np.mean(list(result[role].values())):.1f}" for role in ROLES)
         print(job["name"], len(job["patients"]), *shown, line["cpu_seconds"], flush=True)
 
