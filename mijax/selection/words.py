@@ -59,11 +59,12 @@ def summary(selection):
     number, total = len(selection.chosen), len(candidates.scans)
     more = f" and the {len(candidates.labelled)} with labels" if candidates.labelled else ""
     low, middle, high = np.percentile(selection.random, (2.5, 50, 97.5))
-    worse = (selection.random > selection.coverage).mean()
-    lines.append(
-        f"Coverage: the {total} training patients are at a mean distance of "
-        f"{selection.coverage:.3f} from the nearest of these {number}{more}; with {number} at "
-        f"random it is {middle:.3f} ({low:.3f} to {high:.3f} in 95 of 100 draws), and more in "
-        f"{100 * worse:.1f} % of {len(selection.random)} draws."
-    )
+    draws, better = len(selection.random), (selection.random <= selection.coverage).sum()
+    lines += [
+        f"Coverage: the {total} training patients are {selection.coverage:.3f} from the nearest of "
+        f"these {number}{more} on average; of {number} at random {middle:.3f} ({low:.3f} to "
+        f"{high:.3f} in 95 of 100 draws). {better} of {draws} random draws cover them as well.",
+        "That is a distance between images, not DSC: it says that this is no unlucky draw, not what"
+        " it will score.",
+    ]
     return lines

@@ -1,6 +1,7 @@
 """Which patients to annotate: from images alone, from a run, and written as training takes it."""
 
 import csv
+import itertools
 import shutil
 import sys
 from pathlib import Path
@@ -54,6 +55,9 @@ def test_images_alone(bare, tmp_path):
     places = found.candidates.index(found.chosen)
     assert found.coverage == pytest.approx(coverage(found.distances, places))
     assert (found.random >= found.coverage - 1e-9).all()  # of so few it is the best pair
+    pairs = [coverage(found.distances, pair) for pair in itertools.combinations(range(6), 2)]
+    share = np.mean(np.array(pairs) <= found.coverage)
+    assert (found.random <= found.coverage).mean() == pytest.approx(share, abs=0.05)
 
     # Annotated as it says, the same folder trains with these splits.
     labels = write_msd(tmp_path / "all", labelled=6) / "labelsTr"
@@ -159,7 +163,8 @@ def test_the_command(command, bare, tmp_path):
     lines = out.splitlines()
     assert not code and lines[0].startswith("1. ") and lines[1].startswith("2. ")
     assert lines[2].startswith("validation, drawn at random, to be annotated as well: ")
-    assert lines[3].startswith("Coverage: the 6 training patients are at a mean distance of ")
+    assert lines[3].startswith("Coverage: the 6 training patients are ")
+    assert lines[4].startswith("That is a distance between images, not DSC: ")
     assert f"train with --config.data.splits.file={tmp_path}/out/splits.json" in err
 
 
