@@ -84,12 +84,17 @@ def all_labelled(splits: Splits, cases: Sequence[Case]) -> Splits:
     )
 
 
-def check_splits(splits: Splits, cases: Sequence[Case]) -> None:
+def check_splits(splits: Splits, cases: Sequence[Case], *, complete: bool = True) -> None:
     """Refuses splits that would leak, or that do not fit the data set.
 
+    Args:
+      splits: the case names by role.
+      cases: of the data set.
+      complete: whether to train with; False where the labels are yet to be drawn.
+
     Raises:
-      UserError: an unknown case, a case or patient in two splits, a case without a label where
-        one is needed, or no labelled or validation case at all.
+      UserError: an unknown case, a case or patient in two splits; and, of complete ones, a case
+        without a label where one is needed, or no labelled or validation case at all.
     """
     by_name = {case.name: case for case in cases}
     for name, number in Counter(name for names in splits for name in names).items():
@@ -108,9 +113,9 @@ def check_splits(splits: Splits, cases: Sequence[Case]) -> None:
             patient = by_name[name].patient
             if role.setdefault(patient, field) != field:
                 raise UserError(f"splits: patient {patient} is in {role[patient]} and in {field}")
-            if field != "unlabelled" and not by_name[name].labelled:
+            if complete and field != "unlabelled" and not by_name[name].labelled:
                 raise UserError(f"splits: case {name} in {field} has no label")
-    for field in ("labelled", "validation"):
+    for field in ("labelled", "validation") if complete else ():
         if not getattr(splits, field):
             raise UserError(f"splits: {field} is an empty split; it needs at least one case")
 

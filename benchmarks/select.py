@@ -1,0 +1,232 @@
+"""Whether mijax.select chooses better than chance: many short trainings, in one process.
+
+python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
+
+Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
+the DSC of every validation and test case after the last step (mean over the classes, pooled over
+the slices of the training's size). The same command goes on where it was killed. Jobs come in
+rounds, one random draw of each N a round, so that what is there at any time can be compared;
+``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes such
+a file, of the strategies that are compared, and ``--report`` prints what the runs say; both embed
+the patients by ``--features RUN`` as well, which may be repeated.
+
+The protocol is short: 40 × 56 or 64 × 64 pixels, a U-Net of 8…64, 160 steps of 8 slices, and
+every third slice of the hippocampus is scored. It says which patients are worth labelling for such
+a training, not what a long one reaches.
+"""
+
+import argparse
+import functools
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.select_report import STRATEGIES, embeddings, report
+from mijax import commands
+from mijax.configs import acdc_small, hippocampus
+from mijax.data import read_splits
+from mijax.inference.batching import predict_stacks
+from mijax.methods import Unlabelled
+from mijax.metrics import dice
+from mijax.runs.source import index_data, open_data, slice_volume
+from mijax.training.batches import TrainingSet
+from mijax.training.build import build
+
+CONFIGS = {"hippocampus": hippocampus, "acdc": acdc_small}
+NUMBERS, DRAWS = (1, 2, 4), 20
+ROLES = ("validation", "test")
+_SLICES, _UNLABELLED = 256, 1024  # of a training set, so that all have one compiled program
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", choices=CONFIGS)
+    parser.add_argument("folder")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--method", default="supervised")
+    parser.add_argument("--choices", type=Path)
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--test", action="store_true", help="report the test cases, too")
+    parser.add_argument("--choose", type=Path)
+    parser.add_argument("--features", action="append", default=[])
+    options = parser.parse_args()
+    config = protocol(options.data, options.folder, options.method)
+    commands.prepare_jax(config)
+    if options.report or options.choose:
+        original = CONFIGS[options.data].get_config("supervised").data
+        original.source.dir, config.data = options.folder, original
+        _, scans = dealt(options.data, index_data(config).cases)
+        found = embeddings(config, scans, options.features)
+        if options.choose:
+            lines = map(json.dumps, choices(list(scans), found))
+            options.choose.write_text("".join(f"{line}\n" for line in lines))
+        if options.report:
+            roles = ROLES if options.test else ROLES[:1]
+            print(*report(read(options.output), list(scans), found, roles=roles), sep="\n")
+        return
+    trainer = Trainer(options.data, config)
+    before = done(options.output)
+    for job in (job for job in trainer.jobs(options.choices) if job not in before):
+        began = time.process_time()
+        result = trainer.run(job)
+        line = {**job, **result, "cpu_seconds": round(time.process_time() - began, 1)}
+        with options.output.open("a") as file:
+            file.write("\n" + json.dumps(line))  # the last line may be half of one
+        shown = (f"{100 * np.mean(list(result[role].values())):.1f}" for role in ROLES)
+        print(job["name"], len(job["patients"]), *shown, line["cpu_seconds"], flush=True)
+
+
+def protocol(data, folder, method):
+    """The configuration of the short trainings."""
+    config = CONFIGS[data].get_config(method)
+    config.data.source.dir = folder
+    config.steps = 160
+    config.warmup_steps = 20
+    config.labelled_batch = config.unlabelled_batch = 8
+    config.predict_batch = 64
+    config.model.widths = (8, 16, 32, 64)
+    if "ramp_steps" in config.method:
+        config.method.ramp_steps = 80
+    if data == "hippocampus":
+        config.data.slices.size, config.data.slices.fit = (40, 56), "crop"
+    else:
+        config.data.slices.size, config.augmentation.crop = (64, 64), ()
+        config.learning_rate = 5e-3
+    return config
+
+
+def read(path):
+    """The runs of a file, whole lines only."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    runs = []
+    for line in lines:
+        try:
+            runs.append(json.loads(line))
+        except ValueError:
+            continue  # half a line of a killed process
+    return runs
+
+
+def done(path):
+    """The jobs of a file."""
+    return [{key: run[key] for key in ("name", "method", "patients", "seed")} for run in read(path)]
+
+
+def dealt(data, cases):
+    """The splits of the tables, and {patient: case names} of all their training cases."""
+    splits = read_splits(Path(__file__).with_name(f"{data}_1_labelled.json"))
+    training, scans = {*splits.labelled, *splits.unlabelled}, {}
+    for case in cases:
+        if case.name in training:
+            scans.setdefault(case.patient, []).append(case.name)
+    return splits, dict(sorted(scans.items()))
+
+
+def choices(patients, found):
+    """Yields what each strategy chooses by each embedding, where the whole of that is meant."""
+    for name, embedding in found.items():
+        if name in ("coarse", "levels", "size"):
+            continue
+        for strategy, choose in STRATEGIES.items():
+            for number in NUMBERS:
+                chosen = [patients[i] for i in choose(embedding, number)]
+                yield {"name": f"{strategy} {name}", "patients": chosen, "seeds": 3}
+
+
+class Trainer:
+    """One compiled program, and all the slices of a data set."""
+
+    def __init__(self, data, config):
+        self.config = config
+        self.source = source = open_data(config)
+        step = 3 if data == "hippocampus" else 1
+        self.slices = functools.cache(
+            lambda name: slice_volume(source.volume(name), config.data.slices)
+        )
+        splits, self.scans = dealt(data, source.cases)
+        self.scored = {
+            role: {n: _every(self.slices(n), step) for n in getattr(splits, role)} for role in ROLES
+        }
+        self.experiment = build(config, classes=source.classes, channels=source.channels)
+        self.step = self.experiment.train_step(1)
+        predict = self.experiment.network.predict
+        self.labels = jax.jit(lambda weights, images: predict(weights, images).argmax(-1))
+
+    def jobs(self, choices):
+        """The jobs in their order: random draws, then those of the file."""
+        method, patients = self.config.method.name, list(self.scans)
+        for draw in range(DRAWS):
+            for number in NUMBERS:
+                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
+                yield {
+                    "name": f"random {draw}",
+                    "method": method,
+                    "patients": sorted(drawn.tolist()),
+                    "seed": draw,
+                }
+        if choices and choices.exists():
+            for line in choices.read_text().splitlines():
+                choice = json.loads(line)
+                for seed in range(choice["seeds"]):
+                    yield {
+                        "name": choice["name"],
+                        "method": method,
+                        "patients": sorted(choice["patients"]),
+                        "seed": seed,
+                    }
+
+    def run(self, job):
+        """DSC of the scored cases, mean over classes, after the last step."""
+        training_set = self.training_set(job["patients"])
+        slices = 0 if training_set.unlabelled is None else _UNLABELLED
+        state = self.experiment.init(job["seed"], slices, None)
+        for _ in range(self.config.steps):
+            state, _logs = self.step(state, training_set)
+        weights = {
+            "params": {"network": state.params["network"]}, "batch_stats": state.batch_stats,
+        }  # fmt: skip
+        classes, network = len(self.source.classes), self.experiment.network
+        scores = {}
+        for role, cuts in self.scored.items():
+            stacks = (c.image for c in cuts.values())
+            found = predict_stacks(self.labels, weights, stacks, batch=network.batch)
+            scores[role] = {
+                name: round(float(dice(labels, c.label, classes=classes).mean()), 4)
+                for (name, c), labels in zip(cuts.items(), found, strict=True)
+            }
+        return scores
+
+    def training_set(self, patients):
+        """Of fixed numbers of slices, whatever there are."""
+        cuts = [self.slices(name) for patient in patients for name in self.scans[patient]]
+        image, label = (
+            _repeated(np.concatenate([getattr(c, part) for c in cuts]), _SLICES)
+            for part in ("image", "label")
+        )
+        others = None
+        if self.experiment.method.unlabelled:
+            names = [n for p in sorted(self.scans) if p not in patients for n in self.scans[p]]
+            images = [self.slices(name).image for name in names]
+            stack = np.concatenate(images)
+            rows = _repeated(np.arange(len(stack)), _UNLABELLED)
+            position = np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images])
+            volume = np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images])
+            others = Unlabelled(stack[rows], position[rows], volume[rows])
+        return jax.device_put(TrainingSet(image, label, others))
+
+
+def _every(cuts, step):
+    return cuts._replace(image=cuts.image[::step], label=cuts.label[::step])
+
+
+def _repeated(rows, count):
+    """So many of the rows: all in turn, in a random order, so that none counts for much more."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    return rows[order[np.arange(count) % len(rows)]]
+
+
+if __name__ == "__main__":
+    main()

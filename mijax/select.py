@@ -1,0 +1,62 @@
+"""Which patients to annotate: python -m mijax.select --count N --output FOLDER …
+
+From images alone, the first N: with --config FILE --config.data.source.dir=DATA, as in training.
+They are those that stand best for all others; --features RUN compares by the features of a
+pre-training, say, instead of a plain descriptor of the image.
+
+From a run, the next N: with --workdir RUN. They are those of its unlabelled patients for which its
+predictions disagree most and which are far from what has labels.
+
+FOLDER then holds selection.csv, the list with a reason for each; selection.png, each of them beside
+those it stands for; and splits.json, to train with by --config.data.splits.file. The same command
+goes on after an interruption.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from mijax import commands
+
+
+def main(argv):
+    """Chooses, and prints the list."""
+    from mijax.runs.folder import open_run
+    from mijax.selection import select_first, select_next
+    from mijax.selection.words import summary
+
+    values = flags.FLAGS
+    if values.count is None or not values.output:
+        commands.fail("needs --count N and --output FOLDER")
+    if (values.config is None) == (not values.workdir):
+        commands.fail("needs --config FILE to choose by images, or --workdir RUN to ask a run")
+    if values.workdir:
+        if values.features:
+            commands.fail("--features goes with --config; with --workdir they are those of the run")
+        run = open_run(values.workdir)
+        if values.data_dir is not None:
+            run.config.data.source.dir = values.data_dir
+        commands.prepare_jax(run.config)
+        selection = select_next(run, count=values.count, output=values.output)
+    else:
+        if values.features:
+            commands.prepare_jax(values.config)
+        selection = select_first(
+            values.config, count=values.count, output=values.output, features=values.features
+        )
+    for line in summary(selection):
+        print(line)
+    commands.tell(f"written to {values.output}; train with --config.data.splits.file="
+                  f"{values.output}/splits.json when the labels are there")  # fmt: skip
+
+
+def define_flags():
+    config_flags.DEFINE_config_file("config", None, "configuration file, for its data and slices")
+    flags.DEFINE_string("workdir", None, "folder of a run that is asked for the next patients")
+    flags.DEFINE_string("data_dir", None, "with --workdir: folder of the data, if it has moved")
+    flags.DEFINE_string("features", None, "with --config: folder of a run that embeds the slices")
+    flags.DEFINE_integer("count", None, "patients to choose")
+    flags.DEFINE_string("output", None, "folder of the list, created where missing")
+
+
+if __name__ == "__main__":
+    commands.run(main, define_flags)

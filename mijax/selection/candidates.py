@@ -1,0 +1,102 @@
+"""Who may be chosen: the patients of the training cases, and which of them have labels."""
+
+from typing import NamedTuple
+
+from mijax.data import Splits, check_splits, draw_splits, read_splits
+from mijax.errors import UserError
+
+
+class Candidates(NamedTuple):
+    """The training patients, sorted, and who of them may be chosen.
+
+    Attributes:
+      splits: the roles before the choice.
+      scans: {patient: its case names}, of all training patients.
+      labelled: those that have labels already, or were chosen before.
+      annotated: whether the validation and test cases have labels; else they are to be drawn too.
+    """
+
+    splits: Splits
+    scans: dict[str, tuple[str, ...]]
+    labelled: tuple[str, ...]
+    annotated: bool
+
+    @property
+    def patients(self):
+        """All of them."""
+        return list(self.scans)
+
+    def index(self, patients):
+        """Places of some patients among all."""
+        places = {patient: i for i, patient in enumerate(self.scans)}
+        return [places[patient] for patient in patients]
+
+    def chosen(self, patients):
+        """The splits when these have labels, too."""
+        names = {name for patient in patients for name in self.scans[patient]}
+        return self.splits._replace(
+            labelled=tuple(sorted({*self.splits.labelled, *names})),
+            unlabelled=tuple(n for n in self.splits.unlabelled if n not in names),
+        )
+
+
+def find_candidates(data, cases, *, count, given=None):
+    """The ``Candidates`` of a data set.
+
+    With a splits file they are its training cases, and it alone says who is labelled. Without one
+    validation and test are those that a training of this configuration would draw. Where no case
+    has a label they are drawn from all patients, and have to be annotated as well.
+
+    Args:
+      data: ``config.data``.
+      cases: of the data set.
+      count: how many patients shall be chosen.
+      given: a splits file, in the place of that of ``data``.
+
+    Raises:
+      UserError: a count that there is not, or splits that do not fit the cases.
+    """
+    if count < 1:
+        raise UserError(f"--count={count}: must be at least 1")
+    splits = _splits(data, cases, given or data.splits.file)
+    by_name = {case.name: case for case in cases}
+    scans = {}
+    for name in sorted((*splits.labelled, *splits.unlabelled)):
+        scans.setdefault(by_name[name].patient, []).append(name)
+    scans = {patient: tuple(scans[patient]) for patient in sorted(scans)}
+    labelled = sorted({by_name[name].patient for name in splits.labelled})
+    left = len(scans) - len(labelled)
+    if not left:
+        advice = (
+            "; a file of splits (--config.data.splits.file) that has them as "
+            '"unlabelled" chooses as if they were not'
+        )
+        raise UserError(
+            f"all {len(scans)} training patients are labelled already{advice * (not given)}"
+        )
+    if count > left:
+        raise UserError(
+            f"--count={count}, but there are {left} training patients without labels; lower it"
+        )
+    held_out = (*splits.validation, *splits.test)
+    annotated = all(by_name[name].labelled for name in held_out)
+    return Candidates(splits, scans, tuple(labelled), annotated)
+
+
+def _splits(data, cases, file):
+    if file:
+        splits = read_splits(file)
+        try:
+            check_splits(splits, cases, complete=False)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        return splits
+    drawn = {
+        "validation": data.splits.validation,
+        "test": data.splits.test,
+        "seed": data.splits.seed,
+    }
+    if any(case.labelled for case in cases):
+        return draw_splits(cases, labelled=0, **drawn)
+    splits = draw_splits([case._replace(labelled=True) for case in cases], labelled=0, **drawn)
+    return splits._replace(labelled=(), unlabelled=splits.labelled)
