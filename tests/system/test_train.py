@@ -148,7 +148,7 @@ def test_labels_of_unlabelled_cases_do_not_matter(
 
     def end(poisoned):
         monkeypatch.setattr(
-            loop, "prepare_data", lambda c, found: Poisoned(prepare_data(c, found), poisoned)
+            loop, "prepare_data", lambda *found: Poisoned(prepare_data(*found), poisoned)
         )
         folder = tmp_path / "-".join(["run", *poisoned])
         return bytes_of(train(start_run(folder, config)))
