@@ -174,7 +174,7 @@ def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[st
     if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= UNLABELLED:
         raise UserError(
             f"{root / 'dataset.json'}: label values must be 0 (background), 1, 2, … without gaps, "
-            f"not {reprlib.repr([value for value, _ in pairs])}"
+            f"{UNLABELLED} classes at most, not {reprlib.repr([value for value, _ in pairs])}"
         )
     if len(set(names.values())) < len(names):
         raise UserError(f'{root / "dataset.json"}: two classes of one name in "labels"; rename one')
