@@ -55,6 +55,10 @@ def get_config(method):
                     "validation": 5,  # patients
                     "test": 0,  # patients; 0: scores are those of the validation cases
                 },
+                "annotation": {  # of volumes that were annotated in part
+                    "file": "",  # a JSON file: slices that were annotated, classes that were drawn
+                    "empty_is_unlabelled": False,  # slices that are background all over
+                },
                 "slices": {  # made of the volumes
                     "plane": "axial",
                     "size": (256, 256),

@@ -61,7 +61,8 @@ def describe(root):
 
     def read(entry):
         return look(
-            read_volume(entry, classes=layout.classes, channels=channels), len(layout.classes)
+            read_volume(entry, classes=layout.classes, channels=channels, ignore=layout.ignore),
+            len(layout.classes),
         )
 
     headers, progress = len(bad), Progress("reading", len(found))
@@ -97,6 +98,7 @@ def _headline(root, layout):
         f"{root}: {labelled} labelled cases and {len(layout.entries) - labelled} unlabelled ones; "
         f"{'1 channel' if len(layout.channels) == 1 else f'{len(layout.channels)} channels'} "
         f"({channels[:80]!r})"
+        + ("" if layout.ignore is None else f"; {layout.ignore} is the label to ignore")
     )
 
 
@@ -129,7 +131,8 @@ def _class_table(classes, looks):
         return
     yield ""
     yield _row("class", "cases", "share of voxels", "")
-    for name, of_class in zip(classes, counts.T, strict=True):
+    *shown, without = zip([*classes, "not annotated"], counts.T, strict=True)
+    for name, of_class in [*shown, without] if without[1].any() else shown:
         yield _row(name, np.count_nonzero(of_class), f"{of_class.sum() / counts.sum():.3%}", "")
         if not of_class.any():
             yield f"no labelled case shows {name}"

@@ -3,6 +3,13 @@
 Knows nothing of JAX. TFDS is imported only when a source is opened.
 """
 
+from mijax.data.annotation import (
+    Annotation,
+    Drawn,
+    check_annotation,
+    read_annotation,
+    write_annotation,
+)
 from mijax.data.bias import correct_bias
 from mijax.data.index import Source, index, list_cases, open_source, prepare
 from mijax.data.slices import (
@@ -26,16 +33,20 @@ from mijax.data.splits import (
     write_splits,
 )
 from mijax.data.survey import slice_flags
-from mijax.data.volume import Case, Volume
+from mijax.data.volume import UNLABELLED, Case, Volume
 
 __all__ = [
+    "UNLABELLED",
+    "Annotation",
     "Case",
+    "Drawn",
     "Grid",
     "Slices",
     "Source",
     "Splits",
     "Volume",
     "all_labelled",
+    "check_annotation",
     "check_slice_options",
     "check_splits",
     "correct_bias",
@@ -47,11 +58,13 @@ __all__ = [
     "open_source",
     "pixel_size",
     "prepare",
+    "read_annotation",
     "read_splits",
     "slice_flags",
     "slice_shape",
     "to_native",
     "to_slices",
+    "write_annotation",
     "write_arrays",
     "write_splits",
 ]

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+from mijax.data.annotation import Annotation
 from mijax.data.bias import correct_bias
 from mijax.data.sources.acdc import acdc_recipe
 from mijax.data.sources.arrays import arrays_recipe
@@ -23,24 +24,29 @@ class Source:
       classes: names; the index is the label value and the first is the background.
       channels: of every image.
       cases: all cases, sorted by name.
+      undrawn: the different ``Volume.undrawn`` of its volumes but ().
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, annotation: Annotation | None = None):
+        """What there is of a recipe that is prepared, and what of its labels counts."""
+        annotation = Annotation({}) if annotation is None else annotation
         self.classes = recipe.classes
         self.channels = recipe.channels
         self.cases = recipe.cases
         self._names = {case.name for case in self.cases}
+        self.undrawn = annotation.undrawn(recipe.classes)
+        self._annotation = annotation
         self._read = recipe.read
 
     def volume(self, name: str) -> Volume:
         """One volume, read from the prepared data set.
 
         Raises:
-          UserError: there is no case of this name.
+          UserError: there is no case of this name, or its label is not as the annotation says.
         """
         if name not in self._names:
             raise UserError(f"no case {name} among the {len(self.cases)} cases of this data set")
-        return self._read(name)
+        return self._annotation.restrict(self._read(name), self.classes)
 
 
 def index(
@@ -76,20 +82,27 @@ def index(
     return _without_bias(recipe) if bias_correction else recipe
 
 
-def prepare(recipe: Recipe, *, cache: str) -> Source:
+def prepare(recipe: Recipe, *, cache: str, annotation: Annotation | None = None) -> Source:
     """The data set that an index found, prepared under the cache where that was not done yet.
 
     A folder whose files changed since is prepared anew.
+
+    Args:
+      recipe: what ``index`` found.
+      cache: where prepared data sets go.
+      annotation: which part of the labels counts; None for all of them. What is prepared does
+        not depend on it.
 
     Raises:
       UserError: a bad file, or a cache that cannot be written.
     """
     if recipe.builder is None:
-        return Source(recipe._replace(read=lambda name: recipe.finish(recipe.read(name))))
+        read = recipe._replace(read=lambda name: recipe.finish(recipe.read(name)))
+        return Source(read, annotation)
 
     from mijax.data.store import prepared  # TFDS takes a second to import
 
-    return Source(prepared(recipe, Path(cache).expanduser()))
+    return Source(prepared(recipe, Path(cache).expanduser()), annotation)
 
 
 def open_source(name: str, *, directory: str, cache: str, **options) -> Source:

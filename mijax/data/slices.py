@@ -48,6 +48,11 @@ class Slices(NamedTuple):
     label: np.ndarray | None
     grid: Grid
 
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of a slice that show the volume; what is around them was padded."""
+        return _overlap(self.grid.window, self.image.shape[1:3])[0]
+
 
 def to_slices(
     volume: Volume,
@@ -68,7 +73,7 @@ def to_slices(
     their centres, are aligned.
 
     Args:
-      volume: as it came.
+      volume: as it came. Padding is labelled background, in a slice that nobody annotated too.
       size: h and w, one number for both or two.
       fit: "pad" with zeros on all sides; "crop": the same, and an axis that exceeds ``size`` is
         cut on both sides; or "resize".

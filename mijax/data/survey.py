@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from mijax.data.slices import PLANES, slice_shape
-from mijax.data.volume import Geometry, Volume
+from mijax.data.volume import UNLABELLED, Geometry, Volume
 
 LEVELS = (0, 1, 50, 99, 100)  # percentiles of an image that are told
 _EDGES = (0.5, 99.5)  # percentiles of what is labelled that a window must hold
@@ -35,7 +35,7 @@ class Look(NamedTuple):
 
     Attributes:
       levels: (c, 5) ``LEVELS`` of each channel.
-      counts: (k,) voxels of each class; None where nobody annotated.
+      counts: (k + 1,) voxels of each class and of none; None where nobody annotated.
       edges: (c, 2) range of what is labelled, or None where nothing is.
     """
 
@@ -61,8 +61,9 @@ def look(volume: Volume, classes: int) -> Look:
     levels = np.array([np.percentile(channel, LEVELS) for channel in channels])
     if volume.label is None:
         return Look(levels, None, None)
-    counts = np.bincount(volume.label.ravel(), minlength=classes)
-    inside = volume.label > 0
+    counts = np.bincount(volume.label.ravel(), minlength=UNLABELLED + 1)
+    counts = np.append(counts[:classes], counts[UNLABELLED])
+    inside = (volume.label > 0) & (volume.label != UNLABELLED)
     edges = [np.percentile(c[inside], _EDGES) for c in channels] if inside.any() else None
     return Look(levels, counts, edges and np.array(edges))
 

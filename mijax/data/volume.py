@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+UNLABELLED = 255  # the value of a voxel that nobody annotated; no class has it
+
 
 class Case(NamedTuple):
     """One scan: its name, the patient it shows, and whether anybody annotated it."""
@@ -20,14 +22,17 @@ class Volume(NamedTuple):
     Attributes:
       name: the case.
       image: (x, y, z, c) float32.
-      label: (x, y, z) uint8, the index of a class; None where nobody annotated.
+      label: (x, y, z) uint8, the index of a class, or ``UNLABELLED``; None where nobody annotated.
       affine: (4, 4) float64, voxel index to millimetres, RAS+.
+      undrawn: indices of the classes that nobody drew in it: a voxel labelled background may be
+        of any of them.
     """
 
     name: str
     image: np.ndarray
     label: np.ndarray | None
     affine: np.ndarray
+    undrawn: tuple[int, ...] = ()
 
     @property
     def spacing(self) -> np.ndarray:
@@ -67,6 +72,7 @@ class Recipe(NamedTuple):
       geometry: (case name) -> Geometry, from headers alone; raises UserError for a bad one.
       read: (case name) -> Volume; raises UserError for a bad file.
       finish: what becomes of a volume that is read before it is written.
+      gaps: whether a label may have voxels that nobody annotated.
     """
 
     builder: str | None
@@ -77,3 +83,4 @@ class Recipe(NamedTuple):
     geometry: Callable[[str], Geometry]
     read: Callable[[str], Volume]
     finish: Callable[[Volume], Volume] = lambda volume: volume
+    gaps: bool = False

@@ -4,6 +4,7 @@ import numpy as np
 from scipy import ndimage
 
 from mijax.data import cut, pixel_size
+from mijax.inference.scores import without_gaps
 
 _SIDE = 256  # pixels of the longer one
 _DASH = 3
@@ -24,7 +25,7 @@ def contours(volume, labels, *, plane):
     Returns:
       (h, w, 3) uint8.
     """
-    parts = (volume.image[..., 0], volume.label, labels)
+    parts = (volume.image[..., 0], without_gaps(volume).label, labels)
     stacks = [cut(part, volume.affine, plane=plane) for part in parts]
     place = (stacks[1] > 0).sum((1, 2)).argmax()
     size = np.multiply(stacks[0].shape[1:], pixel_size(volume.affine, plane=plane))

@@ -1,12 +1,18 @@
 """The scores of a run."""
 
+import logging
+
 from mijax import parallel
 from mijax.data import read_splits
 from mijax.files import write_json
 from mijax.inference.predictor import Predictor
+from mijax.inference.scores import partly_annotated
 from mijax.inference.scoring import make_scoring
+from mijax.runs.annotation import annotation_of
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data
+
+_log = logging.getLogger("mijax")
 
 
 def evaluate(run, *, largest_component=False, mirror=False):
@@ -30,14 +36,17 @@ def evaluate(run, *, largest_component=False, mirror=False):
       UserError: if the run has no sound checkpoint, its data is not as it was, or it has no
         label maps that the options could be for.
     """
-    source = open_data(run.config)
+    source = open_data(run.config, annotation_of(run))
     splits = read_splits(run.folder / "splits.json")
     split = "test" if splits.test else "validation"
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]
     patients = {case.name: case.patient for case in source.cases if case.name in names}
     best = Predictor(run)
-    scoring = make_scoring(best.network, make_method(run.config).examination)
+    examination = make_method(run.config).examination
+    if not examination and (line := partly_annotated(volumes, source.classes)):
+        _log.info("%s cases: %s", split, line)
+    scoring = make_scoring(best.network, examination)
     scores, by_step = {}, {}
     for name in ("last", "best"):
         predictor = best.at(name)

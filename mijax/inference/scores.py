@@ -5,10 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mijax.data import UNLABELLED
 from mijax.metrics import dice, surface_distances
 from mijax.progress import counted
 
 METRICS = ("dsc", "hd95", "assd")
+_NAMED = 10  # cases at most that are named in a line
 OPTIONS = ("largest_component", "mirror")  # of the label maps, noted in scores.json
 
 
@@ -21,23 +23,27 @@ def mean_dsc(predictions, volumes, classes):
       classes: names, background first.
 
     Returns:
-      The mean over volumes and shown classes, NaN where there is none; and {class: mean}.
+      The mean over volumes and shown classes, NaN where there is none; and {class: mean}. A
+      class that was not drawn in a volume has no score there.
     """
     pairs = zip(predictions, volumes, strict=True)
-    found = np.array([dice(p, v.label, classes=len(classes)) for p, v in pairs])
+    found = np.array([_overlaps(p, v, classes) for p, v in pairs])
     shown = shown_classes((v.label for v in volumes), classes)
     if not shown:
         return math.nan, {}
     found = found[:, [classes.index(name) - 1 for name in shown]]
-    return float(found.mean()), dict(zip(shown, found.mean(0).tolist(), strict=True))
+    return _mean(found), dict(zip(shown, np.nanmean(found, 0).tolist(), strict=True))
 
 
 def shown_classes(labels, classes):
-    """Names of the foreground classes that one of some label maps, of any shape, has."""
+    """Names of the foreground classes that one of some label maps, of any shape, has.
+
+    What is none of the classes, as ``data.UNLABELLED``, does not count.
+    """
     counts = np.zeros(len(classes), int)
     for label in labels:
         for part in label:  # NumPy would make integers of 8 bytes of the whole
-            counts += np.bincount(part.ravel(), minlength=len(classes))
+            counts += np.bincount(part.ravel(), minlength=len(classes))[: len(classes)]
     return [name for name, count in zip(classes[1:], counts[1:], strict=True) if count]
 
 
@@ -46,7 +52,8 @@ def score(predictions, volumes, classes):
 
     A class that no volume shows has no score to be averaged: its means are None, and it is left
     out of that over classes. Its cases keep the values of ``mijax.metrics``, DSC 0 where it was
-    predicted all the same.
+    predicted all the same. Where a label has no class, nothing is compared; a class that was not
+    drawn in a volume has no score there, nor has any in one without a voxel that was annotated.
 
     Args:
       predictions: iterable of label maps (x, y, z).
@@ -56,8 +63,8 @@ def score(predictions, volumes, classes):
     Returns:
       ``{"mean_dsc": …, "classes": {class: {metric: {"mean", "std", "undefined"}}},
       "cases": {case: {class: {metric: value}}}}``; the DSC is a fraction, distances are in mm,
-      undefined ones are None and left out of the mean; ``std`` is the sample standard deviation
-      over cases. ``mean_dsc`` is over cases and shown classes, None where there is none.
+      undefined values are None and left out of the mean; ``std`` is the sample standard deviation
+      over cases. ``mean_dsc`` is that of the shown classes, None where there is none.
     """
     from mijax.parallel import cores  # imports JAX
 
@@ -71,9 +78,9 @@ def score(predictions, volumes, classes):
         results = counted(coming.items(), len(volumes), "scoring")
         cases = {name: case.result() for name, case in results}
     shown = shown_classes((v.label for v in volumes), classes)
-    overlaps = [case[name]["dsc"] for case in cases.values() for name in shown]
+    overlaps = [[case[name]["dsc"] for name in shown] for case in cases.values()]
     return {
-        "mean_dsc": float(np.mean(overlaps)) if overlaps else None,
+        "mean_dsc": _mean(np.array(overlaps, float)) if shown else None,
         "classes": {
             name: {
                 metric: _summary([case[name][metric] for case in cases.values()], name in shown)
@@ -87,15 +94,62 @@ def score(predictions, volumes, classes):
 
 def _score_case(prediction, volume, classes):
     """{class: {metric: value or None}} of a case."""
-    overlaps = dice(prediction, volume.label, classes=len(classes))
-    found = {}
+    overlaps, found = _overlaps(prediction, volume, classes), {}
+    prediction, label = _where_annotated(prediction, volume.label)
     for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
-        distances = surface_distances(
-            prediction == value, volume.label == value, spacing=volume.spacing
-        )
+        if math.isnan(dsc):
+            found[name] = dict.fromkeys(METRICS)
+            continue
+        distances = surface_distances(prediction == value, label == value, spacing=volume.spacing)
         hd95, assd = (None if math.isnan(d) else d for d in distances)
         found[name] = {"dsc": float(dsc), "hd95": hd95, "assd": assd}
     return found
+
+
+def _overlaps(prediction, volume, classes):
+    """(k − 1,) DSC of each foreground class; NaN of one that nobody drew in the volume."""
+    found = dice(*_where_annotated(prediction, volume.label), classes=len(classes))
+    if (volume.label == UNLABELLED).all():
+        return np.full_like(found, np.nan)
+    found[[value - 1 for value in volume.undrawn]] = np.nan
+    return found
+
+
+def _mean(overlaps):
+    """Mean over classes of their means over the cases that have a score, of (cases, classes)."""
+    mean = overlaps.mean()  # the same, where all cases have all of them
+    return float(np.nanmean(overlaps, 0).mean() if np.isnan(mean) else mean)
+
+
+def _where_annotated(prediction, label):
+    """Both as they are where the label has a class, and background where it has none."""
+    known = label != UNLABELLED
+    return (prediction, label) if known.all() else (prediction * known, label * known)
+
+
+def without_gaps(volume):
+    """The volume with background where nobody annotated: to be looked at, not to be scored."""
+    return volume._replace(label=_where_annotated(volume.label, volume.label)[1])
+
+
+def partly_annotated(volumes, classes):
+    """A line about the volumes that were annotated in part; "" if there are none."""
+    found = []
+    for volume in volumes:
+        share = np.count_nonzero(volume.label == UNLABELLED) / volume.label.size
+        parts = [f"{share:.1%} of its voxels"] if share else []
+        parts += [f"{classes[value]}" for value in volume.undrawn]
+        if parts:
+            found.append(f"{volume.name} ({', '.join(parts)})")
+    if not found:
+        return ""
+    shown = (
+        found if len(found) <= _NAMED else [*found[: _NAMED - 1], f"{len(found) - _NAMED + 1} more"]
+    )
+    return (
+        f"{len(found)} of {len(volumes)} are scored by what was annotated alone, which leaves out "
+        + ", ".join(shown)
+    )
 
 
 def table(scores):

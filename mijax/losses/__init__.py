@@ -15,7 +15,7 @@ Gradients for shared parameters: ``shard_map`` as it comes adds them up by itsel
 
 from mijax.losses.boundary import boundary_correlation, edge_strength, pixel_entropy
 from mijax.losses.contrastive import local_contrastive_loss, supervised_contrastive_loss
-from mijax.losses.labels import label_loss
+from mijax.losses.labels import label_loss, merge_undrawn
 from mijax.losses.mutual_information import (
     joint_distribution,
     joint_distribution_by_convolution,
@@ -44,6 +44,7 @@ __all__ = [
     "label_loss",
     "local_contrastive_loss",
     "local_mutual_information",
+    "merge_undrawn",
     "mutual_information",
     "pixel_entropy",
     "regularised_information_loss",

@@ -1,7 +1,9 @@
-"""Supervised losses by name."""
+"""Supervised losses by name, and labels of which some classes were not drawn."""
 
 import jax
+import jax.numpy as jnp
 
+from mijax.losses.contrastive import NEVER
 from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss, wide
 
 LABEL_LOSSES = (
@@ -54,3 +56,34 @@ def label_loss(logits, labels, *, kind="cross_entropy", mask=None, axis_name=Non
         "squared_dice": lambda: dice(squared=True, absent=True),
     }
     return sum(terms[name]() for name in kind.split("+"))
+
+
+def merge_undrawn(logits, undrawn):
+    """Logits with classes that nobody drew merged into the background: the marginal loss.
+
+        z'_0 = log (e^{z_0} + Σ_{c undrawn} e^{z_c}),    z'_c = −∞ of those
+
+    So softmax z' gives the background their probabilities and leaves the others as they are, and
+    any loss of labels holds the sum of all to what is labelled background, as it may be of each of
+    them. Softmax z' is 0 there for the undrawn classes.
+
+    Args:
+      logits: (..., k), the background first.
+      undrawn: (..., k) of bool, or 1 in the place of any length; that of the background counts
+        for nothing.
+
+    Returns:
+      (..., k), in float32 or wider.
+
+    Reference: Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ
+    segmentation, Medical Image Analysis 2021.
+
+    >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.125, 0.125]))
+    >>> jax.nn.softmax(merge_undrawn(logits, jnp.array([False, False, True, True]))).round(4)
+    Array([0.75, 0.25, 0.  , 0.  ], dtype=float32)
+    """
+    undrawn = jnp.broadcast_to(undrawn, logits.shape).at[..., 0].set(False)
+    logits = wide(logits)
+    merged = undrawn.at[..., 0].set(True)
+    background = jax.nn.logsumexp(jnp.where(merged, logits, NEVER), axis=-1)
+    return jnp.where(undrawn, NEVER, logits).at[..., 0].set(background)

@@ -55,7 +55,8 @@ class Batch(NamedTuple):
 
     Attributes:
       image: (b, h, w, c) labelled images.
-      label: (b, h, w) their labels.
+      label: (b, h, w) their labels; those of pixels without one are k or above, and mean nothing
+        but to ``label_loss``.
       unlabelled: (u, h, w, c) images.
       position: (u,) where in its volume each of them lies, from 0 to 1.
       pseudo_label: (u, h, w) their pseudo-labels, of ``Rounds.pseudo_labels``.
@@ -170,7 +171,7 @@ class Method(NamedTuple):
         release of Peng et al. has it, and ``perturb``, ``(stream, name, feature) -> feature``, of
         what the encoder hands to the decoder in the stream of that number, from 0.
         ``label_loss(logits, labels, *, mask=None)`` is the supervised loss of
-        ``config.label_loss``.
+        ``config.label_loss``, over the pixels that have a label.
       init: ``(key, start) -> (heads, memory)``, see ``Start``.
       update: ``(memory, params, batch_stats, step) -> memory``, after the optimiser;
         ``step`` counts from 0.

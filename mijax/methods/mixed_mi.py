@@ -73,7 +73,7 @@ def make(
       consistency_weight: of KL(qᵢ ‖ pᵢ), within λ.
       pseudo_weight: of D, within λ.
       prior_weight: of KL(π ‖ p̄), which holds the mean prediction p̄ of the unlabelled images to
-        the classes' part π of the labelled ones, within λ.
+        the classes' part π of the labelled ones that are annotated all over, within λ.
       between: "teacher", I(pᵢ; qᵢ), or "views", I(p₁; p₂) on the pixels that neither box covers.
       radius: of the window of displacements; 1 is 3 × 3.
       focus: pixels round the foreground of q within which pixels count for the mutual information,
@@ -165,7 +165,11 @@ def make(
             ) / len(pairs)
             add("mutual_information", -mi_weight, information)
         if is_used(prior_weight):
-            prior = jnp.mean(jax.nn.one_hot(batch.label, q.shape[-1]), axis=(0, 1, 2))
+            # Of images that are annotated all over: the part of one says nothing of the whole.
+            whole = jnp.all(batch.label < q.shape[-1], axis=(1, 2), keepdims=True)
+            counted = jnp.where(whole[..., None], jax.nn.one_hot(batch.label, q.shape[-1]), 0)
+            size = jnp.sum(jnp.broadcast_to(whole, batch.label.shape), dtype=counted.dtype)
+            prior = jnp.sum(counted, axis=(0, 1, 2)) / jnp.maximum(size, 1)
             mean = jnp.mean(jnp.concatenate(p), axis=(0, 1, 2))
             log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))
             add("prior", prior_weight, jnp.sum(prior * log_ratio))

@@ -19,15 +19,16 @@ def bootstrap_interval(values, patients):
     """95 % interval of the mean over cases, when patients are drawn anew with all their cases.
 
     Args:
-      values: (cases,).
+      values: (cases,), NaN where undefined; such cases are left out.
       patients: of each case.
 
     Returns:
       (low, high), or None of fewer than ``LEAST_PATIENTS``.
     """
-    _, index = np.unique(patients, return_inverse=True)
-    count = index.max() + 1
-    if count < LEAST_PATIENTS or np.isnan(values).any():
+    known = ~np.isnan(values)
+    names, index = np.unique(np.array(patients)[known], return_inverse=True)
+    values, count = values[known], len(names)
+    if count < LEAST_PATIENTS:
         return None
     sums, sizes = np.bincount(index, values), np.bincount(index)
     drawn = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))

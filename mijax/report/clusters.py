@@ -47,7 +47,7 @@ def find_clusters(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     first = rows[0].runs[0].run
-    source = source_of(first.config, data_dir)
+    source = source_of(first, data_dir)
     names = read_splits(first.folder / "splits.json").validation
     volumes = [source.volume(names[i % len(names)]) for i in range(_SLICES)]
     found, notes = [], []

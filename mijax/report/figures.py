@@ -141,7 +141,8 @@ def case_strips(table):
         ax.plot(values, heights, color="#b0b0b0", lw=0.5, alpha=0.6, zorder=1)
         for i, style in enumerate(styles(rows)):
             ax.scatter(values[i], heights[i], s=13, color=style["color"], alpha=0.8, lw=0, zorder=2)
-            median = np.median(values[i])
+            scored = values[i][~np.isnan(values[i])]
+            median = np.median(scored) if len(scored) else np.nan
             ax.plot([median] * 2, [i - 0.36, i + 0.36], color="white", lw=4, zorder=3)
             ax.plot([median] * 2, [i - 0.36, i + 0.36], color=style["color"], lw=2, zorder=4)
         ax.set_title("Mean over classes" if column == MEAN else column)

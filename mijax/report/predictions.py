@@ -5,13 +5,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mijax.data import read_splits
+from mijax.data import UNLABELLED, read_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.batching import predict_stacks
-from mijax.inference.scores import OPTIONS
+from mijax.inference.scores import OPTIONS, without_gaps
 from mijax.losses import joint_distribution, mutual_information
 from mijax.report.statistics import case_means
+from mijax.runs.annotation import annotation_of
 from mijax.runs.source import open_data, slice_volume
 from mijax.transforms import sample_view
 
@@ -78,9 +79,9 @@ def predict(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     config = rows[0].runs[0].run.config
-    source, slices = source_of(config, data_dir), config.data.slices
+    source, slices = source_of(rows[0].runs[0].run, data_dir), config.data.slices
     chosen = choose_cases(rows)
-    volumes = [source.volume(name) for name in chosen.values()]
+    volumes = [without_gaps(source.volume(name)) for name in chosen.values()]
     cuts = [slice_volume(volume, slices) for volume in volumes]
     places = [choose_slices(cut.label) for cut in cuts]
     images, truth = _validation_slices(source, rows[0].runs[0].run)
@@ -124,9 +125,13 @@ def predict(rows, *, data_dir):
 
 
 def choose_cases(rows):
-    """The best, the median and the worst case by mean DSC over all rows; fewer of few cases."""
+    """The best, the median and the worst case by mean DSC over all rows; fewer of few cases.
+
+    Those of which a class has no score come in only where there are no others.
+    """
     means = [case_means(row) for row in rows]
-    order = sorted(means[0], key=lambda name: -np.mean([mean[name] for mean in means]))
+    order = {name: -np.mean([mean[name] for mean in means]) for name in means[0]}
+    order = sorted([n for n in order if not np.isnan(order[n])] or order, key=order.get)
     places = {"Best case": 0, "Median case": (len(order) - 1) // 2, "Worst case": len(order) - 1}
     chosen = {}
     for title, place in places.items():
@@ -157,12 +162,12 @@ def thinned(volume, label, grid, places):
     return volume._replace(image=image, label=label)
 
 
-def source_of(config, data_dir):
-    """The ``Source`` of a configuration, from ``data_dir`` unless that is None."""
-    config = config.copy_and_resolve_references()
+def source_of(run, data_dir):
+    """The ``Source`` of a run, from ``data_dir`` unless that is None."""
+    config = run.config.copy_and_resolve_references()
     if data_dir is not None:
         config.data.source.dir = data_dir
-    return open_data(config)
+    return open_data(config, annotation_of(run))
 
 
 def scored_predictor(one):
@@ -180,12 +185,13 @@ def _validation_slices(source, run):
     images, labels = [], []
     for name in names:
         cut = slice_volume(source.volume(name), run.config.data.slices)
-        found = np.flatnonzero((cut.label > 0).any((1, 2)))
+        found = np.flatnonzero(((cut.label > 0) & (cut.label != UNLABELLED)).any((1, 2)))
         count = min(-(-_SLICES // len(names)), len(found))
         picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
         images.append(cut.image[picked])
         labels.append(cut.label[picked])
-    truth = np.eye(len(source.classes), dtype=np.float32)[np.concatenate(labels)]
+    # Pixels that nobody annotated are of no class, and count in no joint distribution.
+    truth = np.eye(UNLABELLED + 1, len(source.classes), dtype=np.float32)[np.concatenate(labels)]
     return np.concatenate(images), truth
 
 

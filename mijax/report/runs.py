@@ -164,8 +164,9 @@ def settings(config):
 
 def _settings(tree):
     found = {key: value for key, value in flat(tree) if key not in _OF_A_RUN}
-    if not found.get("init_from"):
-        found.pop("init_from", None)
+    for key in ("init_from", "data.annotation.file", "data.annotation.empty_is_unlabelled"):
+        if not found.get(key):
+            found.pop(key, None)
     if not found.get("teacher.decay"):
         found = {key: value for key, value in found.items() if not key.startswith("teacher.")}
     return found

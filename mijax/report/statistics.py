@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     Attributes:
       mean: over seeds, of the mean over cases; None where it is undefined.
       std: sample standard deviation over seeds; None for a single one.
-      undefined: number of cases and seeds without a distance, left out of the mean.
+      undefined: number of cases and seeds without a score, left out of the mean.
       best: whether it is the best of its column.
       p: of the one-sided paired t-test that the tested row is better, corrected by ``holm`` for
         the rows of the column; None where there is none.

@@ -101,6 +101,8 @@ def caption(table, *, checkpoint):
             "[n]: in n cases (over all seeds) the class was not found, or was found where there "
             "is none; their distance is undefined and left out. –: a seed has no distance at all."
         )
+    if any(cell.undefined for cells in table.cells["dsc"].values() for cell in cells):
+        sentences.append("A class that was not drawn in a case has no score there.")
     return " ".join(sentences)
 
 

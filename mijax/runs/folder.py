@@ -24,8 +24,8 @@ class Run(NamedTuple):
     """A run folder and its configuration.
 
     Attributes:
-      folder: holds config.json, info.json, splits.json, metrics.jsonl, scores.json, events/
-        and checkpoints/.
+      folder: holds config.json, info.json, splits.json, perhaps annotation.json, metrics.jsonl,
+        scores.json, events/ and checkpoints/.
       config: ``ml_collections.ConfigDict``.
       made: folders that this start of it has made, from the run folder upwards.
     """
@@ -105,7 +105,8 @@ def start_run(folder, config):
                 )
             if not differences:
                 return Run(folder, config)
-            (folder / "splits.json").unlink(missing_ok=True)  # drawn for the other one
+            for name in ("splits.json", "annotation.json"):  # settled for the other one
+                (folder / name).unlink(missing_ok=True)
         made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
         run = Run(folder, config, made)
         with taken_back(run):

@@ -44,6 +44,7 @@ def fingerprint(volumes):
     digest = hashlib.sha256()
     for volume in volumes:
         grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
+        grid += [volume.undrawn] if volume.undrawn else []
         digest.update(json.dumps(grid).encode())
         if volume.label is not None:
             digest.update(np.ascontiguousarray(volume.label))

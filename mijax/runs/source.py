@@ -20,20 +20,21 @@ def index_data(config):
         )
 
 
-def prepare_data(config, found):
+def prepare_data(config, found, annotation=None):
     """The ``data.Source`` of a run, prepared in the cache where it was not yet.
 
     Args:
       config: of the run.
       found: what ``index_data`` has found.
+      annotation: which part of the labels counts, ``data.Annotation``; None for all.
     """
     with _cache(config) as cache:
-        return prepare(found, cache=cache)
+        return prepare(found, cache=cache, annotation=annotation)
 
 
-def open_data(config):
+def open_data(config, annotation=None):
     """``prepare_data`` of what ``index_data`` finds."""
-    return prepare_data(config, index_data(config))
+    return prepare_data(config, index_data(config), annotation)
 
 
 def cases_of(config):

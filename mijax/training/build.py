@@ -10,9 +10,9 @@ from mijax import methods, parallel
 from mijax.errors import UserError
 from mijax.inference.network import Network, make_network
 from mijax.inference.scoring import Scoring, make_scoring
-from mijax.losses.labels import label_loss
 from mijax.runs.method import make_method
 from mijax.training.batches import PerRole
+from mijax.training.gaps import make_label_loss
 from mijax.training.hypergradient import make_hypergradient
 from mijax.training.optimizer import learning_rate, make_optimizer
 from mijax.training.state import make_init
@@ -31,8 +31,8 @@ class Experiment(NamedTuple):
       batches: ``PerRole``, how many slices a step takes.
       schedule: step → learning rate.
       init: ``(seed, slices, given=None) -> TrainState``, jitted, see ``state.make_init``.
-      train_step: (number of steps, counts=None) → jitted train step of so many, see
-        ``step.make_train_step``.
+      train_step: (number of steps, counts=None, *, gaps=False, undrawn=()) → jitted train step of
+        so many, see ``step.make_train_step`` and ``gaps.make_label_loss``.
     """
 
     classes: tuple[str, ...]
@@ -81,13 +81,15 @@ def build(config, *, classes, channels, devices=None):
         config.optimizer, schedule, weight_decay=config.weight_decay, momentum=config.momentum
     )
 
-    def train_step(length, counts=None):
+    def train_step(length, counts=None, *, gaps=False, undrawn=()):
         step = make_train_step(
             network.model,
             method,
             optimizer,
             mesh=network.mesh,
-            label_loss=functools.partial(label_loss, kind=config.label_loss),
+            label_loss=make_label_loss(
+                config.label_loss, classes=len(classes), gaps=gaps, undrawn=undrawn
+            ),
             batches=batches,
             augmentation=config.augmentation.to_dict(),
             length=length,

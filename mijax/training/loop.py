@@ -13,6 +13,7 @@ from mijax.errors import Preempted, UserError
 from mijax.inference.network import evaluated
 from mijax.options import flat
 from mijax.progress import doing
+from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
 from mijax.runs.info import check_data, write_info
@@ -22,6 +23,7 @@ from mijax.training.batches import counts_of
 from mijax.training.build import build
 from mijax.training.config_checks import check_config
 from mijax.training.feed import feed
+from mijax.training.gaps import have_gaps
 from mijax.training.log_means import LogMeans
 from mijax.training.metrics_log import MetricsLog
 from mijax.training.pretrained import pretrained
@@ -66,10 +68,10 @@ def _train(run, devices):
     else:
         refuse_without_size(config, index_data(config))
     found = index_data(config)
-    splits = settle_splits(run, found.cases)
+    splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
     experiment = build(config, classes=found.classes, channels=found.channels, devices=devices)
-    check_slices(splits, found.geometry, config, experiment.method)
-    source = prepare_data(config, found)
+    check_slices(splits, found, config, experiment.method, annotation)
+    source = prepare_data(config, found, annotation)
     with doing("cutting the training slices"):
         training_set = load_training_set(source, splits, config, experiment.method)
     validation = [source.volume(name) for name in splits.validation]
@@ -77,6 +79,9 @@ def _train(run, devices):
         check_classes(training_set.label, validation, source.classes)
     with Checkpoints(run.checkpoints) as checkpoints:
         state = first_state(run, experiment, checkpoints, training_set, splits, validation)
+        if have_gaps(training_set, source.classes):
+            step = functools.partial(experiment.train_step, gaps=True, undrawn=source.undrawn)
+            experiment = experiment._replace(train_step=step)
         return _loop(run, experiment, checkpoints, state, training_set, validation)
 
 

@@ -5,31 +5,29 @@ import logging
 
 import numpy as np
 
-from mijax.data import slice_flags, slice_shape
+from mijax.data import UNLABELLED, slice_flags, slice_shape
 from mijax.errors import UserError
-from mijax.inference.scores import shown_classes
+from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
 from mijax.runs.source import slice_volume
 from mijax.training.batches import TrainingSet
+from mijax.training.gaps import coded
 
 _log = logging.getLogger("mijax")
 
 
-def divide(splits, method, name):
-    """Labelled and unlabelled cases for a method, by name.
-
-    Raises:
-      UserError: if the method needs unlabelled cases and there are none.
-    """
-    labelled, unlabelled = splits.labelled, splits.unlabelled
+def divide(splits, method):
+    """Labelled and unlabelled cases for a method, by name."""
     if method.examination:  # learns from images alone
-        labelled, unlabelled = (), (*labelled, *unlabelled)
-    if method.unlabelled and not unlabelled:
-        raise UserError(
-            f"method {name} learns from unlabelled cases and there are none; "
-            "set config.data.splits.labelled to fewer patients than there are (0 takes all)"
-        )
-    return labelled, unlabelled
+        return (), (*splits.labelled, *splits.unlabelled)
+    return splits.labelled, splits.unlabelled
+
+
+def _no_unlabelled(name):
+    return UserError(
+        f"method {name} learns from unlabelled cases and there are none; "
+        "set config.data.splits.labelled to fewer patients than there are (0 takes all)"
+    )
 
 
 def refuse_without_size(config, found):
@@ -55,19 +53,23 @@ def refuse_without_size(config, found):
     raise UserError("; ".join(["no config.data.slices.size is given", *advice]))
 
 
-def check_slices(splits, geometry, config, method):
+def check_slices(splits, found, config, method, annotation):
     """Refuses training slices that exceed ``data.slices.size``, before any voxel is read.
 
     Args:
       splits: ``data.Splits``.
-      geometry: (case name) -> ``data.Geometry``, from headers alone.
+      found: ``data.Recipe``.
       config: of the run.
       method: ``methods.Method``.
+      annotation: ``data.Annotation``.
 
     Raises:
-      UserError: if there are such, or as ``divide``.
+      UserError: if there are such; or if the method needs unlabelled cases and there are none,
+        nor can a labelled one have a part that is not.
     """
-    labelled, unlabelled = divide(splits, method, config.method.name)
+    labelled, unlabelled = divide(splits, method)
+    if method.unlabelled and not (unlabelled or found.gaps or annotation.partial):
+        raise _no_unlabelled(config.method.name)
     names = [*labelled, *(unlabelled if method.unlabelled else ())]
     slices = config.data.slices
     if config.hypergradient.weights:
@@ -75,7 +77,7 @@ def check_slices(splits, geometry, config, method):
     shapes = {}
     for name in names:
         with contextlib.suppress(UserError):  # a bad header, told with all that are
-            shape, _, affine = geometry(name)
+            shape, _, affine = found.geometry(name)
             shapes[name] = shape, affine
     pixels = {
         name: slice_shape(name, *place, spacing=slices.spacing, plane=slices.plane)
@@ -96,35 +98,79 @@ def load_training_set(source, splits, config, method):
     """Training slices on the host, labels only of the labelled cases.
 
     This is the gate where the labels of unlabelled cases are dropped. Those of the validation
-    cases are let through where weights learn from them.
+    cases are let through where weights learn from them. Of a labelled case the slices without
+    an annotated pixel are left out, and those with another pixel are unlabelled ones as well:
+    their images alone, behind those of the unlabelled cases.
 
     Raises:
-      UserError: if the method needs unlabelled cases and there are none.
+      UserError: if the method needs unlabelled slices and there are none, or if no labelled slice
+        has an annotated pixel.
     """
-    labelled, unlabelled = divide(splits, method, config.method.name)
-
-    def slices_of(cases):
-        cuts = [slice_volume(source.volume(name), config.data.slices) for name in cases]
-        if not cuts:
-            return None, None
-        return np.concatenate([c.image for c in cuts]), np.concatenate([c.label for c in cuts])
-
-    image, label = slices_of(labelled)
-    held_out = slices_of(splits.validation) if config.hypergradient.weights else None
-    others = None
+    labelled, unlabelled = divide(splits, method)
+    slices, held_out, others = config.data.slices, None, None
+    image, label, partly = _labelled_slices(source, labelled, slices)
+    if config.hypergradient.weights:
+        held_out = _labelled_slices(source, splits.validation, slices)[:2]
     if method.unlabelled:
         volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
-        images = [slice_volume(volume, config.data.slices).image for volume in volumes]
+        images = [slice_volume(volume, slices).image for volume in volumes]
+        positions = [_positions(image) for image in images]
+        images += [image for image, _ in partly]
+        positions += [position for _, position in partly]
+        if not images:
+            raise _no_unlabelled(config.method.name)
         others = Unlabelled(
             image=np.concatenate(images),
-            position=np.concatenate([np.linspace(0, 1, len(i), dtype=np.float32) for i in images]),
+            position=np.concatenate(positions),
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
+        )
+    if partly:
+        _log.info(
+            "labelled cases: %d slices have labels; %d have none in some pixel%s",
+            len(label),
+            sum(len(image) for image, _ in partly),
+            ", and join the unlabelled ones" * method.unlabelled,
         )
     return TrainingSet(image, label, others, held_out)
 
 
+def _labelled_slices(source, cases, slices):
+    """Images (n, h, w, c) and labels (n, h, w) of the slices that have an annotated pixel.
+
+    Labels are as ``gaps`` has them. And, of each case that has some, the images and positions of
+    the slices that have another pixel. None, None and none without a case.
+    """
+    images, labels, partly = [], [], []
+    for name in cases:
+        volume = source.volume(name)
+        if volume.undrawn:
+            volume = coded(volume, source.undrawn, source.classes)
+        cut = slice_volume(volume, slices)
+        shown = cut.label[:, *cut.inside]
+        kept = (shown != UNLABELLED).any((1, 2))
+        some = (shown >= len(source.classes)).any((1, 2))
+        images.append(cut.image if kept.all() else cut.image[kept])
+        labels.append(cut.label if kept.all() else cut.label[kept])
+        if some.any():
+            partly.append((cut.image[some], _positions(cut.image)[some]))
+    if not images:
+        return None, None, []
+    if not any(map(len, images)):
+        raise UserError(
+            f"no slice of {len(cases)} cases has an annotated pixel, {cases[0]} the first of them"
+        )
+    return np.concatenate(images), np.concatenate(labels), partly
+
+
+def _positions(images):
+    """(n,) where the slices of a volume lie in it, see ``methods.Unlabelled``."""
+    return np.linspace(0, 1, len(images), dtype=np.float32)
+
+
 def check_classes(label, validation, classes):
     """Logs which classes are in none of the training labels, or of the validation volumes.
+
+    And which of these were annotated in part.
 
     Args:
       label: (n, h, w) of the ``TrainingSet``.
@@ -140,6 +186,8 @@ def check_classes(label, validation, classes):
             "the validation cases show no class, so that no checkpoint can be the best; choose "
             "others by config.data.splits.file or config.data.splits.seed"
         )
+    if line := partly_annotated(validation, classes):
+        _log.info("validation cases: %s", line)
     for cases, shown, then in (
         ("labelled", shown_classes([label], classes), "it cannot be learned"),
         ("validation", scored, "it has no part in the validation DSC"),

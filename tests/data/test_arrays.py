@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mijax.data import Case, Volume, open_source, write_arrays
+from mijax.data import UNLABELLED, Case, Volume, open_source, write_arrays
 from mijax.errors import UserError
 
 CLASSES = ("background", "organ")
@@ -56,6 +56,13 @@ def test_numpy_alone_can_write_one_and_leave_the_channel_axis_out(tmp_path):
     parts = {"classes": CLASSES, "cases": ["x"], "patients": ["x"]}
     np.savez(tmp_path / "set.npz", **parts, **{"image/x": image, "affine/x": np.eye(4)})
     assert (opened(tmp_path / "set.npz").volume("x").image == image[..., None]).all()
+
+
+def test_voxels_that_nobody_annotated(tmp_path):
+    case, volume = next(volumes())
+    volume.label[0] = UNLABELLED
+    write_arrays(tmp_path / "set.npz", [(case, volume)], classes=CLASSES)
+    assert (opened(tmp_path / "set.npz").volume("b").label == volume.label).all()
 
 
 def test_options_of_the_source_it_was_packed_from_say_nothing(file):

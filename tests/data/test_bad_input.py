@@ -217,7 +217,11 @@ def test_nnunet_channels(tmp_path, nnunet):
     ("labels", "expected"),
     [
         ({"background": 0, "whole": [1, 2], "core": 2}, "region"),
-        ({"background": 0, "a": 1, "ignore": 2}, "ignore"),
+        ({f"c{n}": n for n in range(256)}, "255 classes at most"),
+        ({"background": 0, "a": 2, "ignore": 1}, "without gaps"),
+        ({"background": 0, "a": 1, "ignore": 1}, '"ignore" must have the highest value'),
+        ({"background": 0, "a": 1, "ignore": [2]}, "region"),
+        ({"background": 0, "a": 1, "ignore": "b"}, '"ignore" must have the highest value'),
         ({"background": 0, "a": 2}, "without gaps"),
     ],
 )

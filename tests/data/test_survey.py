@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data import Volume, to_slices
+from mijax.data import UNLABELLED, Volume, to_slices
 from mijax.data.survey import (
     grids,
     look,
@@ -91,10 +91,14 @@ def ct(*, low=-1000, labelled=True):
 
 def test_a_look():
     found = ct()
-    np.testing.assert_array_equal(found.counts, [15 * 101, 101])
+    np.testing.assert_array_equal(found.counts, [15 * 101, 101, 0])
     np.testing.assert_array_equal(found.levels[0, [0, -1]], [-1000, 100])
     np.testing.assert_allclose(found.edges, [[0.5, 99.5]])
     assert ct(labelled=False).edges is None
+    partly = np.array([0, 1, UNLABELLED], np.uint8).reshape(1, 1, 3)
+    partly = look(Volume("a", np.arange(3.0).reshape(1, 1, 3, 1), partly, np.eye(4)), 2)
+    np.testing.assert_array_equal(partly.counts, [1, 1, 1])
+    np.testing.assert_array_equal(partly.edges, [[1, 1]])
     unlabelled = look(Volume("a", np.zeros((2, 2, 2, 3), np.float32), None, np.eye(4)), 2)
     assert unlabelled.levels.shape == (3, 5) and unlabelled.counts is None
 

@@ -1,5 +1,6 @@
 """python -m mijax.inspect, and a run that was given no size."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,19 @@ def test_tables_and_flags(tmp_path):
     ):
         assert f"{line}\n" in text
     assert lines[-1] == f"flags: {FLAGS} --config.data.slices.intensity=percentile"
+
+
+def test_a_label_to_ignore(tmp_path):
+    root = write_msd(tmp_path / "set", labelled=2, unlabelled=0, tests=0)
+    description = json.loads((root / "dataset.json").read_text())
+    description["labels"]["3"] = "ignore"
+    (root / "dataset.json").write_text(json.dumps(description))
+    (path,) = (root / "labelsTr").glob("case_01*")
+    write_nifti(path, np.pad(np.ones((1, *SHAPE[1:]), np.uint8), ((0, 5), (0, 0), (0, 0)),
+                             constant_values=3))  # fmt: skip
+    lines = [" ".join(line.split()) for line in describe(root)]
+    assert lines[0].endswith("('MRI'); 3 is the label to ignore")
+    assert "not annotated 1 41.667%" in lines
 
 
 def test_flags_of_a_ct_in_sagittal_slices(tmp_path):

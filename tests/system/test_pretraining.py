@@ -78,7 +78,7 @@ def test_no_label_is_looked_at(run, tiny, restored, tmp_path, monkeypatch):
             return self._source.volume(name)._replace(label=None)
 
     monkeypatch.setattr(
-        "mijax.training.loop.prepare_data", lambda config, found: Blind(prepare_data(config, found))
+        "mijax.training.loop.prepare_data", lambda *found: Blind(prepare_data(*found))
     )
     blind = train(start_run(tmp_path, tiny("boundary_iic")))
     _, state = restored(run)

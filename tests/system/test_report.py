@@ -20,7 +20,7 @@ from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
 from mijax.report.chance import bootstrap_interval, holm, paired_p
-from mijax.report.figures import styles
+from mijax.report.figures import case_strips, styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
@@ -301,6 +301,27 @@ def test_gap_is_against_the_baseline_of_the_same_labelled_cases(write):
     expected = (ours - partial) / (full - partial)
     np.testing.assert_allclose(gaps["Ours (KL), labelled=4"], expected)
     assert gaps["Ours (KL), labelled=8"] is None
+
+
+def test_classes_that_were_not_drawn_are_left_out_and_counted(write):
+    first, second = drawn(1, 0.6), drawn(2, 0.8)
+    first[0, 1] = second[0, 1] = np.nan
+    folders = [write("a", "supervised", first), write("b", "local_mi", second)]
+    rows = rows_of(folders)
+    table = make_table(rows)
+    for i, dsc in enumerate((first, second)):
+        body, core, mean = (table.cells["dsc"][column][i] for column in table.columns)
+        assert (body.undefined, core.undefined, mean.undefined) == (0, 1, 1)
+        np.testing.assert_allclose(core.mean, dsc[1:, 1].mean())
+        np.testing.assert_allclose(mean.mean, (body.mean + core.mean) / 2)
+        low, high = table.intervals["core"][i]
+        assert low < core.mean < high
+    p = paired_p(second[1:].mean(1), first[1:].mean(1), higher=True)
+    np.testing.assert_allclose(table.cells["dsc"]["mean"][0].p, p)
+    text = to_markdown(table, checkpoint="best")
+    assert "A class that was not drawn in a case has no score there." in text
+    assert "nan" not in text
+    assert case_strips(table).axes
 
 
 def test_undefined_distances_are_left_out_and_counted(write):
@@ -590,7 +611,7 @@ def assert_self_contained(page):
 def test_page_refers_to_nothing_outside_and_says_what_is_missing(
     study, tmp_path, monkeypatch, told
 ):
-    def unreachable(config):
+    def unreachable(*_):
         raise UserError("no folder <lost> & found")
 
     monkeypatch.setattr("mijax.report.predictions.open_data", unreachable)

@@ -192,7 +192,7 @@ def test_clusters_of_a_run(copied):
     assert found.images.shape == found.maps.shape == (4, 32, 32)
     predictor = scored_predictor(rows[0].runs[0])
     scoring = make_scoring(predictor.network, make_method(run.config).examination)
-    source = source_of(run.config, None)
+    source = source_of(run, None)
     volumes = [source.volume(name) for name in json.loads(
         (run.folder / "splits.json").read_text())["validation"]]  # fmt: skip
     images = even_slices(volumes, run.config.data.slices, count=8)  # all that there are

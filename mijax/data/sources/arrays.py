@@ -4,7 +4,8 @@ classes        (k,) text, the background first
 cases          (n,) text, names
 patients       (n,) text, the patient of each case
 image/CASE     (x, y, z) or (x, y, z, c), real numbers
-label/CASE     (x, y, z), whole numbers below k; absent where nobody annotated
+label/CASE     (x, y, z), whole numbers below k, 255 in voxels that nobody annotated; absent where
+               nobody annotated any
 affine/CASE    (4, 4), voxel index to millimetres, RAS+
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.volume import Case, Geometry, Recipe, Volume
+from mijax.data.volume import UNLABELLED, Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 
@@ -70,6 +71,8 @@ def arrays_recipe(path: str) -> Recipe:
                 for name, patient in sorted(zip(names, patients, strict=True))
             )
             channels = _shape(content, cases[0].name)[3]
+        if len(classes) > UNLABELLED:
+            raise ValueError(f"{len(classes)} classes, and {UNLABELLED} at most are possible")
     except (KeyError, IndexError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{file}: not a data set of arrays ({error}); write it anew") from error
 
@@ -89,16 +92,16 @@ def arrays_recipe(path: str) -> Recipe:
         if not np.isfinite(image).all():
             raise UserError(f"{file}: the image of case {name} is not finite")
         if label is not None:
-            wrong = set(np.unique(label).tolist()) - set(range(len(classes)))
+            wrong = set(np.unique(label).tolist()) - {*range(len(classes)), UNLABELLED}
             if label.shape != shape or wrong:
                 raise UserError(
                     f"{file}: the label of case {name} has another shape than its image, or "
-                    f"values that are none of the {len(classes)} classes"
+                    f"values that are none of the {len(classes)} classes, nor {UNLABELLED}"
                 )
             label = label.astype(np.uint8)
         return Volume(name, image.reshape(*shape, channels), label, affine)
 
-    return Recipe(None, "", classes, channels, cases, geometry, read)
+    return Recipe(None, "", classes, channels, cases, geometry, read, gaps=True)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 from mijax.data.formats.nifti import NIFTI
 from mijax.data.text import climbs, is_plain, read_json
+from mijax.data.volume import UNLABELLED
 from mijax.errors import UserError
+
+_IGNORE = "ignore"  # nnU-Net's name of what nobody annotated
 
 
 class Description(NamedTuple):
@@ -19,19 +22,22 @@ class Description(NamedTuple):
       classes: names, background first.
       channels: their names, "CT" or the like.
       endings: that files may have.
+      ignore: the label value of what nobody annotated, or None.
     """
 
     kind: str
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     endings: tuple[str, ...]
+    ignore: int | None
 
 
 def read_description(root: Path, *, kind: str) -> Description:
     """Reads and checks dataset.json.
 
     Labels are taken as the MSD writes them, {"1": "spleen"}, and as nnU-Net v2 does,
-    {"spleen": 1}, in either, which folders have that were converted by half.
+    {"spleen": 1}, in either, which folders have that were converted by half. A label "ignore" is
+    no class: it is that of nnU-Net, of the highest value.
 
     Args:
       root: the folder that holds it.
@@ -45,11 +51,13 @@ def read_description(root: Path, *, kind: str) -> Description:
         kind = _detect(content, root)
     channels = _section(content, {"msd": "modality", "nnunet": "channel_names"}[kind], root)
     labels = _section(content, "labels", root)
+    classes, ignore = _classes(_pairs(labels, kind, root), root)
     return Description(
         kind=kind,
-        classes=_consecutive(_pairs(labels, kind, root), root),
+        classes=classes,
         channels=tuple(str(name) for name in channels.values()),
         endings=NIFTI if kind == "msd" else _endings(content, root),
+        ignore=ignore,
     )
 
 
@@ -122,8 +130,6 @@ def _pairs(labels: Mapping, kind: str, root: Path) -> list[tuple[object, object]
         )
     if by_value:
         return list(labels.items())
-    if "ignore" in labels:
-        raise UserError(f'{path}: an "ignore" label is not supported; remove it')
     for name, value in labels.items():
         if isinstance(value, list):
             raise UserError(
@@ -131,6 +137,26 @@ def _pairs(labels: Mapping, kind: str, root: Path) -> list[tuple[object, object]
                 "supported"
             )
     return [(value, name) for name, value in labels.items()]
+
+
+def _classes(
+    pairs: Sequence[tuple[object, object]], root: Path
+) -> tuple[tuple[str, ...], int | None]:
+    """Class names in the order of their values, 0, 1, … k − 1; the value to ignore, or None."""
+    ignored = [value for value, name in pairs if name == _IGNORE]
+    classes = _consecutive([pair for pair in pairs if pair[1] != _IGNORE], root)
+    if not ignored:
+        return classes, None
+    try:
+        (ignore,) = (int(_whole(value)) for value in ignored)
+    except ValueError:  # no whole number, or two of them
+        ignore = -1
+    if not len(classes) <= ignore < 2**31:
+        raise UserError(
+            f'{root / "dataset.json"}: the label "{_IGNORE}" must have the highest value, above '
+            f"those of the {len(classes)} classes, not {reprlib.repr(ignored)}"
+        )
+    return classes, ignore
 
 
 def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[str, ...]:
@@ -145,10 +171,10 @@ def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[st
         names = {int(_whole(value)): name for value, name in pairs}
     except ValueError:
         names = {}
-    if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= 256:
+    if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= UNLABELLED:
         raise UserError(
             f"{root / 'dataset.json'}: label values must be 0 (background), 1, 2, … without gaps, "
-            f"not {reprlib.repr([value for value, _ in pairs])}"
+            f"{UNLABELLED} classes at most, not {reprlib.repr([value for value, _ in pairs])}"
         )
     if len(set(names.values())) < len(names):
         raise UserError(f'{root / "dataset.json"}: two classes of one name in "labels"; rename one')

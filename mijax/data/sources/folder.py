@@ -12,7 +12,7 @@ import numpy as np
 from mijax.data.formats.geometry import check_same_geometry, tell_of_doubt
 from mijax.data.formats.imagefile import files_of, read_header, read_image
 from mijax.data.sources.layout import Entry, read_layout
-from mijax.data.volume import Geometry, Recipe, Volume
+from mijax.data.volume import UNLABELLED, Geometry, Recipe, Volume
 from mijax.errors import UserError
 
 _WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and rounded
@@ -48,6 +48,7 @@ def folder_recipe(
         builder=layout.kind,
         classes=layout.classes,
         channels=len(layout.channels),
+        ignore=layout.ignore,
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
         follow_links=follow_links,
     )
@@ -60,6 +61,7 @@ def entries_recipe(
     builder: str,
     classes: tuple[str, ...],
     channels: int,
+    ignore: int | None = None,
     description: str = "",
     follow_links: bool = False,
 ) -> Recipe:
@@ -71,6 +73,7 @@ def entries_recipe(
       builder: the name of the builder class.
       classes: names, background first.
       channels: of every image.
+      ignore: the label value of what nobody annotated, or None.
       description: a text that the content depends on as well.
       follow_links: whether these may lead out of the folder.
 
@@ -83,7 +86,7 @@ def entries_recipe(
     by_name = {entry.case.name: entry for entry in entries}
 
     def read(name: str) -> Volume:
-        return read_volume(by_name[name], classes=classes, channels=channels)
+        return read_volume(by_name[name], classes=classes, channels=channels, ignore=ignore)
 
     return Recipe(
         builder=builder,
@@ -93,6 +96,7 @@ def entries_recipe(
         cases=tuple(entry.case for entry in entries),
         geometry=functools.cache(lambda name: read_geometry(by_name[name], channels)),
         read=read,
+        gaps=ignore is not None,
     )
 
 
@@ -114,8 +118,10 @@ def read_geometry(entry: Entry, channels: int) -> Geometry:
     return Geometry(shape[:3], channels, affine)
 
 
-def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Volume:
-    """Reads and checks one case.
+def read_volume(
+    entry: Entry, *, classes: tuple[str, ...], channels: int, ignore: int | None = None
+) -> Volume:
+    """Reads and checks one case; its voxels with the label to ignore become ``UNLABELLED``.
 
     Raises:
       UserError: the first file that is unreadable or does not fit, and why.
@@ -130,7 +136,7 @@ def read_volume(entry: Entry, *, classes: tuple[str, ...], channels: int) -> Vol
         check_same_geometry(
             entry.label, label.shape, label_affine, entry.images[0], image.shape[:3], affine
         )
-        label = _check_label(label, entry.label, classes)
+        label = _check_label(label, entry.label, classes, ignore)
     return Volume(entry.case.name, image, label, affine)
 
 
@@ -161,19 +167,26 @@ def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, n
     return np.concatenate([values for values, _ in parts], axis=3), first_affine
 
 
-def _check_label(values: np.ndarray, path: Path, classes: tuple[str, ...]) -> np.ndarray:
+def _check_label(
+    values: np.ndarray, path: Path, classes: tuple[str, ...], ignore: int | None
+) -> np.ndarray:
     """(x, y, z) uint8; whole numbers stored as floats, or scaled and rounded, are fine."""
+    known = [*range(len(classes)), *([] if ignore is None else [ignore])]
     found = np.unique(values)
     whole = np.rint(found)
     with np.errstate(invalid="ignore"):  # infinity less infinity
-        fits = (abs(found - whole) <= _WHOLE) & np.isin(whole, np.arange(len(classes)))
+        fits = (abs(found - whole) <= _WHOLE) & np.isin(whole, known)
     if not fits.all():
         wrong = str(found[~fits][0]).removesuffix(".0")
         raise UserError(
             f"{path}: label value {wrong} is none of the {len(classes)} classes "
-            f"(0 to {len(classes) - 1})"
+            f"(0 to {len(classes) - 1})" + ("" if ignore is None else f", nor {ignore}, to ignore")
         )
-    return (np.rint(values) if values.dtype.kind == "f" else values).astype(np.uint8)
+    values = np.rint(values) if values.dtype.kind == "f" else values
+    ignored = None if ignore is None else values == ignore
+    with np.errstate(invalid="ignore"):  # one to ignore that uint8 does not hold
+        values = values.astype(np.uint8)
+    return values if ignored is None else np.where(ignored, np.uint8(UNLABELLED), values)
 
 
 def _files(entries: Sequence[Entry]) -> list[Path]:

@@ -24,12 +24,16 @@ class Entry(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A folder's classes, channels (their names) and cases (sorted by name)."""
+    """A folder's classes, channels (their names) and cases (sorted by name).
+
+    ``ignore`` is the label value of what nobody annotated, or None.
+    """
 
     kind: str
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     entries: tuple[Entry, ...]
+    ignore: int | None
 
 
 def find_root(directory: str, *, name: str, advice: str) -> Path:
@@ -64,7 +68,7 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     Raises:
       UserError: names the folder or file that is missing or makes no sense.
     """
-    kind, classes, channels, endings = read_description(root, kind=kind)
+    kind, classes, channels, endings, ignore = read_description(root, kind=kind)
     folders = {name: stems(root / name, endings) for name in ("imagesTr", "labelsTr")}
     if test_images:
         folders["imagesTs"] = stems(root / "imagesTs", endings)
@@ -90,7 +94,7 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
         Entry(Case(name, patient(name), name in labels), files, labels.get(name))
         for name, files in sorted({**cases[0], **cases[-1]}.items())
     )
-    return Layout(kind, classes, channels, entries)
+    return Layout(kind, classes, channels, entries, ignore)
 
 
 def _tell(line: str) -> None:

@@ -1,0 +1,47 @@
+"""The annotation of a run: given once, and written into its folder."""
+
+from mijax.data import Annotation, check_annotation, read_annotation, write_annotation
+from mijax.errors import UserError
+
+_NAME = "annotation.json"  # beside the splits.json of the run
+
+
+def settle_annotation(run, found):
+    """The ``data.Annotation`` of a run: of its annotation.json, or else of the file it names.
+
+    That is checked, and written there.
+
+    Args:
+      run: ``runs.folder.Run``.
+      found: ``data.Recipe``.
+
+    Raises:
+      UserError: if it does not fit the data.
+    """
+    path, data = run.folder / _NAME, run.config.data
+    file = path if path.exists() else data.annotation.file
+    if file:
+        drawn = read_annotation(file)
+        try:
+            check_annotation(
+                drawn,
+                found.cases,
+                classes=found.classes,
+                plane=data.slices.plane,
+                geometry=found.geometry,
+            )
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        if not path.exists():
+            write_annotation(path, drawn)
+    return annotation_of(run)
+
+
+def annotation_of(run):
+    """The ``data.Annotation`` of a run that is settled; of an older one that has none, all."""
+    path, data = run.folder / _NAME, run.config.data
+    return Annotation(
+        read_annotation(path) if path.exists() else {},
+        plane=data.slices.plane,
+        empty_is_unlabelled="annotation" in data and data.annotation.empty_is_unlabelled,
+    )
