@@ -21,6 +21,24 @@ def shapes_of(model, shape):
     return jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images), variables
 
 
+def variables_of(model):
+    """Kernels as large as those of He et al., and statistics as they begin, drawn by NumPy."""
+    shapes = jax.eval_shape(lambda: model.init(KEY, IMAGES, train=False))
+    rng = np.random.default_rng(1)
+
+    def parameter(x):
+        kernel = rng.normal(size=x.shape) * np.sqrt(2 / max(np.prod(x.shape[:-1]), 1))
+        return np.float32(kernel if len(x.shape) > 1 else 1 + 0.1 * kernel)
+
+    def statistic(path, x):
+        return np.full(x.shape, path[-1].key == "var", np.float32)
+
+    return {
+        "params": jax.tree.map(parameter, shapes["params"]),
+        "batch_stats": jax.tree.map_with_path(statistic, shapes["batch_stats"]),
+    }
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_shapes_and_names_of_the_features(channels):
     (logits, features), _ = shapes_of(UNet(4), (3, 32, 48, channels))
@@ -77,7 +95,7 @@ def test_only_activations_are_of_the_compute_type():
 def trained():
     """A small network, its variables, and what training mode makes of a batch."""
     model = UNet(3, widths=(4, 8), dropout=0.5)
-    variables = jax.jit(lambda x: model.init(KEY, x, train=False))(IMAGES)
+    variables = variables_of(model)
 
     @jax.jit
     def train(key):
@@ -136,9 +154,10 @@ def test_what_the_encoder_hands_on_may_be_changed_on_the_way():
     model = UNet(3, widths=(4, 8, 8))
     images = np.concatenate([IMAGES[:1]] * 2)
 
+    variables = variables_of(model)
+
     @jax.jit
     def with_and_without():
-        variables = model.init(KEY, images, train=False)
         changed = model.apply(variables, images, train=False, perturb=perturb)
         return *changed, *model.apply(variables, images, train=False)
 
@@ -155,7 +174,7 @@ def test_what_the_encoder_hands_on_may_be_changed_on_the_way():
 
 def test_dropout_in_the_encoder_is_of_channels_and_of_its_level():
     model = UNet(3, widths=(64, 8), encoder_dropout=(0.5, 0.0))
-    variables = jax.jit(lambda x: model.init(KEY, x, train=False))(IMAGES)
+    variables = variables_of(model)
 
     @jax.jit
     def between(key):
@@ -178,7 +197,7 @@ def test_dropout_in_the_encoder_is_of_channels_and_of_its_level():
 def test_blocks_make_the_same_network():
     """That of a TPU: values, features, statistics and gradients."""
     plain, blocks = (UNet(3, widths=(4, 8, 8), blocks=blocks) for blocks in (False, True))
-    variables = jax.jit(lambda x: plain.init(KEY, x, train=False))(IMAGES)
+    variables = variables_of(plain)
     of_blocks = jax.eval_shape(lambda x: blocks.init(KEY, x, train=False), IMAGES)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, of_blocks)
 
