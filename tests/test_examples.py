@@ -10,12 +10,12 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def printed(example, capsys, *, steps=21):
-    """What an example prints in the first of its 41 steps."""
+def printed(example, capsys):
+    """What an example prints in the first half of its 41 steps."""
     # In this process, which has imported most of what they do. Its settings are stricter than
     # theirs need be.
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        shorter = {"range": lambda n: range(min(n, steps))}
+        shorter = {"range": lambda n: range(min(n, 21))}
         runpy.run_path(str(EXAMPLES / example), shorter, "__main__")
     return capsys.readouterr().out
 
@@ -38,8 +38,8 @@ def test_nnx_loop(capsys):
 
 
 def test_a_method_in_a_loop_and_with_a_network_of_ones_own(capsys):
-    text = printed("method_loop.py", capsys, steps=41)
+    text = printed("method_loop.py", capsys)
     supervised = [float(x) for x in re.findall(r"supervised ([\d.]+)", text)]
     assert supervised[-1] < 0.6 * supervised[0]
     mutual = information(text)
-    assert mutual[-1] > 5 * mutual[0]
+    assert mutual[-1] > 2 * mutual[0]  # without its loss, 1.25
