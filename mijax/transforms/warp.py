@@ -177,15 +177,19 @@ def _gather(cotangent, matrix, inverse, size):
     shape = cotangent.shape[1:3]
     rows, columns = _sources(inverse, size, shape)
     own_rows, own_columns = _grid(size, matrix.dtype)
+
+    @jax.jit  # so that it is traced once, not for each tap
+    def tap(row, column):
+        source_rows, source_columns = _apply(matrix, row, column, shape, size)
+        weight = jax.nn.relu(1 - jnp.abs(source_rows - own_rows)) * jax.nn.relu(
+            1 - jnp.abs(source_columns - own_columns)
+        )
+        return _weighted_take(cotangent, row, column, weight)
+
     total = 0.0
     for i in range(-1, 3):
         for j in range(-1, 3):
-            row, column = jnp.floor(rows) + i, jnp.floor(columns) + j
-            source_rows, source_columns = _apply(matrix, row, column, shape, size)
-            weight = jax.nn.relu(1 - jnp.abs(source_rows - own_rows)) * jax.nn.relu(
-                1 - jnp.abs(source_columns - own_columns)
-            )
-            total = total + _weighted_take(cotangent, row, column, weight)
+            total = total + tap(jnp.floor(rows) + i, jnp.floor(columns) + j)
     return total.astype(cotangent.dtype)
 
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -115,12 +114,12 @@ def test_gradient_flows_through_anchors_and_means():
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_embeddings_that_tell_all_or_nothing(k):
-    labels = jnp.asarray(np.random.default_rng(4).permuted(np.arange(32).reshape(2, 16) % (k + 1)))
-    labels = labels.reshape(2, 4, 4).astype(jnp.uint8)
+    labels = np.random.default_rng(4).permuted(np.arange(32).reshape(2, 16) % (k + 1))
+    labels = labels.reshape(2, 4, 4).astype(np.uint8)
     options = {"pairs": [(0, 1)], "num_classes": k + 1, "temperature": 0.5}
     loss = jax.jit(functools.partial(losses.local_contrastive_loss, KEY, **options))
-    directions = jax.nn.one_hot(labels, k + 1)
-    assert_allclose(loss(jnp.ones_like(directions), labels), 2 * np.log(2 * k), rtol=1e-6)
+    directions = np.eye(k + 1, dtype=np.float32)[labels]
+    assert_allclose(loss(np.ones_like(directions), labels), 2 * np.log(2 * k), rtol=1e-6)
     # One direction a class: cosine 1 with both own means and 0 with all others.
     expected = 2 * np.log(2 + 2 * (k - 1) * np.exp(-2))
     assert_allclose(loss(directions, labels), expected, rtol=1e-6)
@@ -135,7 +134,7 @@ def test_the_order_of_a_pair_and_the_scale_of_embeddings_do_not_matter():
     for scale in (1e-15, 1e15):
         result, gradient = local_value_and_grad(KEY, scale * e, LABELS)
         assert_allclose(result, value, rtol=1e-5)
-        assert jnp.all(jnp.isfinite(gradient))
+        assert np.isfinite(gradient).all()
 
 
 def test_background_and_ignored_pixels_reach_neither_value_nor_gradient():
@@ -154,16 +153,16 @@ def test_value_and_gradient_are_finite_where_nothing_is_to_be_had(case):
     labels = LABELS * (case != "no foreground")
     e = embedded(7, 3, 2, 4, 6) * (case != "dead embeddings")
     value, gradient = local_value_and_grad(KEY, e, labels)
-    assert jnp.all(jnp.isfinite(gradient))
+    assert np.isfinite(gradient).all()
     if case == "no foreground":
-        assert value == 0 and not jnp.any(gradient)
+        assert value == 0 and not np.any(gradient)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"embeddings": jnp.zeros((2, 4, 3))}, "labels"),
-        ({"labels": jnp.zeros((2, 4, 5), int)}, "labels"),
+        ({"embeddings": np.zeros((2, 4, 3))}, "labels"),
+        ({"labels": np.zeros((2, 4, 5), int)}, "labels"),
         ({"pairs": [(0, 2)]}, "images 0 to 1, not 0 to 2"),
         ({"pairs": [(-1, 0)]}, "not -1 to 0"),
         ({"pairs": [0, 1]}, "indices"),
@@ -174,7 +173,7 @@ def test_value_and_gradient_are_finite_where_nothing_is_to_be_had(case):
     ],
 )
 def test_bad_arguments_of_the_local_loss_are_refused(change, message):
-    good = {"embeddings": jnp.zeros((2, 4, 4, 3)), "labels": jnp.zeros((2, 4, 4), int)}
+    good = {"embeddings": np.zeros((2, 4, 4, 3)), "labels": np.zeros((2, 4, 4), int)}
     good |= {"pairs": [(0, 1)], "num_classes": 2}
     with pytest.raises(ValueError, match=message):
         losses.local_contrastive_loss(KEY, **(good | change))
@@ -207,23 +206,23 @@ def test_supervised_loss_and_its_gradient(temperature):
 
 
 def test_supervised_loss_in_closed_form():
-    labels = jnp.array([0, 0, 1, 1, 2, 2])
-    assert_allclose(supervised_loss(jnp.ones((6, 3)), labels), np.log(5), rtol=1e-6)
-    value = supervised_loss(5 * jax.nn.one_hot(labels, 3), labels, temperature=0.5)
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    assert_allclose(supervised_loss(np.ones((6, 3), np.float32), labels), np.log(5), rtol=1e-6)
+    value = supervised_loss(5 * np.eye(3, dtype=np.float32)[labels], labels, temperature=0.5)
     assert_allclose(value, np.log(1 + 4 * np.exp(-2)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2], [0, 0, 0]], ids=["one", "alone", "dead"])
 def test_supervised_gradient_is_finite_where_nothing_is_to_be_had(labels):
-    e, labels = jnp.zeros((len(labels), 4)), jnp.asarray(labels)
+    e, labels = np.zeros((len(labels), 4), np.float32), np.asarray(labels)
     value, gradient = jax.jit(jax.value_and_grad(supervised_loss))(e, labels)
-    assert jnp.all(jnp.isfinite(gradient))
+    assert np.isfinite(gradient).all()
     assert_allclose(value, np.log(2) if (labels == 0).all() and len(labels) > 1 else 0)
 
 
 def test_bad_arguments_of_the_supervised_loss_are_refused():
-    for labels in (jnp.zeros(3, int), jnp.zeros((4, 1), int)):
+    for labels in (np.zeros(3, int), np.zeros((4, 1), int)):
         with pytest.raises(ValueError, match="labels"):
-            losses.supervised_contrastive_loss(jnp.zeros((4, 2)), labels)
+            losses.supervised_contrastive_loss(np.zeros((4, 2)), labels)
     with pytest.raises(ValueError, match="positive"):
-        losses.supervised_contrastive_loss(jnp.zeros((4, 2)), jnp.zeros(4, int), temperature=-1)
+        losses.supervised_contrastive_loss(np.zeros((4, 2)), np.zeros(4, int), temperature=-1)

@@ -23,8 +23,9 @@ local_mutual_information = jax.jit(
     losses.local_mutual_information, static_argnames=("radius", "symmetric", "marginal_weight")
 )
 mutual_information = jax.jit(losses.mutual_information)
+information_and_gradient = jax.jit(jax.value_and_grad(losses.mutual_information))
 regularised_information_loss = jax.jit(
-    losses.regularised_information_loss, static_argnames=("balance", "marginal_weight")
+    losses.regularised_information_loss, static_argnames="balance"
 )
 
 FORMS = [joint_distribution, by_convolution]
@@ -68,83 +69,58 @@ def mutual_information64(joint, marginal_weight=1.0):
 # Joint distribution --------------------------------------------------------------------
 
 
+# Every radius with one mask, and every mask with one radius; above 1 is a weight too.
 @both_forms
-@pytest.mark.parametrize("radius", [0, 1, 2])
-@pytest.mark.parametrize("masking", [None, "binary", "fractional"])
+@pytest.mark.parametrize(
+    ("radius", "masking"), [(0, "weights"), (1, "weights"), (2, "weights"), (1, None), (1, "bool")]
+)
 def test_joint_equals_the_sum_over_pixels(joint_of, radius, masking):
     rng = np.random.default_rng(radius)
     p, q = simplex(rng, 3, 5, 7, 4), simplex(rng, 3, 5, 7, 4)
     draws = rng.uniform(size=(3, 5, 7)).astype(np.float32)
-    mask = {None: None, "binary": draws > 0.3, "fractional": draws}[masking]
-    joint = joint_of(
-        jnp.asarray(p),
-        jnp.asarray(q),
-        radius=radius,
-        mask=None if mask is None else jnp.asarray(mask),
-    )
-    assert joint.shape == (2 * radius + 1, 2 * radius + 1, 4, 4) and joint.dtype == jnp.float32
+    mask = {None: None, "bool": draws > 0.3, "weights": 2 * draws * (draws > 0.1)}[masking]
+    joint = np.asarray(joint_of(p, q, radius=radius, mask=mask))
+    assert joint.shape == (2 * radius + 1, 2 * radius + 1, 4, 4) and joint.dtype == np.float32
     assert_allclose(joint, joint64(p, q, radius, mask), rtol=2e-6, atol=1e-8)
     assert_allclose(joint.sum((-1, -2)), np.ones(joint.shape[:2]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("radius", [0, 1, 2])
+@pytest.mark.parametrize("radius", [0, 2])
 def test_both_forms_have_the_same_gradient(radius):
     rng = np.random.default_rng(3)
-    p, q = (jnp.asarray(simplex(rng, 2, 4, 6, 3)) for _ in range(2))
-    mask = jnp.asarray(rng.uniform(size=(2, 4, 6)) > 0.2)
-    weights = jnp.asarray(rng.normal(size=(2 * radius + 1, 2 * radius + 1, 3, 3)), jnp.float32)
+    p, q = simplex(rng, 2, 4, 6, 3), simplex(rng, 2, 4, 6, 3)
+    mask = rng.uniform(size=(2, 4, 6)) > 0.2
+    weights = rng.normal(size=(2 * radius + 1, 2 * radius + 1, 3, 3)).astype(np.float32)
 
     def gradients(joint_of):
         def value(p, q):
             return jnp.sum(weights * joint_of(p, q, radius=radius, mask=mask))
 
-        return jax.jit(jax.grad(value, argnums=(0, 1)))(p, q)
+        return jax.grad(value, argnums=(0, 1))(p, q)
 
-    for one, other in zip(*(gradients(f) for f in FORMS), strict=True):
+    for one, other in zip(*jax.jit(lambda: [gradients(f) for f in FORMS])(), strict=True):
         assert_allclose(one, other, atol=2e-6 * np.abs(other).max())
 
 
 @both_forms
 def test_the_displacement_is_that_of_q_against_p(joint_of):
-    p = jnp.zeros((1, 3, 3, 2)).at[0, 1, 1, 0].set(1)
-    q = jnp.zeros((1, 3, 3, 2)).at[0, 0, 2, 1].set(1)  # one row up, one column right
-    joint = joint_of(p, q, radius=1)
+    p, q = np.zeros((2, 3, 5, 7, 4), np.float32)
+    p[0, 1, 1, 0] = q[0, 0, 2, 1] = 1  # one row up, one column right
+    joint = np.asarray(joint_of(p, q, radius=1))
     assert joint[0, 2, 0, 1] == 1 and joint.sum() == 1
-
-
-@both_forms
-def test_the_order_of_the_batch_does_not_matter(joint_of):
-    rng = np.random.default_rng(4)
-    p, q = simplex(rng, 5, 3, 4, 3), simplex(rng, 5, 3, 4, 3)
-    order = rng.permutation(5)
-    assert_allclose(
-        joint_of(jnp.asarray(p), jnp.asarray(q), radius=1),
-        joint_of(jnp.asarray(p[order]), jnp.asarray(q[order]), radius=1),
-        rtol=1e-6,
-    )
-
-
-@both_forms
-@pytest.mark.parametrize("radius", [0, 1])
-def test_an_image_of_weight_2_counts_as_two(joint_of, radius):
-    rng = np.random.default_rng(14)
-    p, q = simplex(rng, 2, 4, 5, 3), simplex(rng, 2, 4, 5, 3)
-    weights = jnp.broadcast_to(jnp.array([1.0, 2.0]).reshape(2, 1, 1), (2, 4, 5))
-    weighted = joint_of(p, q, radius=radius, mask=weights)
-    assert_allclose(weighted, joint_of(p[[0, 1, 1]], q[[0, 1, 1]], radius=radius), rtol=2e-6)
 
 
 def test_the_gradient_of_a_mask_is_finite_where_it_is_0():
     rng = np.random.default_rng(15)
-    p, q, mask = simplex(rng, 1, 3, 4, 2), simplex(rng, 1, 3, 4, 2), jnp.zeros((1, 3, 4))
-    gradient = jax.grad(lambda m: losses.local_mutual_information(p, q, mask=m))
-    assert jnp.all(jnp.isfinite(gradient(mask.at[0, 0].set(0.5))))
+    p, q, mask = simplex(rng, 1, 3, 4, 2), simplex(rng, 1, 3, 4, 2), np.zeros((1, 3, 4))
+    mask[0, 0] = 0.5
+    gradient = jax.jit(jax.grad(lambda m: losses.local_mutual_information(p, q, mask=m)))
+    assert np.isfinite(gradient(mask)).all()
 
 
-@pytest.mark.parametrize("strip", [200, 1000, 3000])
-def test_strips_of_rows_make_the_same_product(strip, monkeypatch):
+def test_strips_of_rows_make_the_same_product(monkeypatch):
     rng = np.random.default_rng(16)
-    p, q, dp, dq = (jnp.asarray(simplex(rng, 2, 7, 5, 3)) for _ in range(4))
+    p, q, dp, dq = (simplex(rng, 2, 7, 5, 3) for _ in range(4))
     mask = rng.uniform(size=(2, 7, 5)) > 0.2
 
     def results():
@@ -154,13 +130,14 @@ def test_strips_of_rows_make_the_same_product(strip, monkeypatch):
 
         both = jax.value_and_grad(value, argnums=(0, 1))
         each = jax.vmap(lambda p, q: losses.joint_distribution(p[None], q[None], radius=2))
-        return jax.jit(both)(p, q), jax.jvp(value, (p, q), (dp, dq)), each(p, q)
+        return jax.jit(lambda: (both(p, q), jax.jvp(value, (p, q), (dp, dq)), each(p, q)))()
 
     whole = results()
-    assert 2 * 5 * p.nbytes > strip
-    monkeypatch.setattr(mutual_information_module, "STRIP", strip)
-    for one, other in zip(*map(jax.tree.leaves, (results(), whole)), strict=True):
-        assert_allclose(one, other, rtol=2e-5, atol=1e-6 * np.abs(other).max())
+    assert 2 * 5 * p.nbytes == 8400
+    for strip in (1000, 3000):  # a row at a time, and three of them, two of nothing at last
+        monkeypatch.setattr(mutual_information_module, "STRIP", strip)
+        for one, other in zip(*map(jax.tree.leaves, (results(), whole)), strict=True):
+            assert_allclose(one, other, rtol=2e-5, atol=1e-6 * np.abs(other).max())
 
 
 def test_a_large_window_of_many_clusters_needs_little_memory():
@@ -174,20 +151,24 @@ def test_a_large_window_of_many_clusters_needs_little_memory():
 @pytest.mark.parametrize("f", [losses.mutual_information, losses.regularised_information_loss])
 def test_a_joint_that_is_not_square_is_refused(f):
     with pytest.raises(ValueError, match=r"a joint is \(..., k, k\), not \(3, 2\)"):
-        f(jnp.ones((3, 2)))
+        f(np.ones((3, 2)))
+
+
+@functools.cache
+def information_and_gradients(joint_of):
+    def information(p, q, mask):
+        return jnp.mean(mutual_information(joint_of(p, q, radius=1, mask=mask)))
+
+    return jax.jit(jax.value_and_grad(information, argnums=(0, 1)))
 
 
 @both_forms
 def test_a_mask_of_nothing_gives_zeros_and_no_gradient(joint_of):
-    p = jnp.asarray(simplex(np.random.default_rng(5), 1, 3, 3, 2))
-    empty = jnp.zeros((1, 3, 3))
-    assert not jnp.any(joint_of(p, p, radius=1, mask=empty))
-
-    def information(p, q):
-        return jnp.sum(mutual_information(joint_of(p, q, radius=1, mask=empty)))
-
-    value, gradients = jax.jit(jax.value_and_grad(information, argnums=(0, 1)))(p, p)
-    assert value == 0 and not any(jnp.any(g) for g in gradients)
+    p = simplex(np.random.default_rng(5), 2, 3, 4, 3)
+    empty = np.zeros((2, 3, 4), bool)
+    assert not np.any(joint_of(p, p, radius=1, mask=empty))
+    value, gradients = information_and_gradients(joint_of)(p, p, empty)
+    assert value == 0 and not any(np.any(g) for g in gradients)
 
 
 @both_forms
@@ -197,13 +178,9 @@ def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(joint_o
     clean = simplex(rng, 2, 3, 4, 3), simplex(rng, 2, 3, 4, 3)
     outside = rng.uniform(size=(2, 3, 4)) < 0.3
 
-    def information(p, q):
-        joint = joint_of(p, q, radius=1, mask=jnp.asarray(~outside))
-        return jnp.mean(mutual_information(joint))
-
     def results(fill):
-        p, q = (jnp.asarray(np.where(outside[..., None], fill, x), jnp.float32) for x in clean)
-        return jax.tree.leaves(jax.jit(jax.value_and_grad(information, argnums=(0, 1)))(p, q))
+        p, q = (np.where(outside[..., None], np.float32(fill), x) for x in clean)
+        return jax.tree.leaves(information_and_gradients(joint_of)(p, q, ~outside))
 
     for ours, expected in zip(results(poison), results(0.25), strict=True):
         assert_allclose(ours, expected, rtol=1e-5, atol=1e-9)
@@ -211,17 +188,17 @@ def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(joint_o
 
 def test_bfloat16_inputs_cost_neither_value_nor_gradient():
     rng = np.random.default_rng(7)
-    p = jnp.asarray(simplex(rng, 4, 16, 16, 4), jnp.bfloat16)
+    p = simplex(rng, 4, 16, 16, 4).astype(jnp.bfloat16)
     # Related to p, so that there is something to share.
-    q = (0.7 * p + 0.3 * jnp.asarray(simplex(rng, 4, 16, 16, 4), jnp.bfloat16)).astype(jnp.bfloat16)
+    q = (0.7 * np.float32(p) + 0.3 * simplex(rng, 4, 16, 16, 4)).astype(jnp.bfloat16)
     value_and_grad = jax.jit(jax.value_and_grad(local_mutual_information, argnums=(0, 1)))
     value, gradients = value_and_grad(p, q)
-    value32, gradients32 = value_and_grad(p.astype(jnp.float32), q.astype(jnp.float32))
+    value32, gradients32 = value_and_grad(np.float32(p), np.float32(q))
     assert value.dtype == jnp.float32 and gradients[0].dtype == jnp.bfloat16
-    assert abs(value - value32) <= 1e-4
+    assert abs(float(value) - float(value32)) <= 1e-4
     for g, g32 in zip(gradients, gradients32, strict=True):
-        error = jnp.linalg.norm((g.astype(jnp.float32) - g32).ravel())
-        assert error <= 1e-2 * jnp.linalg.norm(g32.ravel())
+        error = np.linalg.norm(np.ravel(np.asarray(g, np.float32) - np.asarray(g32)))
+        assert error <= 1e-2 * np.linalg.norm(np.ravel(g32))
 
 
 @both_forms
@@ -230,26 +207,26 @@ def test_bfloat16_inputs_cost_neither_value_nor_gradient():
 )
 def test_maps_of_other_shapes_are_refused(joint_of, shapes):
     with pytest.raises(ValueError, match="one shape"):
-        joint_of(*(jnp.zeros(s) for s in shapes), radius=1)
+        joint_of(*(np.zeros(s) for s in shapes), radius=1)
 
 
 @both_forms
 def test_a_negative_radius_is_refused(joint_of):
     with pytest.raises(ValueError, match="radius is at least 0, not -1"):
-        joint_of(jnp.zeros((1, 4, 4, 2)), jnp.zeros((1, 4, 4, 2)), radius=-1)
+        joint_of(np.zeros((1, 4, 4, 2)), np.zeros((1, 4, 4, 2)), radius=-1)
 
 
 # Mutual information --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k", [2, 3, 7])
+@pytest.mark.parametrize("k", [2, 5])
 def test_independent_classes_share_nothing_and_equal_ones_all(k):
     rng = np.random.default_rng(k)
     a, b = rng.dirichlet(np.ones(k), size=2).astype(np.float32)
-    assert_allclose(mutual_information(jnp.asarray(np.outer(a, b))), 0, atol=1e-6)
-    assert_allclose(mutual_information(jnp.eye(k) / k), np.log(k), rtol=1e-6)
+    assert_allclose(mutual_information(np.outer(a, b)), 0, atol=1e-6)
+    assert_allclose(mutual_information(np.eye(k, dtype=np.float32) / k), np.log(k), rtol=1e-6)
     # Equal and not uniform: the entropy of the marginal.
-    assert_allclose(mutual_information(jnp.diag(jnp.asarray(a))), -(a * np.log(a)).sum(), rtol=1e-5)
+    assert_allclose(mutual_information(np.diag(a)), -(a * np.log(a)).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("error", [0.0, 0.01, 0.11, 0.3, 0.5])
@@ -257,11 +234,12 @@ def test_binary_symmetric_channel(error):
     # The capacity of the channel: log 2 − H(error).
     joint = np.array([[1 - error, error], [error, 1 - error]]) / 2
     noise = -sum(e * np.log(e) for e in (error, 1 - error) if e > 0)
-    value = mutual_information(jnp.asarray(joint, jnp.float32))
+    value = mutual_information(joint.astype(np.float32))
     assert_allclose(value, np.log(2) - noise, atol=1e-6)
 
 
-joints = st.tuples(st.integers(2, 5), st.integers(0, 2**32 - 1), st.floats(0.05, 3)).map(
+# Few sizes, so that few programs are compiled.
+joints = st.tuples(st.sampled_from([2, 5]), st.integers(0, 2**32 - 1), st.floats(0.05, 3)).map(
     lambda a: np.random.default_rng(a[1]).gamma(a[2], size=(a[0], a[0])).astype(np.float32) + 1e-30
 )
 
@@ -269,32 +247,32 @@ joints = st.tuples(st.integers(2, 5), st.integers(0, 2**32 - 1), st.floats(0.05,
 @given(joints)
 def test_properties_of_mutual_information(joint):
     k = len(joint)
-    value = mutual_information(jnp.asarray(joint))
+    value = mutual_information(joint)
     assert_allclose(value, mutual_information64(joint), atol=3e-6)
     assert -1e-6 <= value <= np.log(k) + 1e-6
     same = functools.partial(assert_allclose, desired=value, atol=2e-6)
-    same(mutual_information(jnp.asarray(joint.T)))
+    same(mutual_information(joint.T))
     order = np.random.default_rng(k).permutation(k)
-    same(mutual_information(jnp.asarray(joint[order])))
-    same(mutual_information(jnp.asarray(joint[:, order])))
-    same(mutual_information(jnp.asarray(7 * joint)))
+    same(mutual_information(joint[order]))
+    same(mutual_information(joint[:, order]))
+    same(mutual_information(7 * joint))
 
 
 @given(joints, st.integers(0, 2**32 - 1))
 def test_processing_one_side_never_adds_information(joint, seed):
     channel = np.random.default_rng(seed).dirichlet(np.ones(len(joint)), size=len(joint))
-    processed = jnp.asarray(joint @ channel.astype(np.float32))
-    assert mutual_information(processed) <= mutual_information(jnp.asarray(joint)) + 1e-6
+    processed = joint @ channel.astype(np.float32)
+    assert mutual_information(processed) <= mutual_information(joint) + 1e-6
 
 
 @given(joints, st.floats(0, 3))
 def test_marginal_weight_multiplies_the_marginal_entropies(joint, weight):
-    value = mutual_information(jnp.asarray(joint), marginal_weight=weight)
+    value = mutual_information(joint, marginal_weight=weight)
     assert_allclose(value, mutual_information64(joint, weight), rtol=1e-5, atol=1e-5)
 
 
 def test_each_block_of_a_stack_has_its_own_value():
-    joint = jnp.stack([jnp.eye(2), jnp.ones((2, 2)), jnp.zeros((2, 2))])[None]
+    joint = np.stack([np.eye(2), np.ones((2, 2)), np.zeros((2, 2))])[None]
     assert_allclose(mutual_information(joint), [[np.log(2), 0, 0]], atol=1e-7)
 
 
@@ -310,20 +288,17 @@ def test_each_block_of_a_stack_has_its_own_value():
     ids=["nothing", "one cell", "dead class", "dead rows", "denormal"],
 )
 def test_gradients_are_finite_where_classes_are_dead(joint):
-    value, gradient = jax.jit(jax.value_and_grad(mutual_information))(
-        jnp.asarray(joint, jnp.float32)
-    )
-    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(gradient))
+    value, gradient = information_and_gradient(joint.astype(np.float32))
+    assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_a_dead_class_in_half_precision(dtype):
     # The smallest number of float32 is 0 in float16.
-    joint = jnp.diag(jnp.array([0.5, 0.5, 0], dtype))
-    value, gradient = jax.jit(jax.value_and_grad(mutual_information))(joint)
+    value, gradient = information_and_gradient(np.diag([0.5, 0.5, 0]).astype(dtype))
     assert value.dtype == jnp.float32 and gradient.dtype == dtype
     assert_allclose(value, np.log(2), rtol=1e-6)
-    assert jnp.all(jnp.isfinite(gradient))
+    assert np.isfinite(np.asarray(gradient, np.float32)).all()
 
 
 def test_gradient_of_mutual_information():
@@ -331,7 +306,7 @@ def test_gradient_of_mutual_information():
     # dI/dP_kl = log P_kl / (P_k· P_·l) − I, the last from the normalisation.
     rows, columns = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
     expected = np.log(joint / (rows * columns)) - mutual_information64(joint)
-    gradient = jax.jit(jax.grad(mutual_information))(jnp.asarray(joint, jnp.float32))
+    _, gradient = information_and_gradient(joint.astype(np.float32))
     assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -367,27 +342,29 @@ def test_regularised_loss_equals_the_sum_over_cells(joint, options):
 
 @given(joints)
 def test_without_balance_it_is_the_negative_information(joint):
-    value = regularised_information_loss(joint, balance=0.0)
-    assert abs(value + mutual_information(jnp.asarray(joint))) <= len(joint) ** 2 * 1e-5 + 1e-6
+    value = regularised_information_loss(joint, balance=0.0, marginal_weight=1.0)
+    assert abs(value + mutual_information(joint)) <= len(joint) ** 2 * 1e-5 + 1e-6
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 def test_the_balanced_diagonal_is_the_minimum(balance):
-    loss = functools.partial(regularised_information_loss, balance=balance)
-    assert_allclose(loss(jnp.eye(4)), -np.log(4), atol=2e-4)
-    unbalanced, swapped = jnp.diag(jnp.array([4.0, 2, 1, 1])), jnp.eye(4)[::-1]
-    assert loss(unbalanced) > loss(jnp.eye(4)) + 0.1
+    joints = np.stack([np.eye(4), np.diag([4.0, 2, 1, 1]), np.eye(4)[::-1]])
+    diagonal, unbalanced, swapped = regularised_information_loss(joints, balance=balance)
+    assert_allclose(diagonal, -np.log(4), atol=2e-4)
+    assert unbalanced > diagonal + 0.1
     # Mutual information does not know which cluster goes with which; the diagonal does.
-    assert (loss(swapped) > loss(jnp.eye(4)) + 0.1) == (balance > 0)
+    assert (swapped > diagonal + 0.1) == (balance > 0)
 
 
 @pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
 def test_regularised_loss_revives_dead_clusters(balance):
     loss = functools.partial(regularised_information_loss, balance=balance)
-    joints = jnp.stack([jnp.diag(jnp.array([0.5, 0.5, 0])), jnp.ones((3, 3)), jnp.zeros((3, 3))])
-    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(loss)))(joints)
-    assert_allclose(values, loss(joints), rtol=1e-6)
-    assert jnp.all(jnp.isfinite(gradients)) and values[2] == 0 and not jnp.any(gradients[2])
+    joints = np.float32([np.diag([0.5, 0.5, 0]), np.ones((3, 3)), np.zeros((3, 3))])
+    of_each = jax.vmap(jax.value_and_grad(loss))
+    (values, gradients), of_all = jax.jit(lambda x: (of_each(x), loss(x)))(joints)
+    assert_allclose(values, of_all, rtol=1e-6)
+    gradients = np.asarray(gradients)
+    assert np.isfinite(gradients).all() and values[2] == 0 and not gradients[2].any()
     # A little more of the dead cluster lowers the loss, with a force set by α / (k ε).
     assert gradients[0, 2, 2] < -0.9 * balance / 3 / 1e-5
 
@@ -397,74 +374,57 @@ def test_gradient_of_the_regularised_loss():
     high, low = (
         regularised_information_loss64(joint + step * direction, 0.5, 1.0) for step in (1e-6, -1e-6)
     )
-    gradient = jax.jit(jax.grad(regularised_information_loss))(jnp.asarray(joint, jnp.float32))
+    gradient = jax.jit(jax.grad(regularised_information_loss))(joint.astype(np.float32))
     assert_allclose(np.sum(gradient * direction), (high - low) / 2e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("balance", [-0.1, 1.5, np.nan])
 def test_a_balance_outside_its_range_is_refused(balance):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        losses.regularised_information_loss(jnp.eye(2), balance=balance)
+        losses.regularised_information_loss(np.eye(2), balance=balance)
 
 
 # Local mutual information --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("radius", [0, 1])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_local_mutual_information_is_the_mean_over_the_window(radius, symmetric):
+def test_local_mutual_information_is_the_mean_over_the_window(symmetric):
     rng = np.random.default_rng(9)
     p, q = simplex(rng, 2, 5, 6, 3), simplex(rng, 2, 5, 6, 3)
     mask = rng.uniform(size=(2, 5, 6)) > 0.2
     values = []
-    for joint in joint64(p, q, radius, mask).reshape(-1, 3, 3):
+    for joint in joint64(p, q, 1, mask).reshape(-1, 3, 3):
         values.append(mutual_information64((joint + joint.T) / 2 if symmetric else joint, 1.3))
-    ours = local_mutual_information(
-        jnp.asarray(p),
-        jnp.asarray(q),
-        radius=radius,
-        mask=jnp.asarray(mask),
-        symmetric=symmetric,
-        marginal_weight=1.3,
-    )
-    assert_allclose(ours, np.mean(values), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_either_map_may_come_first(symmetric):
+    options = {"radius": 1, "mask": mask, "symmetric": symmetric, "marginal_weight": 1.3}
+    value = local_mutual_information(p, q, **options)
+    assert_allclose(value, np.mean(values), rtol=1e-5, atol=1e-6)
     # Swapping the maps transposes each joint and turns its displacement round; the mean over
     # the window knows neither.
-    rng = np.random.default_rng(10)
-    p, q = (jnp.asarray(simplex(rng, 2, 4, 5, 3)) for _ in range(2))
-    swapped = joint_distribution(q, p, radius=1)[::-1, ::-1].swapaxes(-1, -2)
-    assert_allclose(joint_distribution(p, q, radius=1), swapped, rtol=1e-5)
-    assert_allclose(
-        local_mutual_information(p, q, symmetric=symmetric),
-        local_mutual_information(q, p, symmetric=symmetric),
-        atol=1e-6,
-    )
+    assert_allclose(local_mutual_information(q, p, **options), value, atol=1e-6)
 
 
-@pytest.mark.parametrize("radius", [0, 1, 2])
+@pytest.mark.parametrize("radius", [0, 1])
 def test_a_constant_prediction_shares_nothing(radius):
-    p = jnp.broadcast_to(jnp.array([[[[0.1, 0.6, 0.3]]]]), (2, 5, 5, 3))
+    p = np.broadcast_to(np.float32([0.1, 0.6, 0.3]), (2, 6, 6, 3))
     assert_allclose(local_mutual_information(p, p, radius=radius), 0, atol=1e-6)
 
 
 def test_equal_one_hot_maps_share_the_entropy_of_their_classes():
-    labels = jnp.asarray(np.random.default_rng(11).integers(3, size=(2, 6, 6)))
+    labels = np.random.default_rng(11).integers(3, size=(2, 6, 6))
     frequency = np.bincount(np.ravel(labels), minlength=3) / labels.size
-    value = local_mutual_information(*(jax.nn.one_hot(labels, 3),) * 2, radius=0)
+    maps = np.eye(3, dtype=np.float32)[labels]
+    value = local_mutual_information(maps, maps, radius=0)
     assert_allclose(value, -(frequency * np.log(frequency)).sum(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [30.0, 1e4])
-def test_gradients_are_finite_on_saturated_logits(size):
-    labels = jnp.asarray(np.random.default_rng(12).integers(2, size=(1, 4, 4)))
-    logits = size * (2 * jax.nn.one_hot(labels, 3) - 1)  # class 2 is dead
+def test_gradients_are_finite_on_saturated_logits():
+    labels = np.random.default_rng(12).integers(2, size=(1, 4, 4))
+    signs = 2 * np.eye(3, dtype=np.float32)[labels] - 1  # class 2 is dead
 
     def information(a, b):
-        return local_mutual_information(jax.nn.softmax(a), jax.nn.softmax(b))
+        return losses.local_mutual_information(jax.nn.softmax(a), jax.nn.softmax(b))
 
-    gradients = jax.jit(jax.grad(information, argnums=(0, 1)))(logits, logits[:, ::-1])
-    assert all(jnp.all(jnp.isfinite(g)) for g in gradients)
+    gradients = jax.jit(jax.grad(information, argnums=(0, 1)))
+    for size in np.float32([30, 1e4]):
+        logits = size * signs
+        assert all(np.isfinite(g).all() for g in gradients(logits, logits[:, ::-1]))

@@ -37,8 +37,9 @@ class Fused(nn.Module):
 
 def assert_alike(model, definition, x):
     """Values, gradients and shapes of parameters of two modules."""
-    variables = definition.init(KEY, x)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, model.init(KEY, x))
+    variables = jax.jit(definition.init)(KEY, x)
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(model.init, KEY, x))
+    assert jax.tree.map(jnp.shape, variables) == shapes
     shape = jax.eval_shape(definition.apply, variables, x).shape
     cotangent = np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
@@ -46,11 +47,8 @@ def assert_alike(model, definition, x):
         out, pull = jax.vjp(module.apply, variables, x)
         return out, *pull(cotangent)
 
-    jax.tree.map(
-        lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        jax.jit(lambda: results(model))(),
-        jax.jit(lambda: results(definition))(),
-    )
+    ours, theirs = jax.jit(lambda: (results(model), results(definition)))()
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
 def images(*shape):
@@ -73,7 +71,8 @@ def test_both_ways_are_one():
 
 def test_only_the_result_is_of_the_compute_type():
     layer = UpConv(5, dtype=jnp.bfloat16)
-    out, variables = layer.init_with_output(KEY, jnp.ones((1, 2, 2, 3)))
+    x = np.ones((1, 2, 2, 3), np.float32)
+    out, variables = jax.eval_shape(layer.init_with_output, KEY, x)
     assert out.dtype == jnp.bfloat16
     assert variables["params"]["kernel"].dtype == jnp.float32
 
@@ -98,11 +97,16 @@ def test_a_convolution_in_blocks(size):
 def test_channels_come_from_several_images():
     rng = np.random.default_rng(0)
     one, two = (rng.normal(size=(2, 4, 6, c)).astype(np.float32) for c in (3, 2))
-    variables = OfPixels().init(KEY, np.concatenate([one, two], -1))
-    kernel = {"params": variables["params"]["layer"]}
-    found = BlockConv(5).apply(kernel, to_blocks(one), to_blocks(two))
-    expected = OfPixels().apply(variables, np.concatenate([one, two], -1))
-    assert_allclose(to_pixels(found), expected, rtol=1e-4, atol=1e-5)
+
+    @jax.jit
+    def results(kernel):
+        found = BlockConv(5).apply({"params": {"kernel": kernel}}, to_blocks(one), to_blocks(two))
+        whole = np.concatenate([one, two], -1)
+        expected = OfPixels().apply({"params": {"layer": {"kernel": kernel}}}, whole)
+        return to_pixels(found), expected
+
+    found, expected = results(rng.normal(size=(3, 3, 5, 5)).astype(np.float32))
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_are_rows_of_two_pixels_each():

@@ -109,10 +109,11 @@ def test_each_range_is_kept_and_used():
 
 
 def test_a_key_determines_the_draw():
-    one, same = (sample_affine(KEY, 4, **RANGES) for _ in range(2))
-    other = sample_affine(jax.random.key(1), 4, **RANGES)
+    # As many as above, for which the ops are there.
+    one, same = (sample_affine(KEY, 500, **RANGES) for _ in range(2))
+    other = sample_affine(jax.random.key(1), 500, **RANGES)
     np.testing.assert_array_equal(one, same)
-    assert len(np.unique(np.concatenate([one, other]), axis=0)) == 8
+    assert len(np.unique(np.concatenate([one, other]), axis=0)) == 1000
 
 
 @pytest.mark.parametrize(
