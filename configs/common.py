@@ -41,6 +41,7 @@ def get_config(method):
                 "batch": 16,  # validation slices a step
             },
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
+            "grow_from": "",  # folder of a run whose cases to go on with; see --grow
             "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
             "data": {
                 "source": {

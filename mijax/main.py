@@ -4,6 +4,9 @@ Every value of the configuration is a flag, such as --config.method.weight=0.05;
 --help lists them. If a flag is given twice, the last one counts. Without --workdir the run goes to
 runs/NAME/METHOD-Nlabelled-seedS. The same command goes on with a run that was interrupted;
 --workdir RUN alone does the same.
+
+--grow OLD --workdir NEW goes on from the run OLD when more scans have labels: with its
+configuration and weights, and on its validation and test cases.
 """
 
 import logging
@@ -22,9 +25,14 @@ def main(argv):
     """Trains the run, or goes on with it, and scores it."""
     from mijax import parallel  # these take seconds to import
     from mijax.runs.folder import default_folder, open_run, start_run
+    from mijax.runs.growth import grown_config
 
     values = flags.FLAGS
-    if values.config is not None:
+    if values.grow:
+        if values.config is not None or not values.workdir:
+            commands.fail("--grow OLD needs --workdir NEW, and takes the configuration of OLD")
+        config = grown_config(values.grow, splits=values.splits, weights=values.weights)
+    elif values.config is not None:
         config = values.config
     elif values.workdir:
         config = open_run(values.workdir).config
@@ -86,6 +94,11 @@ def define_flags():
         "config", None, "configuration file, with a method: configs/spleen.py:mean_teacher"
     )
     flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_string("grow", None, "folder of a run to go on from with more labels")
+    flags.DEFINE_string(
+        "splits", "", "with --grow: a splits.json that says who is labelled, instead of all labels"
+    )
+    flags.DEFINE_bool("weights", True, "with --grow: begin with the weights of that run")
     flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 
 

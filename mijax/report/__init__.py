@@ -57,6 +57,7 @@ def make_report(
             _write(output / name, text)
         illustrator = Illustrator(output / "figures")
         if segmenting:
+            illustrator.draw_growth(segmenting, checkpoint=checkpoint)
             illustrator.draw_logs(table)
         if pretraining:
             illustrator.draw_pretraining_logs(pretraining)

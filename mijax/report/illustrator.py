@@ -11,6 +11,7 @@ import matplotlib
 from mijax.errors import UserError
 from mijax.report.contours import contours
 from mijax.report.figures import STYLE, case_strips, learning_curves
+from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 
 _log = logging.getLogger("mijax")
@@ -84,6 +85,15 @@ class Illustrator:
         for old in self._folder.glob("*.png"):  # else those of an earlier report stay
             old.unlink(missing_ok=True)  # the last jobs of an array may end together
         self.figures, self.pretraining, self.notes = [], [], []
+
+    def draw_growth(self, rows, *, checkpoint):
+        """DSC over the number of labels, of those rows that have grown from other runs."""
+        found = [(row, find_growth(row, checkpoint=checkpoint)) for row in rows]
+        if grown := [pair for pair in found if pair[1]]:
+            rows, growths = zip(*grown, strict=True)
+            with matplotlib.rc_context(STYLE):
+                text, drawn = caption(rows, growths), growth_curve(rows, growths)
+                self._add("growth", "DSC over labels", text, drawn)
 
     def draw_logs(self, table):
         """Figures of what the runs wrote."""

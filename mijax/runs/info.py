@@ -14,6 +14,7 @@ import numpy as np
 import mijax
 from mijax.errors import UserError
 from mijax.files import write_json
+from mijax.runs.growth import lineage
 
 
 def write_info(run, *, classes, channels, validation, init_from, devices):
@@ -30,6 +31,7 @@ def write_info(run, *, classes, channels, validation, init_from, devices):
             "channels": channels,
             "data": fingerprint(validation),
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
+            "lineage": [ancestor._asdict() for ancestor in lineage(run)],
             "devices": devices,
             "command": shlex.join([Path(sys.executable).name, *sys.argv]),
             "git_revision": _git_revision(),

@@ -2,16 +2,21 @@
 
 from mijax.data import all_labelled, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
+from mijax.runs.growth import grown_splits
 
 
 def settle_splits(run, cases):
-    """The splits of a run: those of its splits.json, or else given or drawn, and written there.
+    """The splits of a run: of its splits.json, or else given, drawn or grown, and written there.
 
     Raises:
       UserError: if they are not disjoint by patient, do not fit the cases, or leave labels aside
         where the configuration asks for all of them.
     """
     path, data = run.folder / "splits.json", run.config.data
+    if run.config.get("grow_from") and not path.exists():
+        splits = grown_splits(run.config.grow_from, cases, file=data.splits.file)
+        write_splits(path, splits)
+        return splits
     splits = choose_splits(data, cases, given=path if path.exists() else None)
     if not path.exists():
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)

@@ -16,6 +16,8 @@ _log = logging.getLogger("mijax")
 def pretrained(origin, run, splits, like):
     """Network and statistics of the best checkpoint of a run, to begin another run with.
 
+    With its classifier only where the other goes on with its cases (``config.grow_from``).
+
     Args:
       origin: ``Run`` that was trained.
       run: ``Run`` that begins.
@@ -44,9 +46,11 @@ def pretrained(origin, run, splits, like):
         )
     weights = Predictor(origin).weights
     network, batch_stats = weights["params"]["network"], weights["batch_stats"]
-    del network[CLASSIFIER]
+    grown = run.config.get("grow_from", "") == run.config.init_from
+    if not grown:
+        del network[CLASSIFIER]
     for path, wanted in jax.tree.leaves_with_path((like.params["network"], like.batch_stats)):
-        if path[1].key != CLASSIFIER:
+        if grown or path[1].key != CLASSIFIER:
             found = network if path[0].idx == 0 else batch_stats
             for key in path[1:]:
                 found = found.get(key.key, {})

@@ -29,18 +29,20 @@ def make_init(model, method, optimizer, image_shape, *, hypergradient=None) -> C
     """``init(seed, slices, given) -> TrainState``; jit it, so that no two buffers are shared.
 
     ``slices`` is the number of unlabelled slices, static. ``given`` is a network and its
-    statistics to begin with instead of random ones, all but its classifier, or None.
+    statistics to begin with instead of random ones, or None; it need not have a classifier.
     """
 
     def init(seed, slices, given=None):
         key, network_key, method_key = jax.random.split(jax.random.key(seed), 3)
         image = jnp.zeros((1, *image_shape))
 
-        def draw(key):
+        def draw(key, *, another=False):
             (_, features), variables = model.init_with_output(key, image, train=False)
             network, batch_stats = variables["params"], variables.get("batch_stats", {})
             if given is not None:
-                network, batch_stats = given[0] | {CLASSIFIER: network[CLASSIFIER]}, given[1]
+                drawn = {CLASSIFIER: network[CLASSIFIER]}
+                network = given[0] | drawn if another else drawn | given[0]
+                batch_stats = given[1]
             return network, batch_stats, features
 
         network, batch_stats, features = draw(network_key)
@@ -51,7 +53,7 @@ def make_init(model, method, optimizer, image_shape, *, hypergradient=None) -> C
                 batch_stats=batch_stats,
                 features={name: x.shape for name, x in features.items()},
                 unlabelled_shape=(slices, *image_shape[:2]),
-                another=lambda key: draw(key)[0],
+                another=lambda key: draw(key, another=True)[0],
             ),
         )
         params = {"network": network, **heads}

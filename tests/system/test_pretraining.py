@@ -108,7 +108,14 @@ def test_both_networks_of_cross_pseudo_begin_with_the_weights_but_classifiers_of
     )
     drawn = experiment.init(1, 8)
     given = jax.tree.map(jax.numpy.copy, (drawn.params["network"], drawn.batch_stats))
-    first, second = (experiment.init(0, 8, given).params[n] for n in ("network", "other"))
+    # Where it has a classifier, one network takes that as well.
+    whole = experiment.init(0, 8, given).params
+    kernels = [whole[n][CLASSIFIER]["kernel"] for n in ("network", "other")]
+    assert np.array_equal(kernels[0], given[0][CLASSIFIER]["kernel"])
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.1
+    without = {name: layer for name, layer in given[0].items() if name != CLASSIFIER}
+    drawn_anew = experiment.init(0, 8, (without, given[1]))
+    first, second = (drawn_anew.params[n] for n in ("network", "other"))
     for name, layer in given[0].items():
         for network in (first, second):
             same = jax.tree.all(jax.tree.map(np.array_equal, layer, network[name]))

@@ -1,0 +1,136 @@
+"""A run that goes on with more labels: on the validation and test cases of the run before it."""
+
+import copy
+import json
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from mijax.data import all_labelled, check_splits, read_splits
+from mijax.errors import UserError
+from mijax.runs.folder import open_run
+
+_log = logging.getLogger("mijax")
+
+
+class Ancestor(NamedTuple):
+    """A run that another has grown from.
+
+    Attributes:
+      folder: of it, as it was then.
+      labelled: number of its labelled cases.
+      scores: {checkpoint: mean DSC}, of those of its scores.json; {} where it had none.
+    """
+
+    folder: str
+    labelled: int
+    scores: dict[str, float]
+
+
+def grown_config(folder, *, splits="", weights=True):
+    """The configuration of a run that goes on with the cases of another.
+
+    Args:
+      folder: of that run.
+      splits: file that says who is labelled now; "" for all that have labels by then.
+      weights: whether to begin with its weights, classifier included; else as it began itself.
+
+    Raises:
+      UserError: if there is no run, or no such file.
+    """
+    origin = open_run(Path(folder).expanduser())
+    if splits:
+        read_splits(splits)
+    config = copy.deepcopy(origin.config)
+    config.grow_from = str(origin.folder.resolve())
+    config.data.splits.file = os.path.abspath(splits) if splits else ""
+    config.init_from = config.grow_from if weights else _first_weights(origin.config)
+    annotation = origin.folder / "annotation.json"
+    if annotation.exists():
+        config.data.annotation.file = str(annotation.resolve())
+    return config
+
+
+def _first_weights(config):
+    """``config.init_from`` of the first of the runs that one has grown from with its weights."""
+    while config.init_from and config.init_from == config.get("grow_from"):
+        config = open_run(config.grow_from).config
+    return config.init_from
+
+
+def grown_splits(folder, cases, *, file=""):
+    """The splits of a run that goes on with the cases of another, and with more labels.
+
+    Validation and test stay as they are. All others are training cases, new ones as well, but for
+    new scans of patients who are held out: these are left out.
+
+    Args:
+      folder: of the run before.
+      cases: of the data set as it is now.
+      file: splits that say who is labelled; "" for all that have labels.
+
+    Raises:
+      UserError: cases that are no longer there, a file that holds out others, and no new label.
+    """
+    before = read_splits(Path(folder) / "splits.json")
+    try:
+        check_splits(before, cases)
+    except UserError as error:
+        raise UserError(f"config.grow_from: {folder}: {error}") from error
+    held_out = {*before.validation, *before.test}
+    patients = {case.patient for case in cases if case.name in held_out}
+    known = {name for names in before for name in names}
+    left_out = [c.name for c in cases if c.patient in patients and c.name not in known]
+    if left_out:
+        _log.warning(
+            "%d new scan(s) of validation or test patients are left out (%s, …)",
+            len(left_out),
+            left_out[0],
+        )
+    if file:
+        splits = read_splits(file)
+        try:
+            check_splits(splits, cases)
+            _check_follows(splits, before, folder)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+    else:
+        new = [c.name for c in cases if c.name not in known and c.patient not in patients]
+        unlabelled = tuple(sorted((*before.unlabelled, *new)))
+        splits = all_labelled(before._replace(unlabelled=unlabelled), cases)
+        check_splits(splits, cases)
+    added = len(set(splits.labelled) - set(before.labelled))
+    if not added:
+        raise UserError(
+            f"config.grow_from: no training case has got a label since {folder}, which has "
+            f"{len(before.labelled)}"
+        )
+    _log.info("grown from %s: %d labelled cases and %d more", folder, len(before.labelled), added)
+    return splits
+
+
+def _check_follows(splits, before, folder):
+    for role in ("validation", "test"):
+        if set(getattr(splits, role)) != set(getattr(before, role)):
+            raise UserError(f"has other {role} cases than {folder}, so that scores do not compare")
+    if gone := sorted(set(before.labelled) - set(splits.labelled)):
+        raise UserError(f"{len(gone)} case(s) are not labelled that {folder} has so ({gone[0]}, …)")
+
+
+def lineage(run):
+    """``Ancestor`` of each run that a run has grown from, the first of them first."""
+    if not run.config.get("grow_from"):
+        return []
+    parent = open_run(run.config.grow_from)
+    labelled = len(read_splits(parent.folder / "splits.json").labelled)
+    scores, path = {}, parent.folder / "scores.json"
+    if path.exists():
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        scores = {k: e["mean_dsc"] for k, e in entries.items() if e.get("mean_dsc") is not None}
+    return [*noted_lineage(parent), Ancestor(str(parent.folder), labelled, scores)]
+
+
+def noted_lineage(run):
+    """The same as it was when the run began, of its info.json: those runs may be gone."""
+    return [Ancestor(*entry.values()) for entry in run.info().get("lineage", [])]

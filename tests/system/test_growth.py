@@ -1,0 +1,143 @@
+"""Runs that go on with more labels, on the cases that the run before them held out."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from mijax.data import Case, Splits, read_splits, write_splits
+from mijax.errors import UserError
+from mijax.report.growth import caption, find_growth, growth_curve
+from mijax.runs.folder import open_run, start_run
+from mijax.runs.growth import grown_config, grown_splits, noted_lineage
+from mijax.training import train
+
+BEFORE = Splits(("a",), ("b", "c"), ("v",), ("t",))
+
+
+def cases(labels, **patients):
+    """A case a letter, with a label where it is a capital."""
+    return [Case(x.lower(), patients.get(x.lower(), x.lower()), x.isupper()) for x in labels]
+
+
+@pytest.fixture
+def before(tmp_path):
+    write_splits(tmp_path / "splits.json", BEFORE)
+    return tmp_path
+
+
+def test_validation_and_test_stay_and_new_labels_come(before, told):
+    found = grown_splits(before, cases("ABcVTDe"))
+    assert found == Splits(("a", "b", "d"), ("c", "e"), ("v",), ("t",))
+    assert told == [f"grown from {before}: 1 labelled cases and 2 more"]
+
+
+def test_new_scans_of_those_held_out_are_left_out(before, told):
+    found = grown_splits(before, cases("ABcVTDe", d="t", e="v"))
+    assert found == Splits(("a", "b"), ("c",), ("v",), ("t",))
+    assert told[0].startswith("2 new scan(s) of validation or test patients are left out (d, …)")
+
+
+def test_a_patient_counts_when_all_scans_have_labels(before):
+    found = grown_splits(before, cases("ABcVTD", c="b"))
+    assert found.labelled == ("a", "d") and found.unlabelled == ("b", "c")
+
+
+def test_a_file_says_who_is_labelled(before, tmp_path):
+    path = tmp_path / "more.json"
+    write_splits(path, BEFORE._replace(labelled=("a", "c"), unlabelled=("b",)))
+    assert grown_splits(before, cases("ABCVT"), file=path).labelled == ("a", "c")
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (BEFORE._replace(test=("b",), unlabelled=("c",)), "more.json: has other test cases than"),
+        (BEFORE._replace(validation=("v", "b"), unlabelled=()), "other validation cases"),
+        (Splits(("b",), ("a",), ("v",), ("t",)), r"1 case\(s\) are not labelled that .* \(a, …\)"),
+        (BEFORE, "config.grow_from: no training case has got a label since .*, which has 1"),
+        (BEFORE._replace(labelled=("a", "z")), "more.json: splits: case z is not in the data set"),
+    ],
+)
+def test_files_that_do_not_follow(before, tmp_path, splits, message):
+    path = tmp_path / "more.json"
+    write_splits(path, splits)
+    with pytest.raises(UserError, match=message):
+        grown_splits(before, cases("ABCVT"), file=path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [("AbcVT", "no training case has got a label"), ("ABcV", "case t is not in the data set")],
+)
+def test_data_that_did_not_grow(before, labels, message):
+    with pytest.raises(UserError, match=message):
+        grown_splits(before, cases(labels))
+
+
+@pytest.mark.xdist_group("runs")
+def test_begins_with_all_weights_and_knows_where_they_are_from(
+    uninterrupted, restored, tmp_path, monkeypatch
+):
+    old = uninterrupted("supervised")
+    splits = read_splits(old.folder / "splits.json")
+    more = splits._replace(
+        labelled=(*splits.labelled, splits.unlabelled[0]), unlabelled=splits.unlabelled[1:]
+    )
+    write_splits(tmp_path / "more.json", more)
+    config = grown_config(old.folder, splits=tmp_path / "more.json")
+    config.update({"steps": 1, "learning_rate": 0.0, "evaluate_every": 2})
+    run = start_run(tmp_path / "run", config)
+    state = jax.device_get(train(run))
+    _, origin = restored(old, "best")
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.params, origin.params))
+    assert read_splits(run.folder / "splits.json") == more
+    (ancestor,) = noted_lineage(run)
+    assert ancestor.folder == str(old.folder.resolve())
+    assert ancestor.labelled == len(splits.labelled)
+    # As it began itself, not with the weights of what it has grown from.
+    assert grown_config(run.folder, weights=False).init_from == ""
+    again = start_run(run.folder, open_run(run.folder).config)
+    assert again.config.grow_from == str(old.folder.resolve())
+
+
+def row(points, label="ours"):
+    """A run that has grown over these numbers of labels and DSC."""
+    *ancestors, (labelled, dsc) = points
+    info = {
+        "lineage": [{"folder": "x", "labelled": n, "scores": {"best": d}} for n, d in ancestors]
+    }
+    run = SimpleNamespace(info=lambda: info)
+    splits = SimpleNamespace(labelled=range(labelled))
+    one = SimpleNamespace(run=run, entry={"mean_dsc": dsc}, splits=splits)
+    return SimpleNamespace(runs=[one], label=label, base=label)
+
+
+def test_what_more_labels_are_expected_to_bring():
+    growth = find_growth(row([(2, 0.5), (4, 0.6), (8, 0.7), (12, 0.8)]), checkpoint="best")
+    assert growth.more == 4
+    x, y = np.log2([2, 4, 8, 12]), np.array([50, 60, 70, 80])
+    slope = np.sum((x - x.mean()) * y) / np.sum((x - x.mean()) ** 2)
+    np.testing.assert_allclose(growth.gain, slope * np.log2(16 / 12))
+    low, high = growth.interval
+    assert low < growth.gain < high and high - low < 10
+    exact = find_growth(row([(2, 0.5), (4, 0.6), (8, 0.7), (16, 0.8)]), checkpoint="best")
+    np.testing.assert_allclose((exact.gain, *exact.interval), 100 * 0.1 * np.log2(24 / 16))
+    text = caption([SimpleNamespace(label="ours")], [growth])
+    assert f"the next 4 are expected to bring {growth.gain:+.1f} points (95 % interval" in text
+    axes = growth_curve([row([(2, 0.5), (4, 0.6)])], [growth]).axes[0]
+    assert axes.lines[0].get_xdata().tolist() == [2, 4, 8, 12]
+
+
+def test_too_few_scores_for_an_interval():
+    growth = find_growth(row([(2, 0.5), (4, 0.6)]), checkpoint="best")
+    assert growth.interval is None
+    assert "(2 scores, too few for an interval)" in caption([SimpleNamespace(label="")], [growth])
+    assert find_growth(row([(4, 0.6)]), checkpoint="best") is None
+    assert find_growth(row([(2, 0.5), (4, 0.6)]), checkpoint="last") is None
+
+
+def test_the_command_refuses(run_module, tmp_path):
+    code, out, (line,) = run_module("mijax.main", "--grow", tmp_path / "nowhere", "--workdir=x")
+    assert (code, out) == (1, "") and "nowhere is not a run: it has no config.json" in line
