@@ -4,6 +4,8 @@ The logits of the network depend, like those of a BatchNorm, on the whole stream
 computed in, and, as dropout does, on the place an image has in its pass.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ LABELLED, UNLABELLED, SIZE, CHANNELS, K = 2, 3, 8, 2, 3
 PLACES = 12  # images a pass, at the most
 KEY = jax.random.key(0)
 STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": False}
+PLAIN = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0}
 NAMES, WIDTH = ("bottleneck", "Up_conv2"), 5  # of the features
 
 
@@ -40,10 +43,10 @@ def forward(network, *streams, key, shared_statistics=False, perturb=None):
 
 
 def spied(seen):
-    """``forward`` that appends what it is given to ``seen``: (network, images) a pass."""
+    """``forward`` that appends what it is given to ``seen``: (kernel, images) a pass."""
 
     def spy(network, *streams, **options):
-        seen.append((network, np.concatenate(streams)))
+        seen.append((network["kernel"], jnp.concatenate(streams)))
         return forward(network, *streams, **options)
 
     return spy
@@ -85,12 +88,16 @@ def call(method, params, memory, batch, *, forward=forward, step=0, key=KEY):
 
 
 def loss_of(method, network, batch, memory=None, step=0):
-    f = jax.jit(
+    return _jitted(method)(network, memory or {}, batch, step)
+
+
+@functools.cache
+def _jitted(method):
+    return jax.jit(
         lambda network, memory, batch, step: call(
             method, {"network": network}, memory, batch, step=step
         )
     )
-    return f(network, {} if memory is None else memory, batch, step)
 
 
 def make_featured(seed):
@@ -113,16 +120,25 @@ def start_with_features(network):
     return start_with(network)._replace(features=shapes)
 
 
+def begin(method, start):
+    """Heads and memory of a method."""
+    return jax.jit(lambda key: method.init(key, start))(KEY)
+
+
 def loss_with_heads(method, network, batch, heads, memory=None):
     """Value, logs and gradients, which must be finite, of a method with heads."""
+    params = {"network": network, **heads}
+    (value, aux), gradients = _value_and_gradient(method)(params, memory or {}, batch)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
+    return value, aux.logs, gradients
 
+
+@functools.cache
+def _value_and_gradient(method):
     def loss(params, memory, batch):
         return call(method, params, memory, batch, forward=forward_with_features)
 
-    f = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    (value, aux), gradients = f({"network": network, **heads}, memory or {}, batch)
-    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
-    return value, aux.logs, gradients
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 # Formulas in float64 -------------------------------------------------------------------

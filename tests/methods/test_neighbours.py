@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oracles import (
     KEY,
     LABELLED,
-    SIZE,
+    PLAIN,
     STILL,
     UNLABELLED,
     K,
@@ -56,20 +56,31 @@ def test_what_cannot_be_built_is_told_to_the_user(name, hyperparameters, message
         methods.build(name, **hyperparameters)
 
 
-def passes_of(method, params, batch, memory):
-    """What each forward pass of one loss is given: (network, images)."""
-    seen = []
-    call(method, params, memory, batch, forward=spied(seen))
-    return seen
+def passes_of(method, network, batch, memory):
+    """Value, ``Aux``, and the kernel and the images that each forward pass is given."""
+
+    @jax.jit
+    def passes(network, batch, memory):
+        seen = []
+        value, aux = call(method, {"network": network}, memory, batch, forward=spied(seen))
+        return value, aux, seen
+
+    value, aux, seen = passes(network, batch, memory)
+    return value, aux, [tuple(map(np.asarray, x)) for x in seen]
 
 
 # Uncertainty-aware Mean Teacher --------------------------------------------------------
 
 
-@pytest.mark.parametrize(("step", "factor"), [(0, 1.0), (0, 1.25), (5, 1.25), (10, 0.8)])
-def test_uamt(step, factor, network, teacher, batch):
-    ranges = {**STILL, "scale": (factor, factor)}
-    method = methods.build("uamt", **ranges, weight=0.7, passes=2, noise=0.0, ramp_steps=10)
+@pytest.fixture(scope="module")
+def uamt():
+    ranges = {**STILL, "scale": (0.8, 0.8)}
+    return methods.build("uamt", **ranges, weight=0.7, passes=2, noise=0.0, ramp_steps=10)
+
+
+@pytest.mark.parametrize("step", [0, 5, 10])
+def test_uamt(step, uamt, network, teacher, batch):
+    factor = 0.8
     # Without noise passes differ by the places of their images.
     passes = [softmax(x) for x in streams64(teacher, *[batch.unlabelled] * 3)]
     mean = zoom((passes[1] + passes[2]) / 2, factor)
@@ -78,28 +89,27 @@ def test_uamt(step, factor, network, teacher, batch):
     ramp = math.exp(-5 * (1 - step / 10) ** 2)
     mask = inside & (entropy < (3 / 4 + ramp / 4) * np.log(K))
     if step == 0:
-        assert 0.1 < mask.sum() / inside.sum() < 0.9
+        assert 0.05 < mask.sum() / inside.sum() < 0.9
     student = softmax(forward64(network, zoom(batch.unlabelled, factor)))
     distance = masked_mean(squared_error(student, zoom(passes[0], factor)), mask)
-    value, aux = loss_of(method, network, batch, memory_of(teacher), step)
+    value, aux = loss_of(uamt, network, batch, memory_of(teacher), step)
     assert_allclose(aux.logs["certain"], mask.sum() / inside.sum(), rtol=1e-6)
     assert_allclose(aux.logs["teacher_consistency"], distance, rtol=1e-4)
     supervised = cross_entropy(forward64(network, batch.image), batch.label)
     assert_allclose(value, supervised + 0.7 * ramp * distance, rtol=1e-5)
 
 
-def test_uncertain_pixels_alone_are_nothing_to_learn_from(network, teacher, batch):
+def test_uncertain_pixels_alone_are_nothing_to_learn_from(uamt, network, teacher, batch):
     uniform = jax.tree.map(np.zeros_like, teacher)
-    method = methods.build("uamt", passes=2, ramp_steps=10)
-    value, aux = loss_of(method, network, batch, memory_of(uniform))
+    value, aux = loss_of(uamt, network, batch, memory_of(uniform))
     assert aux.logs["certain"] == 0 and value == aux.logs["supervised"]
 
 
 def test_noise_is_the_teachers_and_another_in_each_pass(network, teacher, batch):
     method = methods.build("uamt", **STILL, passes=3, noise=0.1)
-    seen = passes_of(method, {"network": network}, batch, memory_of(teacher))
-    (noisy,) = (x for n, x in seen if n["kernel"] is not network["kernel"])
-    clean = [x for n, x in seen if n["kernel"] is network["kernel"]]
+    _, _, seen = passes_of(method, network, batch, memory_of(teacher))
+    (noisy,) = (x for kernel, x in seen if (kernel != network["kernel"]).any())
+    clean = [x for kernel, x in seen if (kernel == network["kernel"]).all()]
     assert_allclose(clean[1], batch.unlabelled, atol=1e-5)
     noise = noisy.reshape(4, *batch.unlabelled.shape) - batch.unlabelled
     assert np.abs(noise).max() == pytest.approx(0.2, abs=1e-5)
@@ -115,7 +125,7 @@ def test_noise_is_the_teachers_and_another_in_each_pass(network, teacher, batch)
 def test_ict(network, teacher, batch):
     method = methods.build("ict", weight=0.7, alpha=1.0)
     x, following = batch.unlabelled, batch.unlabelled[[1, 2, 0]]
-    seen = passes_of(method, {"network": network}, batch, memory_of(teacher))
+    value, aux, seen = passes_of(method, network, batch, memory_of(teacher))
     assert_array_equal(seen[2][1], x)  # the teacher's
     # Where between its two images each mixture lies.
     mixed, across = seen[1][1], x - following
@@ -126,29 +136,28 @@ def test_ict(network, teacher, batch):
     p = softmax(forward64(teacher, x))
     target = share * p + (1 - share) * p[[1, 2, 0]]
     distance = squared_error(softmax(forward64(network, mixed)), target).mean()
-    value, aux = loss_of(method, network, batch, memory_of(teacher))
     assert_allclose(aux.logs["teacher_consistency"], distance, rtol=1e-4)
     supervised = cross_entropy(forward64(network, batch.image), batch.label)
     assert_allclose(value, supervised + 0.7 * distance, rtol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.2, 2.0])
-def test_shares_have_a_beta_distribution(alpha, batch):
+def test_shares_have_a_beta_distribution(batch):
+    alpha = 0.2
     method = methods.build("ict", alpha=alpha)
     images = np.tile(np.array([0.0, 1.0], np.float32), 1500)[:, None, None, None]
-    seen = []
 
-    def spy(network, images, *, key):
-        seen.append(images)
-        return [Output(jnp.zeros((*images.shape[:3], K)), {}, {})]
+    @jax.jit
+    def passes(batch):
+        seen = []
 
-    call(
-        method,
-        {"network": {}},
-        memory_of({}),
-        batch._replace(unlabelled=images),
-        forward=spy,
-    )
+        def spy(network, images, *, key):
+            seen.append(images)
+            return [Output(jnp.zeros((*images.shape[:3], K)), {}, {})]
+
+        call(method, {"network": {}}, memory_of({}), batch, forward=spy)
+        return seen
+
+    seen = passes(batch._replace(unlabelled=images))
     share = np.ravel(seen[1])[1::2]  # of ones, of which each is mixed with the zero behind it
     assert share.mean() == pytest.approx(0.5, abs=0.03)
     assert share.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.08)
@@ -157,8 +166,8 @@ def test_shares_have_a_beta_distribution(alpha, batch):
 # Cross Pseudo Supervision --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("weight", "step"), [(0.0, 0), (0.5, 5), (1.5, 10)])
-def test_cross_pseudo(weight, step, network, batch):
+def test_cross_pseudo(network, batch):
+    weight, step = 0.5, 5
     method = methods.build("cross_pseudo", weight=weight, ramp_steps=10)
     params = {"network": network, "other": make_network(8)}
 
@@ -196,21 +205,19 @@ def test_the_other_network_is_drawn_anew_and_the_first_is_evaluated(network):
     heads, memory = method.init(KEY, start)
     assert memory == {} and heads.keys() == {"other"}
     jax.tree.map(assert_array_equal, heads["other"], start.another(KEY))
-    statistics = {"mean": jnp.ones(2)}
+    statistics = {"mean": np.ones(2)}
     assert method.predictor({"network": network, **heads}, statistics, {}) == (network, statistics)
 
 
 # FixMatch ------------------------------------------------------------------------------
 
-PLAIN = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0}
 
-
-@pytest.mark.parametrize(("threshold", "factor"), [(0.0, 1.0), (0.7, 1.0), (0.7, 1.25)])
+@pytest.mark.parametrize(("threshold", "factor"), [(0.0, 0.5), (0.7, 0.8)])
 def test_fixmatch(threshold, factor, network, batch):
     ranges = {**STILL, "scale": (factor, factor)}
     method = methods.build("fixmatch", **ranges, **PLAIN, weight=0.7, threshold=threshold)
     probs = zoom(softmax(forward64(network, batch.unlabelled)), factor)
-    inside = zoomed_inside(factor)
+    inside = zoomed_inside(factor)  # of the halved image, less than a quarter
     mask = inside & (probs.max(-1) >= threshold)
     logits, strong = streams64(network, batch.image, zoom(batch.unlabelled, factor))
     pseudo = (mask * cross_entropies(strong, probs.argmax(-1))).sum() / inside.sum()
@@ -224,22 +231,9 @@ def test_fixmatch(threshold, factor, network, batch):
 
 def test_the_pseudo_label_is_of_the_image_as_it_was_drawn(network, batch):
     method = methods.build("fixmatch", **{**STILL, **PLAIN, "brightness": 0.3})
-    seen = [x for _, x in passes_of(method, {"network": network}, batch, {})]
+    seen = [images for _, images in passes_of(method, network, batch, {})[2]]
     assert_array_equal(seen[0], batch.unlabelled)
     assert_array_equal(seen[1][:LABELLED], batch.image)
     added = seen[1][LABELLED:] - batch.unlabelled
     assert_allclose(added, np.broadcast_to(added[:, :1, :1, :1], added.shape), atol=1e-5)
     assert len(set(added[:, 0, 0, 0])) == UNLABELLED and 0.01 < np.abs(added).max() <= 0.3
-
-
-def test_pixels_outside_the_frame_have_no_pseudo_label(network, batch):
-    # T halves the images: three quarters of T x come from nowhere.
-    method = methods.build("fixmatch", **{**STILL, "scale": (0.5, 0.5)}, **PLAIN, threshold=0.0)
-    _, aux = loss_of(method, network, batch)
-    assert aux.logs["kept"] == 1
-    inside = zoomed_inside(0.5)
-    assert inside.sum() < UNLABELLED * SIZE**2 / 2
-    probs = zoom(softmax(forward64(network, batch.unlabelled)), 0.5)
-    _, strong = streams64(network, batch.image, zoom(batch.unlabelled, 0.5))
-    expected = masked_mean(cross_entropies(strong, probs.argmax(-1)), inside)
-    assert_allclose(aux.logs["pseudo_cross_entropy"], expected, rtol=1e-4)

@@ -15,6 +15,7 @@ from oracles import (
     STILL,
     UNLABELLED,
     K,
+    begin,
     call,
     cross_entropy,
     forward_with_features,
@@ -70,7 +71,7 @@ def test_global_local_mi(consistency, factor, radius, featured, batch):
         mi_weight=0.3,
         consistency_weight=7.0,
     )
-    heads, memory = method.init(KEY, start_with_features(featured))
+    heads, memory = begin(method, start_with_features(featured))
     assert memory == {} and heads.keys() == {"head_bottleneck", "head_Up_conv2"}
     # Images of different means, or there is nothing to know about a whole image.
     offsets = np.float32([-4, -3, -2]).reshape(UNLABELLED, 1, 1, 1)
@@ -116,13 +117,13 @@ def test_the_consistency_pulls_however_far_the_prediction_is(featured, batch):
     method = methods.build(
         "global_local_mi",
         **STILL,
-        features=NAMES,
-        importance=(1.0, 1.0),
-        radius=(0, 0),
+        features=NAMES[:1],
+        importance=(1.0,),
+        radius=(0,),
         mi_weight=0.0,
         consistency="kl",
     )
-    heads, _ = method.init(KEY, start_with_features(featured))
+    heads, _ = begin(method, start_with_features(featured))
     # Certain of class 0 in the images, and of class 1 in their transformed copies.
     place = np.zeros_like(featured["place"])
     ends = LABELLED, LABELLED + UNLABELLED, LABELLED + 2 * UNLABELLED
@@ -172,8 +173,8 @@ def stretched(x, valid):
     return np.where(valid, (x - low) / (high - low), 0)
 
 
-@pytest.mark.parametrize(("factor", "balance"), [(1.0, 0.0), (1.25, 0.5)])
-def test_boundary_iic(factor, balance, featured, batch):
+def test_boundary_iic(featured, batch):
+    factor, balance = 0.8, 0.3
     method = methods.build(
         "boundary_iic",
         **{**STILL, "scale": (factor, factor)},
@@ -186,7 +187,7 @@ def test_boundary_iic(factor, balance, featured, batch):
         balance=balance,
         boundary_weight=0.7,
     )
-    heads, memory = method.init(KEY, start_with_features(featured))
+    heads, memory = begin(method, start_with_features(featured))
     assert memory == {} and heads.keys() == {"head"}
     moved, inside = zoom(batch.unlabelled, factor), zoomed_inside(factor)
     plain = zoom(batch.unlabelled @ np.float64(featured["Up_conv2"]), factor)
@@ -215,17 +216,20 @@ def test_boundary_iic(factor, balance, featured, batch):
     assert_allclose(logs["information_loss"], np.mean(losses), rtol=1e-4)
     assert_allclose(logs["boundary_correlation"], np.mean(correlations), rtol=1e-3)
     assert_allclose(value, np.mean(losses) - 0.7 * np.mean(correlations), rtol=1e-3)
-    assert not jnp.any(gradients["network"]["kernel"])  # the classifier learns nothing
+    assert not np.any(gradients["network"]["kernel"])  # the classifier learns nothing
 
     def features(network, images):
         return {name: images @ network[name] for name in NAMES}
 
-    params = {"network": featured, **heads}
-    measures = method.examination.measures(params, batch.unlabelled, features=features, key=KEY)
+    @jax.jit
+    def examined(params, images):
+        measures = method.examination.measures(params, images, features=features, key=KEY)
+        return measures, method.examination.clusters(params, images, features=features)
+
+    measures, clusters = examined({"network": featured, **heads}, batch.unlabelled)
     assert_allclose(measures["mutual_information"], np.mean(mutual), rtol=1e-3)
     same = (p.argmax(-1) == q.argmax(-1)) & inside
     assert_allclose(measures["agreement"], same.sum() / (SUBHEADS * inside.sum()), rtol=1e-5)
-    clusters = method.examination.clusters(params, batch.unlabelled, features=features)
     wanted = assign(heads["head"], batch.unlabelled @ featured["Up_conv2"])[0].argmax(-1)
     assert_array_equal(clusters, wanted)
 
@@ -234,7 +238,7 @@ def test_position_contrast(featured, batch):
     method = methods.build(
         "position_contrast", **STILL, partitions=2, brightness=0.0, contrast=0.0, gamma=0.0, width=6
     )
-    heads, _ = method.init(KEY, start_with_features(featured))
+    heads, _ = begin(method, start_with_features(featured))
     batch = batch._replace(position=np.array([0.0, 0.4, 1.0], np.float32))
     first, second = (jax.tree.map(np.float64, heads["head"][n]) for n in ("first", "second"))
     x = batch.unlabelled.mean((1, 2)) @ np.float64(featured["bottleneck"])
@@ -252,21 +256,25 @@ def test_position_contrast(featured, batch):
 
 @pytest.mark.parametrize("name", ["local_mi", "global_local_mi", "mean_teacher"])
 def test_intensities_of_the_transformed_copy_alone_change(name, featured, batch):
-    options = {"features": NAMES, "importance": (1.0, 1.0), "radius": (0, 1)}
+    options = {"features": NAMES[:1], "importance": (1.0,), "radius": (0,)}
     options = options if name == "global_local_mi" else {}
 
     def images_seen(**jitter):
         method = methods.build(name, rotation=20.0, **options, **jitter)
-        heads, memory = method.init(KEY, start_with_features(featured))
-        seen = []
 
-        def spy(network, *streams, **how):
-            seen.extend(np.concatenate(streams))
-            return forward_with_features(network, *streams, **how)
+        @jax.jit
+        def passes(network, batch):
+            heads, memory = method.init(KEY, start_with_features(network))
+            seen = []
 
-        params = {"network": featured, **heads}
-        call(method, params, memory, batch, forward=spy)
-        return np.stack(seen)
+            def spy(network, *streams, **how):
+                seen.extend(streams)
+                return forward_with_features(network, *streams, **how)
+
+            call(method, {"network": network, **heads}, memory, batch, forward=spy)
+            return jnp.concatenate(seen)
+
+        return np.asarray(passes(featured, batch))
 
     changes = images_seen(brightness=0.3) - images_seen()
     constants = changes.mean((1, 2, 3))
