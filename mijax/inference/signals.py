@@ -14,7 +14,7 @@ from scipy import ndimage
 from mijax.losses import mutual_information
 
 # Sums over the pixels of a slice; the first is of those whose most probable class it is.
-SUMS = ("predicted", "agreed", "confidence", "entropy", "mass", "others", "joint", "pixels")
+SUMS = ("predicted", "confidence", "entropy", "mass", "others", "joint", "pixels")
 SIGNALS = ("agreement", "information", "confidence", "entropy")
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
 
@@ -29,10 +29,9 @@ def slice_sums(probs, others):
     Returns:
       (b, k, len(SUMS)) float32.
     """
-    chosen = jax.nn.one_hot(probs.argmax(-1), probs.shape[-1], dtype=probs.dtype)
+    chosen = _chosen(probs)
     maps = {
         "predicted": chosen,
-        "agreed": chosen * others,
         "confidence": chosen * probs,
         "entropy": chosen * entr(probs).sum(-1, keepdims=True),
         "mass": probs,
@@ -41,6 +40,20 @@ def slice_sums(probs, others):
         "pixels": jnp.ones_like(probs),
     }
     return jnp.stack([maps[name].sum((1, 2), dtype=jnp.float32) for name in SUMS], -1)
+
+
+def votes(probs, copy):
+    """How far a single copy finds the same pixels of each class.
+
+    Args:
+      probs: (b, h, w, k).
+      copy: (b, h, w, k), of a transformed copy, restored.
+
+    Returns:
+      (b, k, 2) float32: pixels whose most probable class it is in the copy, and in both.
+    """
+    ours, theirs = _chosen(probs), _chosen(copy)
+    return jnp.stack([x.sum((1, 2), dtype=jnp.float32) for x in (theirs, ours * theirs)], -1)
 
 
 def disagreement(probs, others):
@@ -52,20 +65,22 @@ def disagreement(probs, others):
 def signals(sums):
     """Signals of each class of a volume.
 
-    - agreement: 2 Σ_{S} q / (|S| + Σ q), the Dice overlap of the pixels S of the class with the
-      probabilities q of the transformed copies; between 0 and 1.
+    - agreement: 2 |S ∩ T| / (|S| + |T|), the Dice overlap of the pixels S of the class with those
+      T of a transformed copy, its mean over the copies; between 0 and 1.
     - information: the mutual information of class or not in p and in q, as a part of the entropy
       of p; between 0 and 1.
     - confidence: mean softmax probability over S.
     - entropy: mean entropy over S, in nats; the lower the better.
 
     Args:
-      sums: (k, len(SUMS)), of ``slice_sums`` over all slices.
+      sums: (k, len(SUMS) + 2 · copies), over all slices: of ``slice_sums``, and the ``votes`` of
+        each copy.
 
     Returns:
       ``{signal: (k − 1,)}`` of the classes but the background; NaN where S is empty.
     """
-    of = dict(zip(SUMS, np.asarray(sums, np.float64)[1:].T, strict=True))
+    sums = np.asarray(sums, np.float64)[1:].T
+    of, counts = dict(zip(SUMS, sums, strict=False)), sums[len(SUMS) :]
     found = of["predicted"] > 0
     size = np.where(found, of["predicted"], np.nan)
     joint = np.array(
@@ -79,11 +94,16 @@ def signals(sums):
     entropy = -(own * np.log(np.maximum(own, 1e-12))).sum(1)
     information = np.asarray(mutual_information(jnp.asarray(joint, jnp.float32)), np.float64)
     return {
-        "agreement": 2 * of["agreed"] / (size + of["others"]),
+        "agreement": np.mean(2 * counts[1::2] / (size + counts[::2]), axis=0),
         "information": np.where(found, information / np.maximum(entropy, 1e-12), np.nan),
         "confidence": of["confidence"] / size,
         "entropy": of["entropy"] / size,
     }
+
+
+def _chosen(probs):
+    """1 where a class is the most probable one, else 0."""
+    return jax.nn.one_hot(probs.argmax(-1), probs.shape[-1], dtype=probs.dtype)
 
 
 def shape(labels, affine, *, classes):

@@ -1,22 +1,26 @@
 """A prediction beside those for transformed copies of the image: what a network is not sure of."""
 
-import math
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mijax.inference.signals import disagreement, slice_sums
-from mijax.transforms import jitter_intensity, sample_view
+from mijax.inference.signals import disagreement, slice_sums, votes
+from mijax.transforms import affine_matrix, inverse_affine, jitter_intensity, warp
 
-COPIES = 4  # transformed copies of a slice; fewer tell less, see docs/annotating.md
+# Senses in which each copy is turned and scaled; fewer copies tell less.
+_SENSES = np.float32([(1, 1), (-1, -1), (1, -1), (-1, 1)])
+COPIES = len(_SENSES)
+_STRENGTH = 1 / 4  # of the ranges of the augmentation; stronger ones tell less
 _INTENSITY = ("brightness", "contrast", "gamma", "noise", "blur")
 
 
 def make_voices(network, augmentation):
     """Lets a prediction be heard beside those for transformed copies of the images.
 
-    The transformations are those that the run was trained to bear, at half their strength, and the
-    same for every slice of every volume. Where a restored copy had left the frame, it agrees.
+    The transformations are rotation, shear and scale by a quarter of what the run was trained to
+    bear, either way; flips, if it was trained with them; and changes of intensity by up to half of
+    that. They are the same for every slice of every volume. Where a restored copy had left the
+    frame, it agrees.
 
     Args:
       network: ``network.Network``.
@@ -33,11 +37,12 @@ def make_voices(network, augmentation):
 
     def with_voices(predict):
         def voices(weights, images):
-            probs, total = predict(weights, images), 0.0
+            probs, total, counts = predict(weights, images), 0.0, []
             for number in range(COPIES):
                 copy = predict(weights, transform(number, images))
-                total = total + restore(number, probs, copy)
-            return compare(probs, total)
+                restored, count = restore(number, probs, copy)
+                total, counts = total + restored, [*counts, count]
+            return compare(probs, total, counts)
 
         return voices
 
@@ -52,31 +57,33 @@ def _transformed(number, images, augmentation):
     def jitter(image):
         return jitter_intensity(key, image[None], **strength)[0]
 
-    return jax.vmap(jitter)(_view(number, len(images), augmentation).apply(images))
+    return jax.vmap(jitter)(warp(images, _matrix(number, len(images), augmentation)))
 
 
 def _restored(number, probs, copy, augmentation):
-    restored = _view(number, len(copy), augmentation).restore(copy)
-    return restored + (1 - restored.sum(-1, keepdims=True)) * probs
+    """A copy turned back, and what it votes for."""
+    restored = warp(copy, inverse_affine(_matrix(number, len(copy), augmentation)))
+    restored = restored + (1 - restored.sum(-1, keepdims=True)) * probs
+    return restored, votes(probs, restored)
 
 
-def _view(number, count, augmentation):
-    """T of that number, ``count`` times."""
-    view = sample_view(
-        jax.random.key(number),
-        1,
-        rotation=augmentation.rotation / 2,
-        shear=augmentation.shear / 2,
-        scale=tuple(math.sqrt(x) for x in augmentation.scale),
-        flip=augmentation.flip,
+def _matrix(number, count, augmentation):
+    """(count, 3, 3), the same for all."""
+    turn, size = jnp.asarray(_SENSES)[number]
+    smallest, largest = (x**_STRENGTH for x in augmentation.scale)
+    matrix = affine_matrix(
+        rotation=turn * (_STRENGTH * augmentation.rotation),
+        shear=size * (_STRENGTH * augmentation.shear),
+        scale=jnp.where(size > 0, largest, smallest),
+        flip=jnp.asarray(_SENSES)[number][None] if augmentation.flip else 1.0,
     )
-    return jax.tree.map(lambda matrix: jnp.repeat(matrix, count, 0), view)
+    return jnp.repeat(matrix, count, 0)
 
 
-def _compared(probs, total):
+def _compared(probs, total, counts):
     others = total / COPIES
     return {
         "probs": probs,
-        "sums": slice_sums(probs, others),
+        "sums": jnp.concatenate([slice_sums(probs, others), *counts], -1),
         "disagreement": disagreement(probs, others),
     }

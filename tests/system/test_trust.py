@@ -16,7 +16,7 @@ from mijax.files import write_json
 from mijax.inference import Predictor, evaluate
 from mijax.inference.calibration import Calibration, calibrate, estimates
 from mijax.inference.scans import predict_files
-from mijax.inference.signals import disagreement, shape, signals, slice_sums
+from mijax.inference.signals import disagreement, shape, signals, slice_sums, votes
 from mijax.inference.trust import Look, caveats, learn, read_trust, trust
 from mijax.inference.trust_table import TrustTable
 from mijax.inference.voices import make_voices
@@ -32,14 +32,21 @@ def softmax_maps(seed, classes=4):
     return (x / x.sum(-1, keepdims=True) for x in (p, q))
 
 
+def heard_of(probs, copies, others):
+    probs, others, *copies = map(jnp.asarray, (probs, others, *copies))
+    counts = [votes(probs, copy) for copy in copies]
+    return signals(jnp.concatenate([slice_sums(probs, others), *counts], -1).sum(0))
+
+
 def test_signals_pixel_by_pixel():
     p, q = softmax_maps(0)
-    found = signals(slice_sums(jnp.asarray(p), jnp.asarray(q)).sum(0))
-    chosen = p.argmax(-1)
+    found = heard_of(p, [p, q], (p + q) / 2)
+    chosen, q_chosen, q = p.argmax(-1), q.argmax(-1), (p + q) / 2
     for c in (1, 3):
         mask = chosen == c
-        expected = 2 * q[mask][:, c].sum() / (mask.sum() + q[..., c].sum())
-        np.testing.assert_allclose(found["agreement"][c - 1], expected, rtol=1e-5)
+        other = q_chosen == c
+        overlap = 2 * (mask & other).sum() / (mask.sum() + other.sum())
+        np.testing.assert_allclose(found["agreement"][c - 1], (1 + overlap) / 2, rtol=1e-5)
         np.testing.assert_allclose(found["confidence"][c - 1], p[mask].max(-1).mean(), rtol=1e-5)
         log = np.log(np.maximum(p[mask], 1e-30))
         np.testing.assert_allclose(found["entropy"][c - 1], -(p[mask] * log).sum(-1).mean(), 1e-5)
@@ -54,7 +61,7 @@ def test_signals_pixel_by_pixel():
 
 def test_signals_of_voices_that_all_say_the_same():
     p = jax.nn.one_hot(jnp.arange(2 * 4 * 4).reshape(2, 4, 4) % 3, 3)
-    found = signals(slice_sums(p, p).sum(0))
+    found = heard_of(p, [p], p)
     np.testing.assert_allclose(found["agreement"], 1, rtol=1e-6)
     np.testing.assert_allclose(found["information"], 1, rtol=1e-4)
     assert not disagreement(p, p).any()
@@ -77,7 +84,7 @@ def test_volume_in_millilitres_and_pieces():
 def heard():
     """``heard(predict)`` of images (2, 8, 8, 1), compiled once; views turn, scale and recolour."""
     augmentation = common.get_config("supervised").augmentation
-    augmentation.update({"rotation": 80.0, "scale": (0.7, 1.4), "contrast": 0.5, "noise": 0.2})
+    augmentation.update({"rotation": 160.0, "scale": (0.5, 2.0), "contrast": 0.5, "noise": 0.2})
     with_voices = make_voices(SimpleNamespace(jit=jax.jit), augmentation)
     return lambda predict, images: jax.device_get(with_voices(predict)(None, images))
 
@@ -194,7 +201,8 @@ def a_look(agreement=0.9, size=2, value=1):
     labels[:size, :size, :size] = value
     labels[5:7, 5:7, 5:7] = 2
     n = np.bincount(labels.ravel(), minlength=3).astype(float)
-    sums = np.stack([n, agreement * n, 0.9 * n, 0.1 * n, n, n, agreement * n, n.sum() + 0 * n], 1)
+    sums = [n, 0.9 * n, 0.1 * n, n, n, 0.9 * n, n.sum() + 0 * n, n, agreement * n]
+    sums = np.stack(sums, 1)
     return Look(labels, sums=sums)
 
 
@@ -227,7 +235,7 @@ def test_a_class_that_is_not_found_is_right_where_the_case_has_none():
     found = trust(KNOWN, a_look(value=0), AFFINE, CLASSES)
     assert found.classes["body"] == (1 / 11, 0, 1)  # all nine annotated cases have it
     assert found.mean.low < 0.5 < found.mean.high - 0.4
-    empty = Look(np.zeros((4, 4, 4), np.uint8), sums=np.eye(8)[[7] * 3] * 64)
+    empty = Look(np.zeros((4, 4, 4), np.uint8), sums=np.eye(9)[[6] * 3] * 64)
     assert trust(KNOWN, empty, AFFINE, CLASSES).mean == ((1 / 11 + 4 / 11) / 2, 0, 1)
     assert found.why["body"] == ["not found"]
 
