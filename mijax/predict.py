@@ -5,6 +5,9 @@ FOLDER/CASE.nii.gz, on the same grid. A run of several channels takes 4-D files,
 channel: CASE_0000.nii.gz, CASE_0001.nii.gz, … in one folder. It needs the run folder, not the
 training data.
 
+Of a run with a trust.json, FOLDER/trust.csv has an estimate of the DSC of each scan and class, the
+worst first; --notrust leaves it out, and takes a fifth of the time.
+
 From Python, the same with arrays: ``mijax.inference.Predictor(RUN)(image, affine)``.
 """
 
@@ -33,6 +36,9 @@ def main(argv):
         overwrite=values.overwrite,
         largest_component=values.largest_component,
         mirror=values.mirror,
+        trust=values.trust,
+        below=values.look_below,
+        disagreement=values.disagreement,
     )
     if failed:
         total = len(done) + len(failed)
@@ -51,6 +57,15 @@ def define_flags():
     flags.DEFINE_bool("overwrite", False, "predict again what is in --output already")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
     flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
+    flags.DEFINE_bool(
+        "trust", True, "also write trust.csv, an estimate of each DSC; takes five times as long"
+    )
+    flags.DEFINE_float(
+        "look_below", 0.5, "mark scans whose estimated DSC may be below this", 0.0, 1.0
+    )
+    flags.DEFINE_bool(
+        "disagreement", False, "also write CASE_disagreement.nii.gz, where to doubt the labels"
+    )
 
 
 if __name__ == "__main__":

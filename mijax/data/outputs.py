@@ -10,14 +10,21 @@ from mijax.data.scans import Scan
 from mijax.errors import UserError
 
 
-def outputs(scan: Scan, folder: Path) -> tuple[Path, Path]:
-    """Paths of the label map and of the probabilities of a scan."""
+def outputs(scan: Scan, folder: Path) -> tuple[Path, Path, Path]:
+    """Paths of the label map, of the probabilities and of the disagreement of a scan."""
     ending = label_ending(scan.images[0])
-    return folder / f"{scan.name}{ending}", folder / f"{scan.name}_probabilities.nii.gz"
+    more = (folder / f"{scan.name}_{what}.nii.gz" for what in ("probabilities", "disagreement"))
+    return folder / f"{scan.name}{ending}", *more
 
 
 def missing_outputs(
-    source: Path, scans: Sequence[Scan], folder: Path, *, probabilities: bool, overwrite: bool
+    source: Path,
+    scans: Sequence[Scan],
+    folder: Path,
+    *,
+    probabilities: bool,
+    overwrite: bool,
+    disagreement: bool = False,
 ) -> dict[str, list[Path]]:
     """The paths that are to be written for each scan, by its name.
 
@@ -27,6 +34,7 @@ def missing_outputs(
       folder: of the outputs, may be missing.
       probabilities: whether they are wanted.
       overwrite: take none of what is there for done.
+      disagreement: whether its map is wanted.
 
     Raises:
       UserError: if what is there must not be taken for the output of its scan, or replaced.
@@ -35,7 +43,8 @@ def missing_outputs(
         raise UserError(f"{folder} is a file; --output is a folder")
     if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"{folder} holds the scans; choose another folder for the label maps")
-    wanted = {scan.name: outputs(scan, folder)[: 1 + probabilities] for scan in scans}
+    asked = (True, probabilities, disagreement)
+    wanted = {scan.name: [*itertools.compress(outputs(scan, folder), asked)] for scan in scans}
     for path, times in Counter(itertools.chain(*wanted.values())).items():
         if times > 1:
             raise UserError(f"{path} would be written for two cases; rename one")

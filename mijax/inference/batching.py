@@ -4,6 +4,7 @@ import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 
 
@@ -41,17 +42,31 @@ def by_stack(blocks):
 
 
 def predict_blocks(predict, weights, stacks, *, batch):
-    """Yields the rows of each stack in one or several blocks, and whether it ends with that."""
+    """Yields the rows of each stack in one or several blocks, and whether it ends with that.
+
+    As ``predict_stacks``, but ``predict`` may return any tree of arrays (batch, …), of which
+    blocks are then, too.
+    """
     for _, alike in itertools.groupby(stacks, key=lambda stack: stack.shape[1:]):
         left = deque()  # rows to come, of each stack that was taken
         for rows in _predict_chunks(predict, weights, _chunks(alike, left, batch), batch):
-            while left and len(rows) >= left[0]:
+            while left and row_count(rows) >= left[0]:
                 size = left.popleft()
-                yield rows[:size], True
-                rows = rows[size:]
-            if len(rows):
-                left[0] -= len(rows)
+                yield rows_at(rows, slice(size)), True
+                rows = rows_at(rows, slice(size, None))
+            if row_count(rows):
+                left[0] -= row_count(rows)
                 yield rows, False
+
+
+def row_count(rows):
+    """Number of rows of a tree of arrays (rows, …)."""
+    return len(jax.tree.leaves(rows)[0])
+
+
+def rows_at(rows, where):
+    """Some rows of a tree of arrays (rows, …), on the host."""
+    return jax.tree.map(lambda x: np.asarray(x)[where], rows)
 
 
 def _chunks(stacks, sizes, batch):
@@ -68,16 +83,15 @@ def _chunks(stacks, sizes, batch):
 
 
 def _predict_chunks(predict, weights, chunks, batch):
-    """Yields the probabilities of each chunk; the device has the next before one is fetched."""
+    """Yields what is found of each chunk; the device has the next before one is fetched."""
     coming = deque()
     for chunk in chunks:
         padding = [(0, batch - len(chunk))] + [(0, 0)] * (chunk.ndim - 1)
-        coming.append((predict(weights, np.pad(chunk, padding)), len(chunk)))
+        coming.append((predict(weights, np.pad(chunk, padding)), slice(len(chunk))))
         if len(coming) > 1:
-            probs, count = coming.popleft()
-            yield np.asarray(probs)[:count]
-    for probs, count in coming:
-        yield np.asarray(probs)[:count]
+            yield rows_at(*coming.popleft())
+    for found in coming:
+        yield rows_at(*found)
 
 
 def ahead(items):

@@ -1,22 +1,28 @@
 """The scores of a run."""
 
+import contextlib
 import logging
 
 from mijax import parallel
 from mijax.data import read_splits
+from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference.predictor import Predictor
-from mijax.inference.scores import partly_annotated
+from mijax.inference.scores import is_whole, partly_annotated
 from mijax.inference.scoring import make_scoring
+from mijax.inference.signals import shape
+from mijax.inference.trust import FILE, learn, read_trust
+from mijax.progress import doing
 from mijax.runs.annotation import annotation_of
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data
 
+_ANNOTATED = 50  # labelled cases, at most, whose volumes are taken
 _log = logging.getLogger("mijax")
 
 
 def evaluate(run, *, largest_component=False, mirror=False):
-    """Scores the last and the best checkpoint of a run and writes its scores.json.
+    """Scores the last and the best checkpoint of a run and writes its scores.json and trust.json.
 
     Cases are those of the test split, or of the validation split where there is no test, as
     in the paper.
@@ -62,4 +68,31 @@ def evaluate(run, *, largest_component=False, mirror=False):
         scores[name] = {"step": predictor.step, "split": split, **by_step[predictor.step]}
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
+    if best.segments:
+        settle_trust(best, source, splits)
     return scores
+
+
+def settle_trust(best, source, splits):
+    """Writes trust.json of a run, unless it has that of the best checkpoint already.
+
+    Args:
+      best: ``Predictor`` of the best checkpoint.
+      source: ``data.Source`` of the run.
+      splits: of the run; validation cases are predicted, of labelled ones the label map is read.
+    """
+    path = best.run.folder / FILE
+    with contextlib.suppress(UserError):
+        if read_trust(best.run)["step"] == best.step:
+            return
+    classes = source.classes
+    validation = [source.volume(name) for name in splits.validation]
+    some = splits.labelled[:: -(-len(splits.labelled) // _ANNOTATED) or 1]
+    annotated = [
+        shape(volume.label, volume.affine, classes=len(classes))
+        for volume in filter(is_whole, map(source.volume, some))
+    ]
+    with doing("learning from the validation cases what to trust"):
+        known = learn(best.look(validation), validation, annotated, classes)
+    if parallel.is_first():
+        write_json(path, {"step": best.step, **known})

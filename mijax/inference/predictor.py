@@ -9,6 +9,8 @@ from mijax import parallel
 from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference.network import make_network
+from mijax.inference.trust import look, read_trust, trust
+from mijax.inference.voices import make_voices
 from mijax.inference.volumes import segment
 from mijax.progress import doing
 from mijax.runs.checkpoints import Checkpoints
@@ -53,6 +55,7 @@ class Predictor:
         self.classes, self.channels = tuple(info["classes"]), info["channels"]
         self.network = make_network(self.run.config, classes=len(self.classes), devices=devices)
         self.weights = self._restored()
+        self._with_voices = make_voices(self.network, self.run.config.augmentation)
 
     def at(self, checkpoint):
         """The same for another checkpoint, compiled once for both."""
@@ -100,6 +103,34 @@ class Predictor:
         """
         self.check_segments()
         return segment(self.network, self.weights, volumes, **options)
+
+    def look(self, volumes, **options):
+        """Yields the ``trust.Look`` of each volume, see ``trust.look``.
+
+        Raises:
+          UserError: if the run learned without labels.
+        """
+        self.check_segments()
+        return look(self.network, self.weights, volumes, self._with_voices, **options)
+
+    def trust(self, image, affine):
+        """An estimate of the DSC of the label map of an image, by class.
+
+        Takes about five times as long as the label map; the first call compiles.
+
+        Args:
+          image, affine: see ``__call__``.
+
+        Returns:
+          ``trust.Trust``: estimates with intervals, the signals behind them, and reasons for doubt.
+
+        Raises:
+          UserError: as ``__call__``; and if the run has no trust.json.
+        """
+        known = read_trust(self.run)
+        volume = Volume("image", _image(image, self.channels), None, _affine(affine))
+        (one,) = self.look([volume], stored=False)
+        return trust(known, one, volume.affine, self.classes)
 
     def check_segments(self):
         """Refuses a run that learned without labels.

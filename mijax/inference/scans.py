@@ -12,6 +12,9 @@ from mijax.data.outputs import missing_outputs, outputs
 from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError
 from mijax.inference.predictor import Predictor
+from mijax.inference.trust import Look, caveats, read_trust
+from mijax.inference.trust import trust as trust_of
+from mijax.inference.trust_table import FILE, TrustTable
 from mijax.progress import terminal_bar
 
 _log = logging.getLogger("mijax")
@@ -27,6 +30,9 @@ def predict_files(
     overwrite=False,
     largest_component=False,
     mirror=False,
+    trust=False,
+    below=0.5,
+    disagreement=False,
 ):
     """Writes the label maps of a file or of a folder of scans.
 
@@ -43,6 +49,10 @@ def predict_files(
       overwrite: replace the files that are there already instead.
       largest_component: see ``metrics.largest_components``; of the label maps alone.
       mirror: see ``volumes.mirrored``.
+      trust: also write trust.csv, see ``trust_table.TrustTable``. Without a trust.json of the
+        checkpoint in the run, a line says so, and there is none.
+      below: threshold there.
+      disagreement: also write CASE_disagreement.nii.gz, (x, y, z) float32, see ``signals``.
 
     Returns:
       Names of the cases that are done, now or before, and of those that failed.
@@ -57,9 +67,17 @@ def predict_files(
     if others := not_scans(source, scans, output=output):
         _log.warning(others)
     missing = missing_outputs(
-        source, scans, output, probabilities=probabilities, overwrite=overwrite
+        source,
+        scans,
+        output,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        disagreement=disagreement,
     )
-    done, failed, at_work = [s.name for s in scans if not missing[s.name]], [], deque()
+    known, unknown = _known(run) if trust else (None, "")
+    table = TrustTable(output, below=below, fresh=overwrite) if known else None
+    done = [s.name for s in scans if not missing[s.name] and (not table or s.name in table)]
+    begun, failed, at_work = set(done), [], deque()
     if done:
         _log.info(
             "%d of %d are there already and passed over; --overwrite predicts them again",
@@ -67,10 +85,15 @@ def predict_files(
             len(scans),
         )
     if len(done) == len(scans):
+        _tell(table, done)
         return done, failed
 
     predictor = Predictor(run, checkpoint=checkpoint)
     predictor.check_segments()
+    if unknown:
+        _log.warning("no %s: %s", FILE, unknown)
+    for line in caveats(known, predictor.step) if known else ():
+        _log.warning("%s: %s", FILE, line)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -79,7 +102,7 @@ def predict_files(
 
         def volumes():
             for scan in scans:
-                if not missing[scan.name]:
+                if scan.name in begun:
                     continue
                 try:
                     volume = read_scan(scan, channels=channels)
@@ -87,25 +110,45 @@ def predict_files(
                     failed.append(scan.name)
                     progress(f"failed: {error}", failed=True)
                     continue
-                at_work.append(scan)
+                at_work.append((scan, volume.affine))
                 yield volume
 
-        found = predictor.segment(
-            volumes(),
-            stored=False,
-            probabilities=probabilities,
-            largest_component=largest_component,
-            mirror=mirror,
-        )
-        for labels, probs in found:
-            scan = at_work.popleft()
-            path, soft = outputs(scan, output)
-            for file, values in ((soft, probs), (path, labels)):
+        options = {
+            "stored": False,
+            "probabilities": probabilities,
+            "largest_component": largest_component,
+            "mirror": mirror,
+        }
+        if table or disagreement:
+            found = predictor.look(volumes(), disagreement=disagreement, **options)
+        else:
+            found = (Look(*maps) for maps in predictor.segment(volumes(), **options))
+        for one in found:
+            scan, affine = at_work.popleft()
+            path, soft, doubt = outputs(scan, output)
+            maps = ((soft, one.probs), (doubt, one.disagreement), (path, one.labels))
+            for file, values in maps:
                 if file in missing[scan.name]:
                     write_image(file, values, reference=scan.images[0])
+            if table:
+                table.add(scan.name, trust_of(known, one, affine, predictor.classes))
             done.append(scan.name)
             progress(str(path))
+    _tell(table, done)
     return done, failed
+
+
+def _known(run):
+    """What the run has learned of trust, or None; and why it has not, if so."""
+    try:
+        return read_trust(run), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _tell(table, done):
+    if table and done:
+        _log.info(table.summary(done))
 
 
 @contextlib.contextmanager

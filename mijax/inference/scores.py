@@ -27,7 +27,7 @@ def mean_dsc(predictions, volumes, classes):
       class that was not drawn in a volume has no score there.
     """
     pairs = zip(predictions, volumes, strict=True)
-    found = np.array([_overlaps(p, v, classes) for p, v in pairs])
+    found = np.array([case_dsc(p, v, classes) for p, v in pairs])
     shown = shown_classes((v.label for v in volumes), classes)
     if not shown:
         return math.nan, {}
@@ -94,7 +94,7 @@ def score(predictions, volumes, classes):
 
 def _score_case(prediction, volume, classes):
     """{class: {metric: value or None}} of a case."""
-    overlaps, found = _overlaps(prediction, volume, classes), {}
+    overlaps, found = case_dsc(prediction, volume, classes), {}
     prediction, label = _where_annotated(prediction, volume.label)
     for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
         if math.isnan(dsc):
@@ -106,13 +106,18 @@ def _score_case(prediction, volume, classes):
     return found
 
 
-def _overlaps(prediction, volume, classes):
+def case_dsc(prediction, volume, classes):
     """(k − 1,) DSC of each foreground class; NaN of one that nobody drew in the volume."""
     found = dice(*_where_annotated(prediction, volume.label), classes=len(classes))
     if (volume.label == UNLABELLED).all():
         return np.full_like(found, np.nan)
     found[[value - 1 for value in volume.undrawn]] = np.nan
     return found
+
+
+def is_whole(volume):
+    """Whether a label has a class in each voxel, of which all were drawn."""
+    return not volume.undrawn and not (volume.label == UNLABELLED).any()
 
 
 def _mean(overlaps):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax.data import native_slice, to_native
-from mijax.inference.batching import ahead, by_stack, predict_blocks
+from mijax.inference.batching import ahead, by_stack, predict_blocks, row_count, rows_at
 from mijax.metrics import largest_components
 from mijax.runs.source import slice_volume
 
@@ -47,6 +47,24 @@ def segment(
     Yields:
       (x, y, z) uint8; and (x, y, z, k) float32, or None.
     """
+    predict = mirrored(network.predict) if mirror else network.predict
+    for slices, grid in on_slices(network, predict, weights, volumes, stored=stored):
+        labels, probs = on_native_grid(slices, grid, whole=probabilities)
+        yield largest_components(labels) if largest_component else labels, probs
+
+
+def on_slices(network, predict, weights, volumes, *, stored):
+    """Yields what is found of each slice of each volume, and how the slices lie on the volume.
+
+    Args:
+      network: ``network.Network``.
+      predict: ``(weights, images (b, h, w, c))`` to a tree of arrays (b, …).
+      weights: passed on.
+      volumes: see ``segment``, and so for ``stored``.
+
+    Yields:
+      An iterator over trees (1, …), to be used up before the next; and a ``data.slices.Grid``.
+    """
     grids = deque()
 
     def stacks():
@@ -57,11 +75,12 @@ def segment(
             grids.append(slices.grid)
             yield slices.image
 
-    predict = mirrored(network.predict) if mirror else network.predict
     stream = predict_blocks(predict, weights, ahead(stacks()), batch=network.batch)
     for blocks in by_stack(stream):
-        labels, probs = _on_native_grid(blocks, grids.popleft(), probabilities)
-        yield largest_components(labels) if largest_component else labels, probs
+        rows = (
+            rows_at(block, slice(i, i + 1)) for block in blocks for i in range(row_count(block))
+        )
+        yield rows, grids.popleft()
 
 
 def even_slices(volumes, slices, *, count):
@@ -70,18 +89,21 @@ def even_slices(volumes, slices, *, count):
     return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
-def _on_native_grid(blocks, grid, probabilities):
-    """Label map and probabilities, or None, of a volume from those of its slices."""
-    labels, whole = np.empty(grid.shape, np.uint8), None
-    slices = (block[i : i + 1] for block in blocks for i in range(len(block)))
+def on_native_grid(slices, grid, *, whole):
+    """Label map of a volume from the probabilities of its slices, (1, h, w, k) each.
+
+    Returns:
+      (x, y, z) uint8, and the probabilities (x, y, z, k) float32, or None unless ``whole``.
+    """
+    labels, soft = np.empty(grid.shape, np.uint8), None
     for place, one in enumerate(slices):
         probs, where = to_native(one, grid), native_slice(grid, place)
         labels[where] = most_probable(probs)
-        if probabilities:
-            if whole is None:
-                whole = np.empty((*grid.shape, probs.shape[3]), np.float32)
-            whole[where] = probs
-    return labels, whole
+        if whole:
+            if soft is None:
+                soft = np.empty((*grid.shape, probs.shape[3]), np.float32)
+            soft[where] = probs
+    return labels, soft
 
 
 def mirrored(predict):

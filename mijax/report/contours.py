@@ -17,18 +17,21 @@ _LINE = 0.15  # inches of a line of text
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))  # where x, y and z of RAS+ are high, and low
 
 
-def contours(chosen, rows, classes):
+def contours(chosen, rows, classes, *, estimates=None):
     """Slices of a case: a block with the annotation, then one a row with that beside (Fig. 2).
 
     Args:
       chosen: ``predictions.Excerpt``.
       rows: of ``runs.Row``.
       classes: names, background first.
+      estimates: of ``trust.estimate_cases``, or None.
     """
     blocks = [("Annotation", chosen.truth)]
     for row, labels, dsc in zip(rows, chosen.labels, chosen.dsc, strict=True):
         if labels is not None:
-            blocks.append((f"{row.label} · DSC {_percent(dsc)}", labels))
+            known = (estimates or {}).get(row.label)
+            text = f", estimated {_interval(known[chosen.case])}" if known else ""
+            blocks.append((f"{row.label} · DSC {_percent(dsc)}{text}", labels))
     box = _around([labels for _, labels in blocks])
     images = chosen.image[:, *box]
     columns = 1 if len(blocks) <= 3 else 2
@@ -138,6 +141,11 @@ def _colour(value):
 
 def _percent(dsc):
     return "–" if dsc is None or np.isnan(dsc) else f"{100 * dsc:.1f} %"
+
+
+def _interval(estimate):
+    dsc, low, high = (100 * x for x in estimate)
+    return f"{dsc:.1f} % ({low:.0f} to {high:.0f})"
 
 
 def _panel(shape, pixel, inches):

@@ -43,6 +43,14 @@ _CONTOURS = (
     "colour: the label map of the row (its first seed); white dashes: the annotation. The DSC is "
     "of the whole volume, over all classes and seeds."
 )
+_ESTIMATED = (
+    " The estimate and its interval are made without the annotation; cases are in their order, the "
+    "lowest first."
+)
+_TRUST = (
+    "Mean DSC of {count} cases from the best to the worst, as estimated without the annotation by "
+    "the first seed, with the 90 % interval, against the true one. On the grey line they are equal."
+)
 _JOINTS = (
     "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
     "displacement (dy, dx) in T⁻¹ f(T x) (across), in %, over {count} classes in the order "
@@ -128,9 +136,11 @@ class Illustrator:
     def draw_predictions(self, rows, *, data_dir):
         """Figures that need the networks and the data; a note where these cannot be had."""
         from mijax.report.predictions import predict
+        from mijax.report.trust import estimate_cases, scatter, worst_first
 
         try:
             found = predict(rows, data_dir=data_dir)
+            estimates = estimate_cases(rows, data_dir=data_dir)
         except (UserError, OSError) as error:
             self.notes.append(f"No contours and joint distributions: {error}.")
             _log.warning("the report is without contours and joint distributions: %s", error)
@@ -138,11 +148,17 @@ class Illustrator:
         self.notes += found.notes
         with matplotlib.rc_context(STYLE):
             heading = "Contours"
-            for chosen in found.excerpts:
+            for chosen in worst_first(found.excerpts, estimates):
                 text = _CONTOURS.format(title=chosen.title, case=chosen.case)
+                text += _ESTIMATED if estimates else ""
                 name = f"contours_{chosen.title.split()[0].lower()}"
-                self._add(name, heading, text, contours(chosen, rows, found.classes))
+                drawn = contours(chosen, rows, found.classes, estimates=estimates)
+                self._add(name, heading, text, drawn)
                 heading = ""
+            if estimates:
+                count = len(next(iter(estimates.values())))
+                drawn = scatter(rows, estimates)
+                self._add("trust", "Estimated and true DSC", _TRUST.format(count=count), drawn)
             text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
             drawn = joint_distributions(found.joints, found.classes)
             self._add("joint", "Joint distributions", text, drawn)

@@ -351,7 +351,8 @@ def test_command(run, scans, run_module, tmp_path):
     assert (code, out) == (1, "")
     assert "signed.nii.gz exists already; --overwrite replaces it" in line
     code, out, lines = run_module("mijax.predict", *arguments, "--overwrite")
-    assert (code, out, len(lines)) == (1, "", 3)
+    assert (code, out, len(lines)) == (1, "", 4)
+    assert "no trust.csv: " in lines[0] and lines[0].endswith(f"{run.folder} writes it")
     assert lines[-1] == "1 of 2 done; failed: truncated"
     assert nib.load(tmp_path / "out" / "signed.nii.gz").shape == (32, 32, 4)
     code, out, lines = run_module("mijax.predict", *arguments, "--mirror", "--largest_component")

@@ -1,18 +1,21 @@
 """Figures of a report: what a radiologist reads off a picture, and that twelve rows fit in."""
 
 import itertools
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from mijax.inference.calibration import Estimate
 from mijax.report.contours import contours
 from mijax.report.figures import CLASS_COLOURS, STYLE, case_strips, styles, wrapped
 from mijax.report.pictures import marginals
 from mijax.report.predictions import Excerpt, Joint
 from mijax.report.runs import Row
 from mijax.report.statistics import Table
+from mijax.report.trust import scatter, spread, worst_first
 
 CLASSES = ("background", "Ventrikel", "Großhirn", "$x$")
 LABELS = [
@@ -65,6 +68,29 @@ def test_a_slice_says_where_it_is(axis, sides):
         # Pixels have their true proportions.
         box = ax.get_window_extent()
         assert box.width / box.height == pytest.approx(right / height, rel=1e-6)
+
+
+def test_an_estimate_stands_beside_the_true_dsc_and_the_lowest_is_first():
+    row = ROWS[0]._replace(runs=(SimpleNamespace(entry={"cases": {}}),))
+    first, second = (excerpt(rows=[row])._replace(case=case) for case in "ab")
+    estimates = {row.label: {"a": Estimate(0.8, 0.7, 0.9), "b": Estimate(0.75, 0.6, 0.85)}}
+    assert worst_first([first, second], estimates) == [second, first]
+    assert worst_first([first, second], {}) == [first, second]
+    titles = [t.get_text() for t in contours(second, [row], CLASSES, estimates=estimates).texts]
+    assert titles[1] == f"{row.label} · DSC 50.0 %, estimated 75.0 % (60 to 85)"
+    assert "estimated" not in contours(first, [row], CLASSES).texts[1].get_text()
+
+
+def test_estimated_against_true(monkeypatch):
+    true = {f"case {i}": i / 100 for i in range(50)}
+    monkeypatch.setattr("mijax.report.trust.case_means", lambda row: true)
+    some = spread(ROWS[:2])
+    assert {"case 0", "case 25", "case 49"} <= set(some) and len(some) <= 21
+    estimates = {ROWS[1].label: {case: Estimate(0.5, 0.4, 0.7) for case in some}}
+    (ax,) = scatter(ROWS[:2], estimates).axes
+    (points,) = ax.containers
+    x, y = points[0].get_data()
+    assert set(x) == {50} and y.tolist() == [100 * true[case] for case in some]
 
 
 def test_a_contour_is_where_the_label_is_and_seen_on_any_tissue():

@@ -47,7 +47,7 @@ def test_a_run_opens_as_it_was(saved, tiny):
 
 def test_contents_of_a_trained_run(uninterrupted):
     run = uninterrupted("local_mi")
-    names = {path.name for path in run.folder.iterdir()} - {"scores.json"}
+    names = {path.name for path in run.folder.iterdir()} - {"scores.json", "trust.json"}
     assert names == {
         ".lock", "config.json", "info.json", "splits.json",
         "metrics.jsonl", "events", "checkpoints",

@@ -1,0 +1,86 @@
+"""trust.csv: what is estimated of each predicted scan, the worst first."""
+
+import csv
+import io
+
+from mijax.errors import UserError
+from mijax.files import write_atomically
+from mijax.inference.signals import SIGNALS
+
+FILE = "trust.csv"
+MEAN = "mean"  # the class of the row of a case
+_COLUMNS = ("case", "class", "dsc", "low", "high", "look", "why", *SIGNALS, "volume_ml", "pieces")
+
+
+class TrustTable:
+    """The table of an output folder, there in one piece after each scan.
+
+    A case has a row of its mean over the classes and one of each class. Cases are in the order of
+    the lower ends of the intervals of their means; DSC and interval are fractions, ``look`` is
+    "yes" where the lower end of the interval is below a threshold or there is a reason, ``why``.
+    """
+
+    def __init__(self, folder, *, below, fresh=False):
+        """Takes over the rows of a table that is there.
+
+        Args:
+          folder: of the output.
+          below: threshold of the lower end.
+          fresh: begin anew instead.
+
+        Raises:
+          UserError: if what is there is no such table.
+        """
+        self._path, self._below = folder / FILE, below
+        self._cases = {} if fresh or not self._path.exists() else self._read()
+
+    def __contains__(self, case):
+        return case in self._cases
+
+    def add(self, case, trust):
+        """Writes the rows of a case, see ``trust.Trust``."""
+        why = [f"{name}: {reason}" for name, reasons in trust.why.items() for reason in reasons]
+        rows = [self._row(case, MEAN, trust.mean, why, {})]
+        for name, estimate in trust.classes.items():
+            rows.append(self._row(case, name, estimate, trust.why[name], trust.signals[name]))
+        if any(row["look"] for row in rows):
+            rows[0]["look"] = "yes"
+        self._cases[case] = rows
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for rows in sorted(self._cases.values(), key=lambda rows: float(rows[0]["low"])):
+            writer.writerows(rows)
+        write_atomically(self._path, text.getvalue())
+
+    def summary(self, cases):
+        """A line about some cases: how many of them to look at, and the worst."""
+        first = {case: self._cases[case][0] for case in cases}
+        worst = min(first.values(), key=lambda row: float(row["low"]))
+        count = sum(row["look"] == "yes" for row in first.values())
+        estimate, low, high = (f"{100 * float(worst[name]):.0f}" for name in ("dsc", "low", "high"))
+        return (
+            f"{self._path}: {count} of {len(first)} to look at; the worst is {worst['case']}, "
+            f"estimated DSC {estimate} % ({low} to {high})"
+        )
+
+    def _row(self, case, name, estimate, why, signals):
+        doubtful = bool(why) or estimate.low < self._below
+        values = {key: f"{value:.4g}" for key, value in signals.items() if value == value}
+        numbers = {key: f"{getattr(estimate, key):.4f}" for key in ("dsc", "low", "high")}
+        look = {"look": "yes" if doubtful else "", "why": "; ".join(why)}
+        return dict.fromkeys(_COLUMNS, "") | {"case": case, "class": name} | numbers | look | values
+
+    def _read(self):
+        cases = {}
+        try:
+            with self._path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    float(row["low"])
+                    cases.setdefault(row["case"], []).append({key: row[key] for key in _COLUMNS})
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self._path} is not a table of estimates, or not whole ({error}); --overwrite "
+                "replaces it"
+            ) from error
+        return cases

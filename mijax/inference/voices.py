@@ -1,0 +1,89 @@
+"""A prediction beside those for transformed copies of the image: what a network is not sure of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mijax.inference.signals import disagreement, slice_sums, votes
+from mijax.transforms import affine_matrix, inverse_affine, jitter_intensity, warp
+
+# Senses in which each copy is turned and scaled; fewer copies tell less.
+_SENSES = np.float32([(1, 1), (-1, -1), (1, -1), (-1, 1)])
+COPIES = len(_SENSES)
+_STRENGTH = 1 / 4  # of the ranges of the augmentation; stronger ones tell less
+_INTENSITY = ("brightness", "contrast", "gamma", "noise", "blur")
+
+
+def make_voices(network, augmentation):
+    """Lets a prediction be heard beside those for transformed copies of the images.
+
+    The transformations are rotation, shear and scale by a quarter of what the run was trained to
+    bear, either way; flips, if it was trained with them; and changes of intensity by up to half of
+    that. They are the same for every slice of every volume. Where a restored copy had left the
+    frame, it agrees.
+
+    Args:
+      network: ``network.Network``.
+      augmentation: ``config.augmentation`` of its run.
+
+    Returns:
+      A function of ``predict``, ``(weights, (b, h, w, c)) -> (b, h, w, k)`` probabilities, that
+      returns a function of the same arguments, which takes 1 + ``COPIES`` times as long. That
+      returns a dict: ``probs``; ``sums``, see ``signals.slice_sums``; and ``disagreement``.
+    """
+    transform = network.jit(lambda number, images: _transformed(number, images, augmentation))
+    restore = network.jit(lambda number, probs, copy: _restored(number, probs, copy, augmentation))
+    compare = network.jit(_compared)
+
+    def with_voices(predict):
+        def voices(weights, images):
+            probs, total, counts = predict(weights, images), 0.0, []
+            for number in range(COPIES):
+                copy = predict(weights, transform(number, images))
+                restored, count = restore(number, probs, copy)
+                total, counts = total + restored, [*counts, count]
+            return compare(probs, total, counts)
+
+        return voices
+
+    return with_voices
+
+
+def _transformed(number, images, augmentation):
+    """The transformation of that number of all images; intensities change alike in each."""
+    strength = {name: augmentation[name] / 2 for name in _INTENSITY}
+    key = jax.random.key(number)
+
+    def jitter(image):
+        return jitter_intensity(key, image[None], **strength)[0]
+
+    return jax.vmap(jitter)(warp(images, _matrix(number, len(images), augmentation)))
+
+
+def _restored(number, probs, copy, augmentation):
+    """A copy turned back, and what it votes for."""
+    restored = warp(copy, inverse_affine(_matrix(number, len(copy), augmentation)))
+    restored = restored + (1 - restored.sum(-1, keepdims=True)) * probs
+    return restored, votes(probs, restored)
+
+
+def _matrix(number, count, augmentation):
+    """(count, 3, 3), the same for all."""
+    turn, size = jnp.asarray(_SENSES)[number]
+    smallest, largest = (x**_STRENGTH for x in augmentation.scale)
+    matrix = affine_matrix(
+        rotation=turn * (_STRENGTH * augmentation.rotation),
+        shear=size * (_STRENGTH * augmentation.shear),
+        scale=jnp.where(size > 0, largest, smallest),
+        flip=jnp.asarray(_SENSES)[number][None] if augmentation.flip else 1.0,
+    )
+    return jnp.repeat(matrix, count, 0)
+
+
+def _compared(probs, total, counts):
+    others = total / COPIES
+    return {
+        "probs": probs,
+        "sums": jnp.concatenate([slice_sums(probs, others), *counts], -1),
+        "disagreement": disagreement(probs, others),
+    }

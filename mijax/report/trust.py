@@ -1,0 +1,95 @@
+"""What the runs would have said of the scored cases without their annotation, see inference.trust.
+
+Of runs that have learned it alone, and of some of the cases: voices take their time.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mijax.errors import UserError
+from mijax.inference.trust import read_trust, trust
+from mijax.report.figures import styles
+from mijax.report.predictions import scored_predictor, source_of
+from mijax.report.statistics import case_means
+
+_CASES = 20
+
+
+def estimate_cases(rows, *, data_dir):
+    """Estimated mean DSC of some scored cases, by the first seed of each row.
+
+    Args:
+      rows: of ``runs.Row``.
+      data_dir: see ``predictions.predict``.
+
+    Returns:
+      ``{label of row: {case: Estimate}}`` of the rows whose first run has a calibration: up to
+      20 cases from the best to the worst.
+    """
+    found, source, some = {}, None, spread(rows)
+    for row in rows:
+        one = row.runs[0]
+        try:
+            known = read_trust(one.run)
+            if known["calibration"] is None:
+                continue
+            predictor = scored_predictor(one)
+        except UserError:
+            continue
+        source = source or source_of(rows[0].runs[0].run.config, data_dir)
+        volumes = [source.volume(name) for name in some]
+        found[row.label] = {
+            volume.name: trust(known, look, volume.affine, source.classes).mean
+            for look, volume in zip(predictor.look(volumes), volumes, strict=True)
+        }
+    return found
+
+
+def spread(rows):
+    """Some of the cases, evenly from the best to the worst by mean DSC over the rows.
+
+    The best, the median and the worst, which the page shows, are among them.
+    """
+    means = [case_means(row) for row in rows]
+    order = sorted(means[0], key=lambda name: -np.mean([mean[name] for mean in means]))
+    places = {*np.linspace(0, len(order) - 1, _CASES).round().astype(int), (len(order) - 1) // 2}
+    return [order[place] for place in sorted(places)]
+
+
+def worst_first(excerpts, estimates):
+    """Excerpts of cases, those of the lowest estimate first; in their order without any."""
+
+    def lowest(excerpt):
+        return min(of_row[excerpt.case].low for of_row in estimates.values())
+
+    return sorted(excerpts, key=lowest) if estimates else excerpts
+
+
+def scatter(rows, estimates):
+    """The estimated DSC of each case and its interval, against its true DSC."""
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.plot([0, 100], [0, 100], color="#808080", lw=0.8, zorder=1)
+    lowest = 100.0
+    for row, style in zip(rows, styles(rows), strict=True):
+        if row.label not in estimates:
+            continue
+        of_row, true = estimates[row.label], case_means(row)
+        dsc, low, high = 100 * np.array(list(of_row.values())).T
+        ax.errorbar(
+            dsc,
+            [100 * true[name] for name in of_row],
+            xerr=[dsc - low, high - dsc],
+            fmt="o",
+            ms=3.5,
+            lw=0.7,
+            alpha=0.8,
+            color=style["color"],
+            label=row.label,
+        )
+        lowest = min(lowest, low.min(), *(100 * true[name] for name in of_row))
+    ax.set(xlabel="estimated DSC (%)", ylabel="true DSC (%)")
+    ax.set(xlim=(lowest - 2, 100), ylim=(lowest - 2, 100), aspect="equal")
+    if len(estimates) > 1:
+        ax.legend(frameon=False)
+    return figure
