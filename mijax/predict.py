@@ -11,6 +11,8 @@ worst first; --notrust leaves it out, and takes a fifth of the time.
 From Python, the same with arrays: ``mijax.inference.Predictor(RUN)(image, affine)``.
 """
 
+from pathlib import Path
+
 from absl import flags
 
 from mijax import commands
@@ -18,6 +20,7 @@ from mijax import commands
 
 def main(argv):
     """Predicts the scans of the command line."""
+    from mijax.data.formats.label_names import write_label_names
     from mijax.inference.scans import predict_files
     from mijax.runs.folder import open_run
 
@@ -40,6 +43,8 @@ def main(argv):
         below=values.look_below,
         disagreement=values.disagreement,
     )
+    if values.label_names and done:
+        write_label_names(Path(values.output), run.info()["classes"])
     if failed:
         total = len(done) + len(failed)
         commands.fail(f"{len(done)} of {total} done; failed: {', '.join(failed)}", code=1)
@@ -65,6 +70,9 @@ def define_flags():
     )
     flags.DEFINE_bool(
         "disagreement", False, "also write CASE_disagreement.nii.gz, where to doubt the labels"
+    )
+    flags.DEFINE_bool(
+        "label_names", False, "also write label_names.txt for ITK-SNAP and .ctbl for 3D Slicer"
     )
 
 

@@ -355,9 +355,12 @@ def test_command(run, scans, run_module, tmp_path):
     assert "no trust.csv: " in lines[0] and lines[0].endswith(f"{run.folder} writes it")
     assert lines[-1] == "1 of 2 done; failed: truncated"
     assert nib.load(tmp_path / "out" / "signed.nii.gz").shape == (32, 32, 4)
-    code, out, lines = run_module("mijax.predict", *arguments, "--mirror", "--largest_component")
+    more = ("--mirror", "--largest_component", "--label_names")
+    code, out, lines = run_module("mijax.predict", *arguments, *more)
     assert (code, out, lines[-1]) == (1, "", "1 of 2 done; failed: truncated")
     assert lines[0].startswith("1 of 2 are there already and passed over")
+    assert '"core"' in (tmp_path / "out" / "label_names.txt").read_text()
+    assert (tmp_path / "out" / "label_names.ctbl").exists()
 
 
 @pytest.mark.parametrize(

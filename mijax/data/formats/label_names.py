@@ -1,0 +1,39 @@
+"""Names and colours of the classes, as the editors of masks read them."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from mijax.files import write_atomically
+
+_COLOURS = (  # Okabe and Ito's, told apart by people of every colour vision
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
+    (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
+
+
+def write_label_names(folder: Path, classes: Sequence[str]) -> tuple[Path, Path]:
+    """Writes label_names.txt for ITK-SNAP and label_names.ctbl for 3D Slicer.
+
+    Args:
+      folder: to write to; files that are there are written anew.
+      classes: names, the index is the label value and the first is the background.
+
+    Returns:
+      Their paths.
+    """
+    colours = [(0, 0, 0), *itertools.islice(itertools.cycle(_COLOURS), len(classes) - 1)]
+    rows = list(enumerate(zip(classes, colours, strict=True)))
+    # ITK-SNAP: index, red, green, blue, opacity, whether it is shown, also in 3-D, the name.
+    snap = [
+        f'{i} {r} {g} {b} {i > 0:d} {i > 0:d} {i > 0:d} "{name.replace(chr(34), chr(39))}"'
+        for i, (name, (r, g, b)) in rows
+    ]
+    # 3D Slicer: index, name in one word, red, green, blue, opacity.
+    slicer = [
+        f"{i} {'_'.join(name.split())} {r} {g} {b} {255 * (i > 0)}" for i, (name, (r, g, b)) in rows
+    ]
+    paths = folder / "label_names.txt", folder / "label_names.ctbl"
+    for path, lines in zip(paths, (snap, slicer), strict=True):
+        write_atomically(path, "\n".join(["# of mijax", *lines]) + "\n")
+    return paths
