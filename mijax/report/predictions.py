@@ -124,14 +124,19 @@ def predict(rows, *, data_dir):
     return Predictions(source.classes, excerpts, joints, notes)
 
 
-def choose_cases(rows):
-    """The best, the median and the worst case by mean DSC over all rows; fewer of few cases.
+def best_first(rows):
+    """Names of the cases by mean DSC over all rows, the best first.
 
     Those of which a class has no score come in only where there are no others.
     """
     means = [case_means(row) for row in rows]
     order = {name: -np.mean([mean[name] for mean in means]) for name in means[0]}
-    order = sorted([n for n in order if not np.isnan(order[n])] or order, key=order.get)
+    return sorted([n for n in order if not np.isnan(order[n])] or order, key=order.get)
+
+
+def choose_cases(rows):
+    """The best, the median and the worst of ``best_first``, by title; fewer of few cases."""
+    order = best_first(rows)
     places = {"Best case": 0, "Median case": (len(order) - 1) // 2, "Worst case": len(order) - 1}
     chosen = {}
     for title, place in places.items():

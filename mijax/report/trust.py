@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mijax.errors import UserError
 from mijax.inference.trust import read_trust, trust
 from mijax.report.figures import styles
-from mijax.report.predictions import scored_predictor, source_of
+from mijax.report.predictions import best_first, scored_predictor, source_of
 from mijax.report.statistics import case_means
 
 _CASES = 20
@@ -36,7 +36,7 @@ def estimate_cases(rows, *, data_dir):
             predictor = scored_predictor(one)
         except UserError:
             continue
-        source = source or source_of(rows[0].runs[0].run.config, data_dir)
+        source = source or source_of(rows[0].runs[0].run, data_dir)
         volumes = [source.volume(name) for name in some]
         found[row.label] = {
             volume.name: trust(known, look, volume.affine, source.classes).mean
@@ -46,12 +46,11 @@ def estimate_cases(rows, *, data_dir):
 
 
 def spread(rows):
-    """Some of the cases, evenly from the best to the worst by mean DSC over the rows.
+    """Some of the cases with a score, evenly from the best to the worst by mean DSC over the rows.
 
     The best, the median and the worst, which the page shows, are among them.
     """
-    means = [case_means(row) for row in rows]
-    order = sorted(means[0], key=lambda name: -np.mean([mean[name] for mean in means]))
+    order = best_first(rows)
     places = {*np.linspace(0, len(order) - 1, _CASES).round().astype(int), (len(order) - 1) // 2}
     return [order[place] for place in sorted(places)]
 

@@ -714,14 +714,17 @@ def test_slices_chosen():
     assert choose_slices(0 * label) == [3, 6, 9]
 
 
-def test_report_of_a_run(copied):
+def test_report_of_a_run(copied, monkeypatch):
     """All figures of one real run, and that they show its label maps and its probabilities."""
+    monkeypatch.setattr("mijax.inference.calibration.LEAST", 2)  # as many as it has for validation
     run = copied("local_mi")
+    (run.folder / "trust.json").unlink(missing_ok=True)
     evaluate(run)
     page = make_report([run.folder], run.folder / "report")
     text = assert_self_contained(page)
     names = {f.stem for f in (page.parent / "figures").iterdir()}
-    assert names == {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals"}
+    wanted = {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals", "trust"}
+    assert names == wanted
     assert text.count("<img") == len(names)
     assert "<h1>Ours (KL)</h1>" in text
 
