@@ -133,11 +133,10 @@ def _select(config, *, count, output, predictor, splits=None):
     if splits is None:
         places = representatives(distances, count, given=given)
     else:
-        both = f"{weights} {network.identity(predictor.at('last'))}"
         values = of_cases(
             lambda volumes: ({"value": x} for x in network.disagreement(predictor, volumes)),
             "comparing predictions",
-            agreement=both,
+            agreement=weights,
         )
         disagreement = {
             patient: float(np.mean([values[name]["value"] for name in scans]))

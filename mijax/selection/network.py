@@ -8,12 +8,11 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference.batching import ahead, predict_stacks
+from mijax.inference.signals import signals
 from mijax.runs.source import slice_volume
 from mijax.selection.embedding import by_thirds
-from mijax.transforms import affine_matrix, inverse_affine, warp
 
 FEATURE = "bottleneck"
-_TURNS = {"rotation": (10.0, -10.0), "scale": (1.1, 1 / 1.1)}  # two small transformations
 
 
 def features(predictor, volumes):
@@ -40,59 +39,17 @@ def features(predictor, volumes):
 def disagreement(predictor, volumes):
     """Yields how far the predictions for each volume disagree, from 0 to 1.
 
-    They are those of the best and of the last checkpoint, and those of the best for two turned
-    and scaled copies, turned back. Of each the DSC with their mean, pooled over the slices; 1 less
-    the mean over the foreground classes that one of them shows. Where none shows any it is 1:
-    nothing was found.
+    1 less the agreement of the label map with those of transformed copies of the image (see
+    ``inference.signals``), its mean over the classes that are found; where none is, 1.
 
     Args:
-      predictor: ``inference.Predictor`` of the best checkpoint.
-      volumes: iterable of ``data.Volume``.
+      predictor: ``inference.Predictor``.
+      volumes: iterable of ``data.Volume`` of its data set.
     """
-    network, last = predictor.network, predictor.at("last")
-    matrices = affine_matrix(**{name: jnp.array(values) for name, values in _TURNS.items()})
-    inverses = inverse_affine(matrices)
-
-    def overlaps(weights, images):
-        best, other = weights
-        probs = [network.predict(best, images)]
-        if last.step != predictor.step:
-            probs.append(network.predict(other, images))
-        for there, back in zip(matrices, inverses, strict=True):
-            there, back = (jnp.broadcast_to(m, (len(images), 3, 3)) for m in (there, back))
-            probs.append(warp(network.predict(best, warp(images, there)), back))
-        return _overlaps(jnp.stack(probs, axis=1))
-
-    pair = predictor.weights, last.weights
-    for rows in _predicted(predictor, network.jit(overlaps), pair, volumes):
-        yield mean_disagreement(rows.sum(0))
-
-
-def mean_disagreement(overlaps):
-    """1 − DSC, averaged over members and over the classes that one of them shows.
-
-    Args:
-      overlaps: (members, k − 1, 2) pixels that a member shares with their mean, and the sum of
-        the pixels of both.
-    """
-    shared, total = overlaps[..., 0], overlaps[..., 1]
-    shown = total.any(0)
-    if not shown.any():
-        return 1.0
-    dsc = np.where(total > 0, 2 * shared / np.maximum(total, 1), 1.0)
-    return float(1 - dsc[:, shown].mean())
-
-
-def _overlaps(probs):
-    """(b, members, h, w, k) -> (b, members, k − 1, 2), see ``mean_disagreement``."""
-
-    def masks(probs):
-        return jax.nn.one_hot(probs.argmax(-1), probs.shape[-1])[..., 1:]
-
-    each, mean = masks(probs), masks(probs.mean(1, keepdims=True))
-    shared = (each * mean).sum((2, 3))
-    total = each.sum((2, 3)) + mean.sum((2, 3))
-    return jnp.stack([shared, total], axis=-1)
+    for one in predictor.look(volume._replace(label=None) for volume in volumes):
+        agreement = signals(one.sums)["agreement"]
+        found = agreement[~np.isnan(agreement)]
+        yield float(1 - found.mean()) if found.size else 1.0
 
 
 def _predicted(predictor, predict, weights, volumes):

@@ -16,6 +16,8 @@ from mijax.configs import folder
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
+from mijax.inference.signals import SUMS
+from mijax.inference.trust import Look
 from mijax.runs.source import open_data
 from mijax.runs.splits import choose_splits
 from mijax.selection import network, select_first, select_next
@@ -127,12 +129,16 @@ def test_features_are_of_every_slice_whatever_the_batch(uninterrupted):
 
 
 def test_disagreement_by_hand():
-    """Two members: the first shares 3 of its 4 pixels with a mean of 4, the second all."""
-    overlaps = np.array([[[3, 8], [0, 0]], [[4, 8], [0, 0]]])
-    assert network.mean_disagreement(overlaps) == pytest.approx(1 - (0.75 + 1) / 2)
-    assert network.mean_disagreement(np.zeros((2, 2, 2))) == 1  # nothing was found
-    overlaps[:, 1] = [[0, 5], [0, 0]]  # a class that one of them alone shows
-    assert network.mean_disagreement(overlaps) == pytest.approx(1 - (0.75 + 1 + 0 + 1) / 4)
+    """Of the first class a copy finds 10 pixels, 8 of them its own 10; the other is not found."""
+    sums = np.ones((3, len(SUMS) + 2))
+    sums[:, SUMS.index("predicted")] = [90, 10, 0]
+    sums[:, SUMS.index("pixels")] = 100
+    sums[1, -2:] = 10, 8
+    nothing = sums.copy()
+    nothing[1:, 0] = 0
+    looks = [Look(None, sums=x) for x in (sums, nothing)]
+    predictor = SimpleNamespace(look=lambda volumes: looks)
+    np.testing.assert_allclose([*network.disagreement(predictor, [])], [0.2, 1.0])
 
 
 def test_channels_that_do_not_fit(uninterrupted):
