@@ -19,10 +19,16 @@ OF_METHOD = {
     "uamt": {"passes": 2},
     "unimatch": {"brightness": 0.0, "contrast": 0.0, "blur": 0.0},  # less to compile
 }
-CASES = [*((name, {}) for name in methods.names()), ("unimatch", {"complementary": True})]
 # Two programs a method to compile, so that -m slow takes all but those that are told apart here.
-FAST = ("local_mi", "mean_teacher", "unimatch")
-CASES = [pytest.param(*case, marks=() if case[0] in FAST else pytest.mark.slow) for case in CASES]
+FAST = [("local_mi", {}), ("mean_teacher", {}), ("unimatch", {"complementary": True})]
+CASES = [
+    *FAST,
+    *(
+        pytest.param(name, {}, marks=pytest.mark.slow)
+        for name in methods.names()
+        if (name, {}) not in FAST
+    ),
+]
 
 
 def make_looped(model, batch_stats):

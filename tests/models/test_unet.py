@@ -196,7 +196,7 @@ def test_dropout_in_the_encoder_is_of_channels_and_of_its_level():
 
 def test_blocks_make_the_same_network():
     """That of a TPU: values, features, statistics and gradients."""
-    plain, blocks = (UNet(3, widths=(4, 8, 8), blocks=blocks) for blocks in (False, True))
+    plain, blocks = (UNet(3, widths=(4, 8), blocks=blocks) for blocks in (False, True))
     variables = variables_of(plain)
     of_blocks = jax.eval_shape(lambda x: blocks.init(KEY, x, train=False), IMAGES)
     assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, of_blocks)

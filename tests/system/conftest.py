@@ -16,6 +16,7 @@ from tensorboardX.proto.event_pb2 import Event
 from mijax.configs import phantom
 from mijax.data import read_splits
 from mijax.inference.network import make_network
+from mijax.inference.voices import make_voices
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import Run, start_run
 from mijax.training import loop, train
@@ -79,6 +80,19 @@ def make_network_once():
     return get
 
 
+def make_voices_once():
+    """And for ``make_voices``, of the networks of ``make_network_once``."""
+    made = {}
+
+    def get(network, augmentation):
+        key = (id(network.predict), str(augmentation))
+        if key not in made:
+            made[key] = make_voices(network, augmentation)
+        return made[key]
+
+    return get
+
+
 @pytest.fixture(scope="session", autouse=True)
 def patience():
     """No line about a wait, which a busy machine makes long: what is told depends on none."""
@@ -112,6 +126,7 @@ def cache(tmp_path_factory):
         once = make_network_once()
         for module in ("training.build", "inference.predictor"):
             patch.setattr(f"mijax.{module}.make_network", once)
+        patch.setattr("mijax.inference.predictor.make_voices", make_voices_once())
         yield folder
     for name, value in before.items():
         jax.config.update(name, value)

@@ -14,7 +14,7 @@ from benchmarks.worker import Settings
 def cases():
     """All, of the train steps one that has what the others have."""
     for name in (*CASES, *ASKED):
-        quick = "step" not in name or name == "step, streamed"
+        quick = "step" not in name or name == "step, supervised"
         yield pytest.param(name, marks=[] if quick else pytest.mark.slow)
 
 
