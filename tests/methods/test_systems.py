@@ -133,6 +133,12 @@ def test_the_consistency_pulls_however_far_the_prediction_is(featured, batch):
     # 10 · (q − p), which is (−1, 1, 0), as a mean over images.
     assert_allclose(gradient, np.tile([-10 / 3, 10 / 3, 0], (UNLABELLED, 1)), rtol=1e-4, atol=1e-6)
 
+    # And it is the copies that follow, not the prediction that they are held to.
+    _, _, gradients = loss_with_heads(method, featured, batch, heads)
+    gradient = gradients["network"]["place"]
+    assert_array_equal(gradient[ends[0] : ends[1]], 0)
+    assert np.abs(gradient[ends[1] :]).max() > 1e-3
+
 
 def test_a_feature_the_network_lacks_is_told_to_the_user(featured):
     with pytest.raises(UserError, match="features: the network has no Conv9, but bottleneck"):
