@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from mijax.errors import UserError
 from mijax.report.figures import styles
 from mijax.runs.growth import noted_lineage
 
@@ -40,15 +41,22 @@ def find_growth(row, *, checkpoint):
     for one in row.runs:
         if one.entry.get("mean_dsc") is not None:
             points.add((len(one.splits.labelled), 100 * one.entry["mean_dsc"]))
-        for ancestor in noted_lineage(one.run):
+        for ancestor in _ancestors(one.run):
             if checkpoint in ancestor.scores:
                 points.add((ancestor.labelled, 100 * ancestor.scores[checkpoint]))
-    labelled, dsc = (np.array(v, float) for v in zip(*sorted(points), strict=True))
-    numbers = np.unique(labelled)
+    numbers = sorted({labelled for labelled, _ in points})
     if len(numbers) < 2:
         return None
-    more = int(numbers[-1] - numbers[-2])
+    labelled, dsc = (np.array(v, float) for v in zip(*sorted(points), strict=True))
+    more = numbers[-1] - numbers[-2]
     return Growth(labelled, dsc, more, *_expected(labelled, dsc, more))
+
+
+def _ancestors(run):
+    try:
+        return noted_lineage(run)
+    except UserError:  # a report does without an info.json
+        return []
 
 
 def _expected(labelled, dsc, more):

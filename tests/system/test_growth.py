@@ -9,7 +9,7 @@ import pytest
 from mijax.data import Case, Splits, read_splits, write_splits
 from mijax.errors import UserError
 from mijax.report.growth import caption, find_growth, growth_curve
-from mijax.runs.folder import open_run, start_run
+from mijax.runs.folder import Run, open_run, start_run
 from mijax.runs.growth import grown_config, grown_splits, noted_lineage
 from mijax.training import train
 
@@ -130,11 +130,15 @@ def test_what_more_labels_are_expected_to_bring():
     assert axes.lines[0].get_xdata().tolist() == [2, 4, 8, 12]
 
 
-def test_too_few_scores_for_an_interval():
+def test_too_few_scores_for_an_interval(tmp_path):
     growth = find_growth(row([(2, 0.5), (4, 0.6)]), checkpoint="best")
     assert growth.interval is None
     assert "(2 scores, too few for an interval)" in caption([SimpleNamespace(label="")], [growth])
     assert find_growth(row([(4, 0.6)]), checkpoint="best") is None
+    assert find_growth(row([(4, None)]), checkpoint="best") is None
+    nothing = row([(2, 0.5), (4, 0.6)])
+    nothing.runs[0].run = Run(tmp_path, None)  # without an info.json
+    assert find_growth(nothing, checkpoint="best") is None
     assert find_growth(row([(2, 0.5), (4, 0.6)]), checkpoint="last") is None
 
 
