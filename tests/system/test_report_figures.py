@@ -83,7 +83,8 @@ def test_an_estimate_stands_beside_the_true_dsc_and_the_lowest_is_first():
 
 def test_estimated_against_true(monkeypatch):
     true = {f"case {i}": i / 100 for i in range(50)}
-    monkeypatch.setattr("mijax.report.trust.case_means", lambda row: true)
+    for module in ("predictions", "trust"):
+        monkeypatch.setattr(f"mijax.report.{module}.case_means", lambda row: true)
     some = spread(ROWS[:2])
     assert {"case 0", "case 25", "case 49"} <= set(some) and len(some) <= 21
     estimates = {ROWS[1].label: {case: Estimate(0.5, 0.4, 0.7) for case in some}}
