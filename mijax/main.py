@@ -31,7 +31,8 @@ def main(argv):
     if values.grow:
         if values.config is not None or not values.workdir:
             commands.fail("--grow OLD needs --workdir NEW, and takes the configuration of OLD")
-        config = grown_config(values.grow, splits=values.splits, weights=values.weights)
+        options = {key: values[key].value for key in ("splits", "annotation", "weights")}
+        config = grown_config(values.grow, **options)
     elif values.config is not None:
         config = values.config
     elif values.workdir:
@@ -98,6 +99,7 @@ def define_flags():
     flags.DEFINE_string(
         "splits", "", "with --grow: a splits.json that says who is labelled, instead of all labels"
     )
+    flags.DEFINE_string("annotation", "", "with --grow: a file of what was annotated in part")
     flags.DEFINE_bool("weights", True, "with --grow: begin with the weights of that run")
     flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 

@@ -28,7 +28,9 @@ def main(argv):
     if values.count is None or not values.output:
         commands.fail("needs --count N and --output FOLDER")
     if (values.config is None) == (not values.workdir):
-        commands.fail("needs --config FILE to choose by images, or --workdir RUN to ask a run")
+        commands.fail(
+            "needs --config FILE to choose by images or --workdir RUN to ask a run, not both"
+        )
     if values.workdir:
         if values.features:
             commands.fail("--features goes with --config; with --workdir they are those of the run")
@@ -45,8 +47,10 @@ def main(argv):
         )
     for line in summary(selection):
         print(line)
-    commands.tell(f"written to {values.output}; train with --config.data.splits.file="
-                  f"{values.output}/splits.json when the labels are there")  # fmt: skip
+    how = f"--config.data.splits.file={values.output}/splits.json"
+    if values.workdir:
+        how = f"python -m mijax.main --grow {values.workdir} --workdir NEW"
+    commands.tell(f"written to {values.output}; when the labels are there, train with {how}")
 
 
 def define_flags():

@@ -154,8 +154,14 @@ def read_trust(run):
     try:
         calibration = found["calibration"]
         found["calibration"] = calibration and Calibration(**calibration)
+        if calibration and not np.isfinite(np.hstack(found["calibration"])).all():
+            raise ValueError("a number is none")
+        if calibration and found["calibration"].cases < LEAST:
+            raise ValueError(f"learned from {found['calibration'].cases} cases")
+        if list(found["annotated"]) != run.info()["classes"][1:]:
+            raise ValueError("other classes than the run")
         return {key: found[key] for key in ("step", "cases", "seen", "calibration", "annotated")}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it, and {again}") from error
 
 

@@ -65,7 +65,7 @@ class TrustTable:
         )
 
     def _row(self, case, name, estimate, why, signals):
-        doubtful = bool(why) or estimate.low < self._below
+        doubtful = bool(why) or not estimate.low >= self._below
         values = {key: f"{value:.4g}" for key, value in signals.items() if value == value}
         numbers = {key: f"{getattr(estimate, key):.4f}" for key in ("dsc", "low", "high")}
         look = {"look": "yes" if doubtful else "", "why": "; ".join(why)}

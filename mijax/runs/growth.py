@@ -28,27 +28,32 @@ class Ancestor(NamedTuple):
     scores: dict[str, float]
 
 
-def grown_config(folder, *, splits="", weights=True):
+def grown_config(folder, *, splits="", annotation="", weights=True):
     """The configuration of a run that goes on with the cases of another.
 
     Args:
       folder: of that run.
       splits: file that says who is labelled now; "" for all that have labels by then.
+      annotation: file that says which part of the labels counts; "" for that of the run before.
       weights: whether to begin with its weights, classifier included; else as it began itself.
 
     Raises:
-      UserError: if there is no run, or no such file.
+      UserError: if there is no run, it has no scores yet, or there is no such file.
     """
     origin = open_run(Path(folder).expanduser())
+    if not (origin.folder / "scores.json").exists():
+        raise UserError(
+            f"{folder} has no scores yet; python -m mijax.main --workdir {folder} goes on with it"
+        )
     if splits:
         read_splits(splits)
     config = copy.deepcopy(origin.config)
     config.grow_from = str(origin.folder.resolve())
     config.data.splits.file = os.path.abspath(splits) if splits else ""
     config.init_from = config.grow_from if weights else _first_weights(origin.config)
-    annotation = origin.folder / "annotation.json"
-    if annotation.exists():
-        config.data.annotation.file = str(annotation.resolve())
+    before = origin.folder / "annotation.json"
+    if annotation or before.exists():
+        config.data.annotation.file = os.path.abspath(annotation or before)
     return config
 
 

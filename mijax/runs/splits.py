@@ -1,8 +1,12 @@
 """The splits of a run: given or drawn once, and written into its folder."""
 
+import logging
+
 from mijax.data import all_labelled, check_splits, draw_splits, read_splits, write_splits
 from mijax.errors import UserError
 from mijax.runs.growth import grown_splits
+
+_log = logging.getLogger("mijax")
 
 
 def settle_splits(run, cases):
@@ -18,12 +22,20 @@ def settle_splits(run, cases):
         write_splits(path, splits)
         return splits
     splits = choose_splits(data, cases, given=path if path.exists() else None)
+    if run.config.get("grow_from") and not data.splits.file:
+        more = len(all_labelled(splits, cases).labelled) - len(splits.labelled)
+        if more:
+            _log.warning(
+                "%d training case(s) have got labels since %s began and are unlabelled in it: "
+                "--grow %s --workdir NEW takes them in", more, run.folder, run.folder
+            )  # fmt: skip
     if not path.exists():
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
         if left and data.splits.file and not data.splits.labelled:
             raise UserError(
                 f"config.data.splits.labelled=0 asks for all labels, but {data.splits.file} leaves "
-                f"{len(left)} case(s) unlabelled that have some; it alone says who is labelled"
+                f"{len(left)} case(s) unlabelled that have some ({min(left)}, …); if that is "
+                f"meant, give --config.data.splits.labelled={len(splits.labelled)}"
             )
         write_splits(path, splits)
     return splits

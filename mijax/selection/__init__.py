@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mijax.data import write_splits
+from mijax.data import read_splits, write_splits
 from mijax.errors import UserError
 from mijax.progress import doing
 from mijax.runs.source import index_data, prepare_data, slice_volume
@@ -154,10 +154,12 @@ def _select(config, *, count, output, predictor, splits=None):
         coverage=coverage(distances, [*given, *places]),
         random=random_coverages(distances, count, given=given),
     )
+    splits_after = candidates.chosen(selection.chosen)
+    _check_same(output / "splits.json", splits_after)
     with doing(f"writing {output}"):
         write_list(output / "selection.csv", selection)
         draw(output / "selection.png", selection, lambda name: _slices(source, name, config))
-        write_splits(output / "splits.json", candidates.chosen(selection.chosen))
+        write_splits(output / "splits.json", splits_after)
     return selection
 
 
@@ -182,6 +184,18 @@ def _predictor(run):
     from mijax.inference import Predictor  # imports JAX
 
     return Predictor(run)
+
+
+def _check_same(path, splits):
+    """Refuses to write other splits over those of an earlier choice: a run may go by them."""
+    if not path.exists():
+        return
+    try:
+        same = read_splits(path) == splits
+    except UserError:
+        same = False
+    if not same:
+        raise UserError(f"{path} is there and says otherwise; choose another --output")
 
 
 def _make(output, splits):

@@ -16,10 +16,12 @@ def reason(selection, patient):
     text = []
     if selection.disagreement:
         value = selection.disagreement[patient]
-        rank = 1 + sum(other > value for other in selection.disagreement.values())
+        labelled = selection.candidates.labelled
+        others = [v for p, v in selection.disagreement.items() if p not in labelled]
+        rank = 1 + sum(other > value for other in others)
         text.append(
             f"the predictions for it agree to a DSC of {100 * (1 - value):.0f} % only, rank {rank} "
-            f"of {len(selection.disagreement)} by disagreement"
+            f"of {len(others)} by disagreement"
         )
     if near:
         (own,), others = index([patient]), index(near)

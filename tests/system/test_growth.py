@@ -8,9 +8,12 @@ import pytest
 
 from mijax.data import Case, Splits, read_splits, write_splits
 from mijax.errors import UserError
+from mijax.files import write_json
 from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.runs.folder import Run, open_run, start_run
 from mijax.runs.growth import grown_config, grown_splits, noted_lineage
+from mijax.runs.source import open_data
+from mijax.runs.splits import settle_splits
 from mijax.training import train
 
 BEFORE = Splits(("a",), ("b", "c"), ("v",), ("t",))
@@ -77,10 +80,12 @@ def test_data_that_did_not_grow(before, labels, message):
 
 
 @pytest.mark.xdist_group("runs")
-def test_begins_with_all_weights_and_knows_where_they_are_from(
-    uninterrupted, restored, tmp_path, monkeypatch
-):
-    old = uninterrupted("supervised")
+def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored, tmp_path, told):
+    old = copied("supervised")
+    (old.folder / "scores.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"copy has no scores yet; .* goes on with it"):
+        grown_config(old.folder)
+    write_json(old.folder / "scores.json", {"last": {"mean_dsc": None}, "best": {"mean_dsc": 0.5}})
     splits = read_splits(old.folder / "splits.json")
     more = splits._replace(
         labelled=(*splits.labelled, splits.unlabelled[0]), unlabelled=splits.unlabelled[1:]
@@ -95,9 +100,14 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(
     assert read_splits(run.folder / "splits.json") == more
     (ancestor,) = noted_lineage(run)
     assert ancestor.folder == str(old.folder.resolve())
-    assert ancestor.labelled == len(splits.labelled)
+    assert ancestor.labelled == len(splits.labelled) and ancestor.scores == {"best": 0.5}
+    write_json(run.folder / "scores.json", {})
     # As it began itself, not with the weights of what it has grown from.
     assert grown_config(run.folder, weights=False).init_from == ""
+    # A run stays as it is, whatever gets a label then.
+    run.config.data.splits.file = ""
+    assert settle_splits(run, open_data(run.config).cases) == more
+    assert "have got labels since" in told[-1] and f"--grow {run.folder} --workdir NEW" in told[-1]
     again = start_run(run.folder, open_run(run.folder).config)
     assert again.config.grow_from == str(old.folder.resolve())
 

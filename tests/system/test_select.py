@@ -101,6 +101,10 @@ def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):
     bare.data.splits.file = str(tmp_path / "out" / "splits.json")
     with pytest.raises(UserError, match="is read, and would be written; choose another --output"):
         select_first(bare, count=1, output=tmp_path / "out")
+    bare.data.splits.file = ""
+    with pytest.raises(UserError, match=r"splits.json is there and says otherwise; choose another"):
+        select_first(bare, count=2, output=tmp_path / "out")
+    bare.data.splits.file = str(tmp_path / "out" / "splits.json")
     before, second = read_splits(bare.data.splits.file), tmp_path / "second"
     found = select_first(bare, count=1, output=second)
     assert {*before.labelled, *found.chosen} == set(read_splits(second / "splits.json").labelled)
@@ -178,7 +182,7 @@ def test_the_command(command, bare, tmp_path):
     ("values", "message"),
     [
         ({"count": 2}, "needs --count N and --output FOLDER"),
-        ({"count": 2, "output": "o"}, "needs --config FILE to choose by images, or --workdir RUN"),
+        ({"count": 2, "output": "o"}, "needs --config FILE to choose by images or --workdir RUN"),
         ({"count": 1, "output": "o", "workdir": "r", "features": "f"}, "--features goes with"),
         ({"count": 1, "output": "o", "workdir": "nowhere"}, "nowhere is not a run"),
     ],

@@ -356,12 +356,35 @@ def test_a_map_of_disagreement_lies_on_the_scan(run, scans, tmp_path):
     assert values.shape == nib.load(path).shape and 0 <= values.min() < values.max() <= 1
 
 
+def learnt_as_json(run):
+    """A whole trust.json."""
+    calibration = Calibration(5, 1.0, 0.5, 1.0, 0.5, [0.0, 0.0], 0.3, 0.3)._asdict()
+    annotated = {name: {"cases": 1, "shown": 1, "log_volume": None} for name in ("body", "core")}
+    return {
+        "step": 8, "cases": 5, "seen": ["body", "core"], "calibration": calibration,
+        "annotated": annotated,
+    }  # fmt: skip
+
+
 def test_a_run_that_has_not_learned_it(run, scans, tmp_path, told):
     for text, reason in ((None, "has no trust.json; python"), ("{}", "is damaged"), ("{", "read")):
         (run.folder / "trust.json").unlink(missing_ok=True)
         if text:
             (run.folder / "trust.json").write_text(text)
         with pytest.raises(UserError, match=reason):
+            read_trust(run)
+    damages = (
+        {"slope": float("nan")},
+        {"mean": "a"},
+        {"cases": 0},
+        {"annotated": {"tumour": {}}},
+    )
+    for damage in damages:
+        whole = learnt_as_json(run)
+        part = whole if "annotated" in damage else whole["calibration"]
+        part.update(damage)
+        (run.folder / "trust.json").write_text(json.dumps(whole))
+        with pytest.raises(UserError, match="is damaged"):
             read_trust(run)
     path = sorted(scans.iterdir())[0]
     done, _ = predict_files(run, path, tmp_path / "out", checkpoint="best", trust=True)
