@@ -156,7 +156,7 @@ def read_trust(run):
         found["calibration"] = calibration and Calibration(**calibration)
         if calibration and not np.isfinite(np.hstack(found["calibration"])).all():
             raise ValueError("a number is none")
-        if calibration and found["calibration"].cases < LEAST:
+        if calibration and found["calibration"].cases < 2:
             raise ValueError(f"learned from {found['calibration'].cases} cases")
         if list(found["annotated"]) != run.info()["classes"][1:]:
             raise ValueError("other classes than the run")
