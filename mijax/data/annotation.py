@@ -17,7 +17,7 @@ import numpy as np
 from nibabel import orientations
 
 from mijax.data.slices import PLANES
-from mijax.data.text import composed, is_plain, read_json
+from mijax.data.text import composed, is_plain, read_given, unknown_case
 from mijax.data.volume import UNLABELLED, Case, Geometry, Volume
 from mijax.errors import UserError
 from mijax.files import write_json
@@ -92,10 +92,7 @@ def read_annotation(path) -> dict[str, Drawn]:
       UserError: unreadable, or of another form.
     """
     path = Path(path)
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as an annotation ({error})") from error
+    content = read_given(path, "an annotation")
     if not isinstance(content, dict) or not all(map(is_plain, content)):
         raise UserError(f"{path}: must be an object that has the names of cases for keys")
     return {composed(name): _drawn(entry, name, path) for name, entry in content.items()}
@@ -134,9 +131,7 @@ def check_annotation(
     labelled = {case.name: case.labelled for case in cases}
     for name, one in drawn.items():
         if name not in labelled:
-            near = next((case for case in labelled if name.startswith(f"{case}.")), None)
-            hint = f"; names have no ending: {near}" if near else ""
-            raise UserError(f"annotation: case {name[:80]} is not in the data set{hint}")
+            raise UserError(f"annotation: {unknown_case(name, labelled)}")
         if not labelled[name]:
             raise UserError(f"annotation: case {name} has no label; take it out")
         for class_name in one.classes or ():

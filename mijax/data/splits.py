@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mijax.data.text import composed, is_plain, read_json
+from mijax.data.text import composed, is_plain, read_given, unknown_case
 from mijax.data.volume import Case
 from mijax.errors import UserError
 from mijax.files import write_json
@@ -99,9 +99,7 @@ def check_splits(splits: Splits, cases: Sequence[Case], *, complete: bool = True
     by_name = {case.name: case for case in cases}
     for name, number in Counter(name for names in splits for name in names).items():
         if name not in by_name:
-            near = next((case for case in by_name if name.startswith(f"{case}.")), None)
-            hint = f"; names have no ending: {near}" if near else ""
-            raise UserError(f"splits: case {name} is not in the data set{hint}")
+            raise UserError(f"splits: {unknown_case(name, by_name)}")
         if number > 1:
             where = [field for field, names in splits._asdict().items() if name in names]
             raise UserError(
@@ -127,10 +125,7 @@ def read_splits(path) -> Splits:
       UserError: unreadable, or of another form.
     """
     path = Path(path)
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as splits ({error})") from error
+    content = read_given(path, "splits")
     if not isinstance(content, dict) or set(content) != set(Splits._fields):
         raise UserError(f"{path}: must be an object with the keys {', '.join(Splits._fields)}")
     for field, names in content.items():

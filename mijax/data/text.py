@@ -4,7 +4,10 @@ import json
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+
+from mijax.errors import UserError
 
 _LARGEST = 2**26  # bytes of a JSON file; a list of a million cases has half of it
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -40,6 +43,25 @@ def climbs(name: str) -> bool:
     """Whether a file that a text names may lie outside the folder it is relative to."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or (len(parts) > 1 and parts[0] == "") or parts[0].endswith(":")
+
+
+def read_given(path: Path, what: str):
+    """The content of a JSON file that the user gave as ``what``, "splits" say.
+
+    Raises:
+      UserError: see ``read_json``.
+    """
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as {what} ({error})") from error
+
+
+def unknown_case(name: str, cases: Iterable[str]) -> str:
+    """What is said of a name that is none of these cases."""
+    near = next((case for case in cases if name.startswith(f"{case}.")), None)
+    hint = f"; names have no ending: {near}" if near else ""
+    return f"case {name[:255]} is not in the data set{hint}"
 
 
 def read_json(path: Path):

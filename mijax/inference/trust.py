@@ -24,7 +24,7 @@ from mijax.inference.calibration import (
 )
 from mijax.inference.scores import case_dsc, is_whole, shown_classes
 from mijax.inference.signals import shape, signals
-from mijax.inference.volumes import mirrored, most_probable, on_slices
+from mijax.inference.volumes import mirrored, on_native_grid, on_slices
 from mijax.metrics import largest_components
 
 FILE = "trust.json"
@@ -91,19 +91,20 @@ def look(
     """
     predict = with_voices(mirrored(network.predict) if mirror else network.predict)
     for slices, grid in on_slices(network, predict, weights, volumes, stored=stored):
-        labels, sums = np.empty(grid.shape, np.uint8), 0.0
-        soft = None
-        doubt = np.empty(grid.shape, np.float32) if disagreement else None
-        for place, one in enumerate(slices):
-            probs, where = to_native(one["probs"], grid), native_slice(grid, place)
-            labels[where] = most_probable(probs)
-            sums = sums + one["sums"][0].astype(np.float64)
-            if probabilities:
-                soft = np.empty((*grid.shape, probs.shape[3]), np.float32) if soft is None else soft
-                soft[where] = probs
-            if disagreement:
-                doubt[where] = to_native(one["disagreement"], grid)[..., 0]
-        yield Look(largest_components(labels) if largest_component else labels, soft, doubt, sums)
+        sums, doubt = [], np.empty(grid.shape, np.float32) if disagreement else None
+        probs = _listened(slices, grid, sums, doubt)
+        labels, soft = on_native_grid(probs, grid, whole=probabilities)
+        labels = largest_components(labels) if largest_component else labels
+        yield Look(labels, soft, doubt, sum(sums))
+
+
+def _listened(slices, grid, sums, doubt):
+    """Yields the probabilities of slices, and keeps what their voices said."""
+    for place, one in enumerate(slices):
+        sums.append(one["sums"][0].astype(np.float64))
+        if doubt is not None:
+            doubt[native_slice(grid, place)] = to_native(one["disagreement"], grid)[..., 0]
+        yield one["probs"]
 
 
 def learn(looks, volumes, annotated, classes):
