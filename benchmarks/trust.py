@@ -40,6 +40,7 @@ def main():
 def _rows(predictor, names, known):
     """A dict of signals, estimates and the true DSC for each pair of case and class."""
     source = open_data(predictor.run.config)
+    patients = {case.name: case.patient for case in source.cases}
     volumes = [source.volume(name) for name in names]
     looks = predictor.look(volumes)
     last = (labels for labels, _ in predictor.at("last").segment(volumes))
@@ -55,6 +56,7 @@ def _rows(predictor, names, known):
             rows.append(
                 {
                     "case": volume.name,
+                    "patient": patients[volume.name],
                     "class": name,
                     "dsc": true[i],
                     "estimate": estimate.dsc,
@@ -122,7 +124,8 @@ def _error(name, rows, learned, classes):
     def table(rows, key):
         return np.array([row[key] for row in rows], float).reshape(-1, len(classes))
 
-    calibration = calibrate(table(learned, name), table(learned, "dsc"))
+    patients = [row["patient"] for row in learned[:: len(classes)]]
+    calibration = calibrate(table(learned, name), table(learned, "dsc"), patients)
     errors = []
     for signal, dsc in zip(table(rows, name), table(rows, "dsc"), strict=True):
         found, _ = estimates(calibration, signal)

@@ -93,6 +93,7 @@ def settle_trust(best, source, splits):
         for volume in filter(is_whole, map(source.volume, some))
     ]
     with doing("learning from the validation cases what to trust"):
-        known = learn(best.look(validation), validation, annotated, classes)
+        patients = {case.name: case.patient for case in source.cases}
+        known = learn(best.look(validation), validation, annotated, classes, patients)
     if parallel.is_first():
         write_json(path, {"step": best.step, **known})

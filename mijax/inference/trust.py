@@ -29,7 +29,7 @@ from mijax.metrics import largest_components
 
 FILE = "trust.json"
 SIGNAL = "agreement"  # that the estimate is made of, chosen on validation cases
-_FEW = 6  # validation cases
+_FEW = 6  # patients in the validation split
 _STRANGE = 3.0  # standard deviations
 _LEAST_STD = 0.1  # of the logarithm of a volume
 
@@ -107,7 +107,7 @@ def _listened(slices, grid, sums, doubt):
         yield one["probs"]
 
 
-def learn(looks, volumes, annotated, classes):
+def learn(looks, volumes, annotated, classes, patients):
     """What trust.json has of a checkpoint, from predictions of annotated volumes.
 
     Args:
@@ -115,6 +115,7 @@ def learn(looks, volumes, annotated, classes):
       volumes: ``data.Volume`` of validation cases, with labels.
       annotated: ``signals.shape`` of other cases that are annotated whole, of the training.
       classes: names, background first.
+      patients: ``{case: patient}`` of the volumes.
 
     Returns:
       A dict of what JSON has: ``calibration``, or None where cases are too few; ``cases``, the
@@ -129,7 +130,11 @@ def learn(looks, volumes, annotated, classes):
     volume_ml = np.array([s["volume_ml"] for s in shapes]).reshape(-1, len(names))
     seen = shown_classes((volume.label for volume in volumes), classes)
     shown = [name in seen for name in names]
-    calibration = calibrate(np.array(signal), np.where(shown, np.array(dsc), np.nan))
+    calibration = calibrate(
+        np.array(signal),
+        np.where(shown, np.array(dsc), np.nan),
+        [patients[volume.name] for volume in volumes],
+    )
     return {
         "cases": len(signal),
         "seen": seen,
@@ -155,11 +160,10 @@ def read_trust(run):
     try:
         calibration = found["calibration"]
         found["calibration"] = calibration and Calibration(**calibration)
-        if calibration and not np.isfinite(np.hstack(found["calibration"])).all():
-            raise ValueError("a number is none")
-        if calibration and found["calibration"].cases < 2:
-            raise ValueError(f"learned from {found['calibration'].cases} cases")
-        if list(found["annotated"]) != run.info()["classes"][1:]:
+        names = run.info()["classes"][1:]
+        if calibration:
+            found["calibration"].check(len(names))
+        if list(found["annotated"]) != names:
             raise ValueError("other classes than the run")
         return {key: found[key] for key in ("step", "cases", "seen", "calibration", "annotated")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -219,10 +223,11 @@ def caveats(known, step):
     if calibration is None:
         yield (
             f"estimates are not calibrated, and all intervals are 0 to 1: there are {cases} "
-            f"validation case{'s' * (cases != 1)}, and it takes {LEAST} in which a class is found"
+            f"validation case{'s' * (cases != 1)}, and it takes {LEAST} patients in whom a class "
+            "is found"
         )
-    elif calibration.cases < _FEW:
-        yield f"intervals are wide: they are from {calibration.cases} validation cases"
+    elif calibration.patients < _FEW:
+        yield f"intervals are wide: they are from {calibration.patients} patients for validation"
     if known["step"] != step:
         yield f"learned with the checkpoint of step {known['step']}, and this is that of {step}"
 

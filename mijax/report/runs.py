@@ -67,6 +67,9 @@ class Row(NamedTuple):
         """
         found = settings(self.config)
         found.pop("init_from", None)  # a folder, another for every seed
+        if found.get("grow_from"):  # likewise, and it has as many labels as there were then
+            found["grow_from"] = True
+            found["data.splits.labelled"] = len(self.splits.labelled)
         origin = _settings(self.runs[0].origin or {})
         origin.pop("init_from", None)
         return found | {

@@ -28,11 +28,13 @@ class Run(NamedTuple):
         scores.json, events/ and checkpoints/.
       config: ``ml_collections.ConfigDict``.
       made: folders that this start of it has made, from the run folder upwards.
+      before: names of what was in the run folder before a new run began there; None of another.
     """
 
     folder: Path
     config: ml_collections.ConfigDict
     made: tuple[Path, ...] = ()
+    before: frozenset | None = None
 
     @property
     def checkpoints(self):
@@ -108,7 +110,8 @@ def start_run(folder, config):
             for name in ("splits.json", "annotation.json"):  # settled for the other one
                 (folder / name).unlink(missing_ok=True)
         made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
-        run = Run(folder, config, made)
+        before = frozenset() if made else frozenset(path.name for path in folder.iterdir())
+        run = Run(folder, config, made, before)
         with taken_back(run):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, wanted)
@@ -119,19 +122,22 @@ def start_run(folder, config):
 
 @contextlib.contextmanager
 def taken_back(run):
-    """Leaves no folder behind where a start fails before it has logged or saved a step.
+    """Leaves nothing behind where a start fails before it has logged or saved a step.
 
-    Only what ``start_run`` has made is removed, and of the folders around that the empty ones.
+    Only what has come into the run folder since ``start_run`` is removed, and the folders that
+    ``start_run`` has made.
     """
     try:
         yield
     except BaseException:
         log = run.folder / "metrics.jsonl"
         begun = any(run.checkpoints.glob("[0-9]*")) or (log.exists() and log.stat().st_size)
-        if run.made and not begun:
-            shutil.rmtree(run.folder, ignore_errors=True)
+        if run.before is not None and not begun:
             with contextlib.suppress(OSError):
-                for folder in run.made[1:]:
+                for path in run.folder.iterdir():
+                    if path.name not in run.before:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                for folder in run.made:
                     folder.rmdir()
         raise
 

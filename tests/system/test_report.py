@@ -521,6 +521,19 @@ def test_what_does_not_go_into_one_table_is_refused(write, other, message):
     assert "first" in str(error.value) and name in str(error.value)
 
 
+def test_runs_that_have_grown_from_one_at_different_times_are_two_rows(write):
+    folders = [write(name, dsc=drawn(0, 0.5), grow_from=f"/{name}") for name in "ab"]
+    path = folders[1] / "splits.json"
+    splits = json.loads(path.read_text())
+    path.write_text(json.dumps(splits | {"labelled": [*splits["labelled"], "new_0", "new_1"]}))
+    labels = [row.label for row in rows_of(folders)]
+    numbers = [len(splits["labelled"]) + more for more in (0, 2)]
+    assert [str(n) in label for n, label in zip(numbers, labels, strict=True)] == [True, True]
+    path.write_text(json.dumps(splits))
+    with pytest.raises(UserError, match="same configuration with the same seed"):
+        rows_of(folders)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"last": {}}', '{"best": {"classes": {}}}'])
 def test_damaged_scores_are_refused(write, content):
     folder = write("a", dsc=drawn(0, 0.5))

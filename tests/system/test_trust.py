@@ -144,7 +144,7 @@ def scored_cases(draw, cases, noise=0.4):
 
 def test_the_relation_is_found():
     signal, dsc = scored_cases(np.random.default_rng(0), 400, noise=0.05)
-    of_classes, mean = estimates(calibrate(signal, dsc), np.array([0.5, 0.9]))
+    of_classes, mean = estimates(calibrate(signal, dsc, range(400)), np.array([0.5, 0.9]))
     expected = 1 / (1 + np.exp(-np.array([0.3, 0.3 + 0.7 * np.log(9) - 0.5])))
     np.testing.assert_allclose([e.dsc for e in of_classes], expected, atol=0.01)
     np.testing.assert_allclose(mean.dsc, expected.mean(), atol=0.01)
@@ -154,19 +154,19 @@ def test_the_relation_is_found():
 def test_the_interval_holds_as_often_as_it_says(cases):
     draw, inside, widths = np.random.default_rng(cases), [], []
     for _ in range(100):
-        signal, dsc = scored_cases(draw, cases + 1)
-        found, mean = estimates(calibrate(signal[1:], dsc[1:]), signal[0])
+        signal, dsc = scored_cases(draw, cases + 1, noise=0.7)
+        found, mean = estimates(calibrate(signal[1:], dsc[1:], range(cases)), signal[0])
         pairs = [*zip(found, dsc[0], strict=True), (mean, dsc[0].mean())]
         inside += [e.low <= d <= e.high for e, d in pairs]
         widths += [e.high - e.low for e, _ in pairs]
     assert 0.85 < np.mean(inside) < 0.99
-    assert (np.mean(widths) > 0.4) == (cases == 4)
+    assert (np.mean(widths) > 0.5) == (cases == 4)
 
 
 def test_too_few_cases_say_so():
     signal, dsc = scored_cases(np.random.default_rng(0), 5)
     dsc[:3] = np.nan
-    assert calibrate(signal, dsc) is None
+    assert calibrate(signal, dsc, range(5)) is None
     (first, second), mean = estimates(None, np.array([0.7, np.nan]))
     assert first == mean == (0.7, 0, 1) and second is None
     assert estimates(None, np.full(2, np.nan)) == ([None, None], None)
@@ -175,8 +175,38 @@ def test_too_few_cases_say_so():
 def test_values_that_are_missing_change_nothing():
     signal, dsc = scored_cases(np.random.default_rng(0), 8)
     more = [np.concatenate([x, np.full((3, 2), np.nan)]) for x in (signal, dsc)]
-    assert calibrate(*more) == calibrate(signal, dsc)
-    assert np.isfinite(calibrate(np.full((4, 2), 0.8), dsc[:4]).spread_of_mean)
+    assert calibrate(*more, range(11)) == calibrate(signal, dsc, range(8))
+    assert np.isfinite(calibrate(np.full((4, 2), 0.8), dsc[:4], range(4)).spread_of_mean)
+
+
+def width(calibration, signal):
+    _, mean = estimates(calibration, np.full(2, signal))
+    return mean.high - mean.low
+
+
+def test_a_few_cases_without_an_error_promise_little():
+    signal = np.full((3, 2), 0.8)
+    assert width(calibrate(signal, signal, range(3)), 0.8) > 0.15
+    signal = np.full((200, 2), 0.8)
+    assert width(calibrate(signal, signal, range(200)), 0.8) < 0.03
+
+
+def test_a_signal_unlike_those_learned_from_is_less_sure():
+    signal, dsc = scored_cases(np.random.default_rng(1), 6)
+    calibration = calibrate(signal, dsc, range(6))
+    usual = signal.mean()
+    assert width(calibration, 0.05) > 1.3 * width(calibration, usual)
+
+
+def test_scans_of_a_patient_are_left_out_together():
+    draw = np.random.default_rng(2)
+    signal, dsc = scored_cases(draw, 6)
+    twice = [np.repeat(x, 2, 0) for x in (signal, dsc)]
+    six, twelve = (calibrate(*twice, names) for names in (np.arange(12) // 2, range(12)))
+    once = calibrate(signal, dsc, range(6))
+    assert six.patients == 6 and twelve.patients == 12
+    np.testing.assert_allclose(six.spread, once.spread, rtol=0.1)
+    assert twelve.spread < six.spread and width(twelve, 0.8) < width(six, 0.8)
 
 
 # Estimates of a case -----------------------------------------------------------------------
@@ -187,7 +217,7 @@ KNOWN = {
     "step": 8,
     "cases": 7,
     "seen": ["body", "core"],
-    "calibration": Calibration(7, 2.0, 0.3, 1.5, 0.5, [0.0, 0.0], 0.3, 0.2),
+    "calibration": Calibration(7, 2.0, 0.3, [1.5, 0.5, 0, 0], np.eye(4).tolist(), 0.3, 0.2),
     "annotated": {
         name: {"cases": 9, "shown": shown, "log_volume": [np.log(0.008), 0.1]}
         for name, shown in (("body", 9), ("core", 6))
@@ -358,7 +388,7 @@ def test_a_map_of_disagreement_lies_on_the_scan(run, scans, tmp_path):
 
 def learnt_as_json(run):
     """A whole trust.json."""
-    calibration = Calibration(5, 1.0, 0.5, 1.0, 0.5, [0.0, 0.0], 0.3, 0.3)._asdict()
+    calibration = KNOWN["calibration"]._asdict()
     annotated = {name: {"cases": 1, "shown": 1, "log_volume": None} for name in ("body", "core")}
     return {
         "step": 8, "cases": 5, "seen": ["body", "core"], "calibration": calibration,
@@ -374,9 +404,10 @@ def test_a_run_that_has_not_learned_it(run, scans, tmp_path, told):
         with pytest.raises(UserError, match=reason):
             read_trust(run)
     damages = (
-        {"slope": float("nan")},
+        {"coefficients": [float("nan")] * 4},
+        {"covariance": [[1.0]]},
         {"mean": "a"},
-        {"cases": 0},
+        {"patients": 0},
         {"annotated": {"tumour": {}}},
     )
     for damage in damages:
@@ -409,7 +440,8 @@ def test_evaluation_learns_it_where_it_is_missing(run):
 def test_what_is_learned_of_three_cases_is_their_dsc(run):
     source, predictor = open_data(run.config), Predictor(run)
     volumes = [source.volume(case.name) for case in source.cases[:5] if case.labelled]
-    known = learn(predictor.look(volumes), volumes, [], source.classes)
+    patients = {case.name: case.patient for case in source.cases}
+    known = learn(predictor.look(volumes), volumes, [], source.classes, patients)
     again = json.loads(json.dumps(known, allow_nan=False))
     assert again == known and again["cases"] == len(volumes)
     (line,) = caveats({**known, "step": 4, "calibration": KNOWN["calibration"]}, 5)
