@@ -15,6 +15,7 @@ from mijax.data.index import Source, index, list_cases, open_source, prepare
 from mijax.data.slices import (
     Grid,
     Slices,
+    along_depth,
     check_slice_options,
     cut,
     native_slice,
@@ -46,6 +47,7 @@ __all__ = [
     "Splits",
     "Volume",
     "all_labelled",
+    "along_depth",
     "check_annotation",
     "check_slice_options",
     "check_splits",

@@ -234,5 +234,5 @@ def pixel_size(volume, grid):
     """Millimetres of a pixel of its slices along h and along w."""
     millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
     in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]
-    h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.plane, grid.window[2:], strict=True))
+    h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.native, grid.size, strict=True))
     return float(h), float(w)

@@ -5,8 +5,9 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from mijax.data import Volume, slice_shape, to_native, to_slices
+from mijax.data import Volume, along_depth, native_slice, slice_shape, to_native, to_slices
 from mijax.errors import UserError
 
 AXCODES = [
@@ -71,7 +72,7 @@ def test_spacing_follows_its_axis():
     options = OPTIONS | {"size": 40, "spacing": 0.5}
     for axcodes in ("RAS", "SLP", "AIL"):
         slices = to_slices(reoriented(make_volume(), axcodes), **options)
-        assert slices.grid.window[2:] == (round(13 * 0.8 / 0.5), round(17 * 1.1 / 0.5))
+        assert slices.grid.size == (round(13 * 0.8 / 0.5), round(17 * 1.1 / 0.5))
 
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
@@ -80,7 +81,7 @@ def test_axes_of_a_plane(plane):
     slices = to_slices(volume, **OPTIONS | {"plane": plane, "size": (12, 11)})
     axis = ("sagittal", "coronal", "axial").index(plane)
     assert slices.image.shape == (volume.image.shape[axis], 12, 11, 1)
-    top, left, height, width = slices.grid.window
+    (top, left), (height, width) = slices.grid.start, slices.grid.size
     inside = slices.label[:, top : top + height, left : left + width]
     np.testing.assert_array_equal(inside, np.moveaxis(volume.label, axis, 0))
     assert slices.label.sum() == volume.label.sum()
@@ -130,7 +131,7 @@ def test_spacing_then_crop():
     volume = volume._replace(label=blobs((216, 256, 3)))
     slices = to_slices(volume, **OPTIONS | {"fit": "crop", "size": 192, "spacing": 1.367})
     assert slices.image.shape == (3, 192, 192, 1)
-    assert slices.grid.window == (-28, -51, 247, 293)
+    assert (slices.grid.start, slices.grid.size) == ((-28, -51), (247, 293))
     # A structure keeps its area in mm².
     area = [np.sum(v == 2) * mm**2 for v, mm in ((slices.label, 1.367), (volume.label, 1.5625))]
     np.testing.assert_allclose(*area, rtol=0.01)
@@ -257,7 +258,7 @@ def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
     options = {"plane": plane, "spacing": spacing}
     shape = slice_shape("v", volume.image.shape, volume.affine, **options)
     assert shape == slice_shape("v", straight.image.shape, straight.affine, **options)
-    assert shape == to_slices(volume, **OPTIONS | options | {"size": 64}).grid.window[2:]
+    assert shape == to_slices(volume, **OPTIONS | options | {"size": 64}).grid.size
 
 
 @pytest.mark.parametrize(
@@ -284,3 +285,113 @@ def test_refused(option, expected):
     with pytest.raises(UserError, match=expected) as caught:
         to_slices(make_volume(), **OPTIONS | option)
     assert "\n" not in str(caught.value)
+
+
+# 3-D images --------------------------------------------------------------------------------
+
+SOLID = OPTIONS | {"dims": 3, "size": (12, 24, 24)}
+
+
+def back(probs, grid):
+    """Class probabilities (d, h, w, k) on the native grid, slice by slice."""
+    whole = np.zeros((*grid.shape, probs.shape[-1]), np.float32)
+    for place, one in enumerate(along_depth(probs, grid)):
+        whole[native_slice(grid, place)] = to_native(one, grid.in_plane)
+    return whole
+
+
+@pytest.mark.parametrize("axcodes", ["RAS", "LIP", "SPL", "PIR"])
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_volume_is_the_stack_of_its_slices(axcodes, plane):
+    volume = reoriented(make_volume(channels=2), axcodes)
+    flat = to_slices(volume, **OPTIONS | {"plane": plane})
+    solid = to_slices(volume, **SOLID | {"plane": plane, "size": 24})
+    depth = len(flat.image)
+    first = (24 - depth) // 2
+    assert solid.image.shape == (1, 24, 24, 24, 2) and solid.label.shape == (1, 24, 24, 24)
+    assert solid.grid.start[0] == first and solid.grid.size[0] == depth
+    np.testing.assert_array_equal(solid.image[0, first : first + depth], flat.image)
+    np.testing.assert_array_equal(solid.label[0, first : first + depth], flat.label)
+    assert not solid.image[0, :first].any() and not solid.image[0, first + depth :].any()
+    native = back(one_hot(solid.label[0]), solid.grid)
+    np.testing.assert_array_equal(native.argmax(-1), volume.label)
+    inside = solid.label[0][solid.inside]
+    assert inside.shape == solid.grid.size
+
+
+def test_the_depth_is_resampled_as_scipy_does_it():
+    volume = make_volume((10, 12, 7), (1.0, 1.0, 3.0))
+    options = SOLID | {"size": 24, "depth_spacing": 1.1, "spacing": 0.7}
+    solid = to_slices(volume, **options)
+    shape = (round(21 / 1.1), round(10 / 0.7), round(12 / 0.7))
+    assert (
+        solid.grid.size
+        == shape
+        == slice_shape(
+            "v",
+            (10, 12, 7, 1),
+            volume.affine,
+            **{k: options[k] for k in ("spacing", "plane", "dims", "depth_spacing")},
+        )
+    )
+    draw = np.random.default_rng(0).random((*shape, 3)).astype(np.float32)
+    padded = np.zeros((24, 24, 24, 3), np.float32)
+    padded[tuple(slice(a, a + n) for a, n in zip(solid.grid.start, shape, strict=True))] = draw
+    native = back(padded, solid.grid)
+    zoom = np.divide((7, 10, 12), shape)
+    for k in range(3):
+        wanted = ndimage.zoom(draw[..., k], zoom, order=1, mode="nearest", grid_mode=True)
+        np.testing.assert_allclose(np.moveaxis(native[..., k], 2, 0), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [2.0, 4.5])  # finer and coarser than the slices
+def test_a_structure_survives_resampling_and_return(spacing):
+    volume = make_volume((20, 22, 16), (1.0, 1.0, 3.0))._replace(label=blobs((20, 22, 16)))
+    solid = to_slices(volume, **SOLID | {"size": 32, "depth_spacing": spacing})
+    native = back(one_hot(solid.label[0]), solid.grid).argmax(-1)
+    for value in (1, 2):
+        overlap = 2 * np.sum((native == value) & (volume.label == value))
+        assert overlap / np.sum((native == value) + 1 * (volume.label == value)) > 0.85
+
+
+@pytest.mark.parametrize("size", [(4, 10, 24), (12, 10, 10)])
+def test_what_was_cropped_is_background(size):
+    volume = make_volume((13, 17, 6))
+    solid = to_slices(volume, **SOLID | {"fit": "crop", "size": size})
+    assert solid.image.shape == (1, *size, 1)
+    native = back(one_hot(solid.label[0]), solid.grid)
+    np.testing.assert_allclose(native.sum(-1), 1, atol=1e-6)
+    kept = native.argmax(-1) != 0
+    np.testing.assert_array_equal(native.argmax(-1)[kept], volume.label[kept])
+    gone = volume.label.copy()
+    z, x, y = (
+        slice(max(0, -a), max(0, -a) + min(n, m))
+        for a, n, m in zip(solid.grid.start, solid.grid.size, size, strict=True)
+    )
+    gone[x, y, z] = 0
+    assert not native[gone > 0][:, 1:].any()
+
+
+def test_multiples_by_axis_and_resizing():
+    volume = make_volume((30, 17, 6))
+    options = {"size": (4, 16, 16), "multiple": (2, 8, 8)}
+    assert to_slices(volume, **SOLID | options).image.shape == (1, 6, 32, 24, 1)
+    resized = to_slices(volume, **SOLID | {"fit": "resize", "size": (12, 16, 16)})
+    assert resized.image.shape == (1, 12, 16, 16, 1) and resized.grid.start == (0, 0, 0)
+    np.testing.assert_allclose(back(np.ones((12, 16, 16, 2), np.float32), resized.grid), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (4, 24, 24)}, r"volumes of 6×13×17 exceed data.slices.size 4×24×24"),
+        ({"size": (24, 24)}, "one or three whole numbers"),
+        ({"dims": 4}, "must be 2, for slices, or 3, for volumes"),
+        ({"depth_spacing": 0.0}, "depth_spacing=0.0: must be millimetres above 0"),
+        ({"dims": 2, "size": 24, "depth_spacing": 1.0}, "depth_spacing is for"),
+        ({"depth_spacing": 1e-4}, "volumes of 300000×13×17 pixels at data.slices.depth_spacing"),
+    ],
+)
+def test_3d_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        to_slices(make_volume(), **SOLID | options)
