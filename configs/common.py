@@ -61,10 +61,12 @@ def get_config(method):
                     "empty_is_unlabelled": False,  # slices that are background all over
                 },
                 "slices": {  # made of the volumes
-                    "plane": "axial",
-                    "size": (256, 256),
+                    "dims": 2,  # or 3: a volume is one 3-D image, predicted in windows
+                    "plane": "axial",  # of the slices, which the depth of a 3-D image is across
+                    "size": (256, 256),  # height and width; depth, height and width with dims=3
                     "fit": "pad",  # or crop larger slices and pad smaller ones, or resize
                     "spacing": placeholder(float),  # in-plane mm to resample to first
+                    "depth_spacing": placeholder(float),  # likewise mm a slice, with dims=3
                     "intensity": "percentile",  # or minmax, zscore, window
                     "window": (-160.0, 240.0),  # native units, for intensity=window
                     "percentiles": (1.0, 99.0),  # for intensity=percentile
@@ -73,7 +75,7 @@ def get_config(method):
             },
             # of labelled and unlabelled training slices alike
             "augmentation": {
-                "crop": (),  # height and width, at a random place; empty: none
+                "crop": (),  # (depth,) height and width, at a random place; empty: none
                 "rotation": 20.0,  # degrees, up to ±
                 "shear": 0.0,  # degrees, up to ±
                 "scale": (1.0, 1.0),

@@ -22,11 +22,12 @@ class Network(NamedTuple):
     Attributes:
       model: Linen module.
       mesh: of all devices.
-      predict: ``(weights, images (b, h, w, c)) -> probs (b, h, w, k)``, jitted.
+      predict: ``(weights, images (b, *space, c)) -> probs (b, *space, k)``, jitted.
       jit: ``jax.jit`` with results on every device.
       slices: ``config.data.slices``.
       batch: images a call.
       stride: height and width of an image are multiples of it.
+      patch: (d, h, w) of the windows that 3-D images are predicted in; None of slices.
     """
 
     model: Any
@@ -36,6 +37,7 @@ class Network(NamedTuple):
     slices: Any
     batch: int
     stride: int
+    patch: tuple[int, int, int] | None
 
     def features(self, weights):
         """``(network, images) -> {name: (b, h, w, c)}``, as at test time, by the statistics."""
@@ -62,7 +64,7 @@ def make_network(config, *, classes, devices=None):
     Raises:
       UserError: for a precision that there is not.
     """
-    mesh = parallel.make_mesh(devices)
+    mesh, slices = parallel.make_mesh(devices), config.data.slices
     model = UNet(
         num_classes=classes,
         widths=tuple(config.model.widths),
@@ -85,9 +87,10 @@ def make_network(config, *, classes, devices=None):
         mesh=mesh,
         predict=jit(predict),
         jit=jit,
-        slices=config.data.slices,
+        slices=slices,
         batch=-(-config.predict_batch // mesh.size) * mesh.size,
         stride=model.stride,
+        patch=tuple(config.augmentation.crop or slices.size) if slices.dims == 3 else None,
     )
 
 

@@ -1,16 +1,16 @@
 """From volumes to label maps: the one way, for validation, evaluation and prediction alike."""
 
+import itertools
 from collections import deque
 
 import jax.numpy as jnp
 import numpy as np
 
-from mijax.data import native_slice, to_native
+from mijax.data import along_depth, native_slice, to_native
 from mijax.inference.batching import ahead, by_stack, predict_blocks, row_count, rows_at
+from mijax.inference.windows import windows
 from mijax.metrics import largest_components
 from mijax.runs.source import slice_volume
-
-_MIRRORS = ((), (1,), (2,), (1, 2))
 
 
 def segment(
@@ -56,31 +56,51 @@ def segment(
 def on_slices(network, predict, weights, volumes, *, stored):
     """Yields what is found of each slice of each volume, and how the slices lie on the volume.
 
+    Of a network of 3-D images: of each native slice, from overlapping windows of the volume.
+
     Args:
       network: ``network.Network``.
-      predict: ``(weights, images (b, h, w, c))`` to a tree of arrays (b, …).
+      predict: ``(weights, images (b, *space, c))`` to a tree of arrays (b, …); of 3-D images to
+        class probabilities.
       weights: passed on.
       volumes: see ``segment``, and so for ``stored``.
 
     Yields:
       An iterator over trees (1, …), to be used up before the next; and a ``data.slices.Grid``.
     """
-    grids = deque()
+    made = deque()  # what is needed to put a volume together again
 
     def stacks():
         for volume in volumes:
             slices = slice_volume(
-                volume._replace(label=None), network.slices, stored=stored, multiple=network.stride
+                volume._replace(label=None),
+                network.slices,
+                stored=stored,
+                multiple=network.stride,
+                patch=network.patch,
             )
-            grids.append(slices.grid)
-            yield slices.image
+            if network.patch is None:
+                made.append(slices.grid)
+                yield slices.image
+                continue
+            (image,) = slices.image
+            plan = windows(image.shape[:3], network.patch)
+            made.append((plan, slices.grid))
+            for first in plan.starts[0]:
+                yield plan.cut(image, first)
 
-    stream = predict_blocks(predict, weights, ahead(stacks()), batch=network.batch)
-    for blocks in by_stack(stream):
-        rows = (
-            rows_at(block, slice(i, i + 1)) for block in blocks for i in range(row_count(block))
-        )
-        yield rows, grids.popleft()
+    stream = by_stack(predict_blocks(predict, weights, ahead(stacks()), batch=network.batch))
+    for blocks in stream:
+        if network.patch is None:
+            rows = (
+                rows_at(block, slice(i, i + 1)) for block in blocks for i in range(row_count(block))
+            )
+            yield rows, made.popleft()
+        else:
+            plan, grid = made.popleft()
+            others = itertools.islice(stream, len(plan.starts[0]) - 1)
+            planes = plan.blend(itertools.chain([blocks], others))
+            yield along_depth(planes, grid), grid.in_plane
 
 
 def even_slices(volumes, slices, *, count):
@@ -107,17 +127,19 @@ def on_native_grid(slices, grid, *, whole):
 
 
 def mirrored(predict):
-    """``predict`` of an image and of its mirror images along h, w and both; their mean.
+    """``predict`` of an image and of its mirror images along each axis and several; their mean.
 
     Args:
-      predict: ``(weights, (b, h, w, c)) -> (b, h, w, k)`` probabilities.
+      predict: ``(weights, (b, *space, c)) -> (b, *space, k)`` probabilities.
 
     Returns:
-      A function of the same arguments, which takes four times as long.
+      A function of the same arguments, which takes four times as long, or eight with a depth.
     """
 
     def mean(weights, images):
-        found = [jnp.flip(predict(weights, np.flip(images, axes)), axes) for axes in _MIRRORS]
+        space = range(1, images.ndim - 1)
+        mirrors = [axes for n in range(len(space) + 1) for axes in itertools.combinations(space, n)]
+        found = [jnp.flip(predict(weights, np.flip(images, axes)), axes) for axes in mirrors]
         return sum(found) / len(found)
 
     return mean

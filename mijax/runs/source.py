@@ -56,7 +56,7 @@ def same_volumes(source, other):
     return volumes(source) == volumes(other)
 
 
-def slice_volume(volume, slices, *, stored=True, multiple=None):
+def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
     """``data.to_slices`` of a volume as ``config.data.slices`` says.
 
     Args:
@@ -65,10 +65,15 @@ def slice_volume(volume, slices, *, stored=True, multiple=None):
       stored: whether it comes from ``open_data``, which stores images without their bias field;
         that of a new scan is corrected here, which takes seconds.
       multiple: as there.
+      patch: (d, h, w) of the windows that a 3-D image is predicted in. It is made no larger than
+        they are where it shows nothing; unless all are resized to one size.
     """
     if slices.bias_correction and not stored:
         volume = correct_bias(volume)
-    return to_slices(volume, **slice_options(slices), multiple=multiple)
+    options = slice_options(slices)
+    if patch is not None and slices.fit != "resize":
+        options, multiple = options | {"size": patch, "fit": "pad"}, 1
+    return to_slices(volume, **options, multiple=multiple)
 
 
 def slice_options(slices):
@@ -80,6 +85,8 @@ def slice_options(slices):
         "plane": slices.plane,
         "intensity": slices.window if slices.intensity == "window" else slices.intensity,
         "percentiles": slices.percentiles,
+        "dims": slices.dims,
+        "depth_spacing": slices.depth_spacing,
     }
 
 

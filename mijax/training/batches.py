@@ -11,10 +11,10 @@ class TrainingSet(NamedTuple):
     """Training slices, or those of one step; None for what the method does not ask for.
 
     Attributes:
-      image: (n, h, w, c), labelled.
-      label: (n, h, w).
+      image: (n, *space, c), labelled slices (h, w) or 3-D images (d, h, w).
+      label: (n, *space).
       unlabelled: ``methods.Unlabelled``, m slices.
-      held_out: image (v, h, w, c) and label (v, h, w) of validation cases, for the hyper-gradient.
+      held_out: images (v, *space, c) and labels of validation cases, for the hyper-gradient.
     """
 
     image: jax.Array | None

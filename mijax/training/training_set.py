@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 
-from mijax.data import UNLABELLED, slice_flags, slice_shape
+from mijax.data import UNLABELLED, slice_flags, slice_shape, times
 from mijax.errors import UserError
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
@@ -79,18 +79,16 @@ def check_slices(splits, found, config, method, annotation):
         with contextlib.suppress(UserError):  # a bad header, told with all that are
             shape, _, affine = found.geometry(name)
             shapes[name] = shape, affine
-    pixels = {
-        name: slice_shape(name, *place, spacing=slices.spacing, plane=slices.plane)
-        for name, place in shapes.items()
-    }
+    options = {key: slices[key] for key in ("spacing", "plane", "dims", "depth_spacing")}
+    pixels = {name: slice_shape(name, *place, **options) for name, place in shapes.items()}
     size = tuple(slices.size)
-    larger = [name for name, hw in pixels.items() if hw[0] > size[0] or hw[1] > size[1]]
+    larger = [name for name, shape in pixels.items() if np.greater(shape, size).any()]
     if larger and slices.fit == "pad":
         most = np.max([pixels[name] for name in larger], axis=0)
         raise UserError(
-            f"slices of {len(larger)} of {len(names)} training cases exceed data.slices.size "
-            f"{size[0]}×{size[1]}: up to {most[0]}×{most[1]}, {larger[0]} the first; raise "
-            "data.slices.size or use data.slices.fit=resize or crop"
+            f"{'slices' if slices.dims == 2 else 'volumes'} of {len(larger)} of {len(names)} "
+            f"training cases exceed data.slices.size {times(size)}: up to {times(most)}, "
+            f"{larger[0]} the first; raise data.slices.size or use data.slices.fit=resize or crop"
         )
 
 
@@ -135,7 +133,7 @@ def load_training_set(source, splits, config, method):
 
 
 def _labelled_slices(source, cases, slices):
-    """Images (n, h, w, c) and labels (n, h, w) of the slices that have an annotated pixel.
+    """Images (n, *space, c) and labels (n, *space) of the slices with an annotated pixel.
 
     Labels are as ``gaps`` has them. And, of each case that has some, the images and positions of
     the slices that have another pixel. None, None and none without a case.
@@ -147,8 +145,9 @@ def _labelled_slices(source, cases, slices):
             volume = coded(volume, source.undrawn, source.classes)
         cut = slice_volume(volume, slices)
         shown = cut.label[:, *cut.inside]
-        kept = (shown != UNLABELLED).any((1, 2))
-        some = (shown >= len(source.classes)).any((1, 2))
+        pixels = tuple(range(1, shown.ndim))
+        kept = (shown != UNLABELLED).any(pixels)
+        some = (shown >= len(source.classes)).any(pixels)
         images.append(cut.image if kept.all() else cut.image[kept])
         labels.append(cut.label if kept.all() else cut.label[kept])
         if some.any():

@@ -32,7 +32,7 @@ def network(classes):
 
 def parts_of(classes, slices, predict=None):
     predict = predict or network(classes)
-    return SimpleNamespace(predict=predict, slices=slices, batch=BATCH, stride=16)
+    return SimpleNamespace(predict=predict, slices=slices, batch=BATCH, stride=16, patch=None)
 
 
 def slices(**changes):
