@@ -28,3 +28,8 @@ def tell_missing(kind, error, trace):
         )
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def times(shape):
+    """A shape for a message: 3×4."""
+    return "×".join(map(str, shape))

@@ -21,7 +21,6 @@ from mijax.data.slices import (
     native_slice,
     pixel_size,
     slice_shape,
-    times,
     to_native,
     to_slices,
 )
@@ -65,7 +64,6 @@ __all__ = [
     "read_splits",
     "slice_flags",
     "slice_shape",
-    "times",
     "to_native",
     "to_slices",
     "write_annotation",

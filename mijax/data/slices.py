@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from mijax.data.intensity import check_intensity, normalise
 from mijax.data.volume import Volume
-from mijax.errors import UserError
+from mijax.errors import UserError, times
 
 PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
 _FITS = ("pad", "crop", "resize")
@@ -283,11 +283,6 @@ def _across_first(axes, plane):
     """Axes of x, y, z in the order depth, h, w."""
     axis = _axis_of(plane)
     return [axes[axis], *np.delete(axes, axis)]
-
-
-def times(shape: Sequence[int]) -> str:
-    """A shape for a message: 3×4."""
-    return "×".join(map(str, shape))
 
 
 def cut(values: np.ndarray, affine: np.ndarray, *, plane: str) -> np.ndarray:

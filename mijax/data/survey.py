@@ -76,9 +76,14 @@ def thin_plane(found: Grids) -> str:
 
 
 def propose_slices(
-    geometries: Mapping[str, Geometry], *, plane: str, spacing: float | None = None
-) -> tuple[tuple[int, int], float | None]:
-    """A size that holds every slice whole, and the spacing it is at.
+    geometries: Mapping[str, Geometry],
+    *,
+    plane: str,
+    spacing: float | None = None,
+    dims: int = 2,
+    depth_spacing: float | None = None,
+) -> tuple[tuple[int, ...], float | None]:
+    """A size that holds every slice, or every volume, whole, and the spacing it is at.
 
     Pixels stay as they are where all are of one size, to a tenth, and no slice is larger than 512
     of them; else the spacing is the median one, or as much more as that takes.
@@ -87,37 +92,38 @@ def propose_slices(
       geometries: by case.
       plane: of the slices.
       spacing: where it is given already.
+      dims, depth_spacing: see ``slices.to_slices``.
 
     Returns:
-      (h, w), multiples of 16; and millimetres, or None for the native ones.
+      (h, w) or (d, h, w), multiples of 16; and millimetres, or None for the native ones.
     """
-    most = _largest(geometries, spacing, plane)
+
+    def largest(spacing):
+        options = {"plane": plane, "dims": dims, "depth_spacing": depth_spacing}
+        shapes = [
+            slice_shape(name, shape, affine, spacing=spacing, **options)
+            for name, (shape, _, affine) in geometries.items()
+        ]
+        return np.max(shapes, axis=0)
+
+    most = largest(spacing)
     in_plane = np.delete(grids(geometries.values()).spacing, PLANES.index(plane), axis=1)
     median = float(np.median(in_plane))
     if spacing is None and not np.allclose(in_plane, median, rtol=0.1):
         spacing = _round(median)
-        most = _largest(geometries, spacing, plane)
-    if max(most) > _LARGEST:
-        spacing = _round((spacing or median) * max(most) / _LARGEST, up=True)
-        most = _largest(geometries, spacing, plane)
+        most = largest(spacing)
+    if max(most[-2:]) > _LARGEST:
+        spacing = _round((spacing or median) * max(most[-2:]) / _LARGEST, up=True)
+        most = largest(spacing)
     return tuple(int(-(-n // _MULTIPLE) * _MULTIPLE) for n in most), spacing
 
 
-def slice_flags(
-    geometries: Mapping[str, Geometry], *, plane: str, spacing: float | None = None
-) -> str:
+def slice_flags(geometries: Mapping[str, Geometry], **options) -> str:
     """What ``propose_slices`` proposes, to paste into a command."""
-    (height, width), spacing = propose_slices(geometries, plane=plane, spacing=spacing)
-    flags = f"--config.data.slices.size='({height},{width})' --config.data.slices.fit=pad"
+    size, spacing = propose_slices(geometries, **options)
+    given = ",".join(map(str, size))
+    flags = f"--config.data.slices.size='({given})' --config.data.slices.fit=pad"
     return flags if spacing is None else f"{flags} --config.data.slices.spacing={spacing}"
-
-
-def _largest(geometries, spacing, plane) -> tuple[int, int]:
-    shapes = [
-        slice_shape(name, shape, affine, spacing=spacing, plane=plane)
-        for name, (shape, _, affine) in geometries.items()
-    ]
-    return tuple(np.max(shapes, axis=0))
 
 
 def _round(value: float, *, up: bool = False) -> float:

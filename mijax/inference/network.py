@@ -53,6 +53,13 @@ class Network(NamedTuple):
         return jax.lax.with_sharding_constraint(images, parallel.by_batch(self.mesh))
 
 
+def patch_of(config):
+    """(d, h, w) of the windows that 3-D images are predicted in, those of training; or None."""
+    if config.data.slices.dims == 2:
+        return None
+    return tuple(config.augmentation.crop or config.data.slices.size)
+
+
 def make_network(config, *, classes, devices=None):
     """The ``Network`` of a configuration.
 
@@ -64,7 +71,7 @@ def make_network(config, *, classes, devices=None):
     Raises:
       UserError: for a precision that there is not.
     """
-    mesh, slices = parallel.make_mesh(devices), config.data.slices
+    mesh = parallel.make_mesh(devices)
     model = UNet(
         num_classes=classes,
         widths=tuple(config.model.widths),
@@ -87,10 +94,10 @@ def make_network(config, *, classes, devices=None):
         mesh=mesh,
         predict=jit(predict),
         jit=jit,
-        slices=slices,
+        slices=config.data.slices,
         batch=-(-config.predict_batch // mesh.size) * mesh.size,
         stride=model.stride,
-        patch=tuple(config.augmentation.crop or slices.size) if slices.dims == 3 else None,
+        patch=patch_of(config),
     )
 
 

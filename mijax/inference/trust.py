@@ -152,6 +152,8 @@ def read_trust(run):
     Raises:
       UserError: if it is not there, or damaged.
     """
+    if run.config.data.slices.dims == 3:
+        raise UserError(f"{run.folder} predicts volumes; trust is estimated for slices alone")
     path = run.folder / FILE
     again = f"python -m mijax.evaluate --workdir {run.folder} writes it"
     if not path.exists():

@@ -103,8 +103,10 @@ def make(
         target, confidence, differ = ensemble(*predictions, conflicts=conflicts)
         strong = jitter_intensity(keys[3], images, **jitter)
         share = jax.random.beta(keys[4], alpha, alpha)
-        sides = jnp.full((images.shape[0], 2), jnp.sqrt(1 - share))
-        box = place_boxes(keys[5], sides, images.shape[1:3]) * memory["turn"].astype(jnp.float32)
+        space = images.shape[1:-1]
+        side = (1 - share) ** (1 / len(space))
+        sides = jnp.full((images.shape[0], len(space)), side)
+        box = place_boxes(keys[5], sides, space) * memory["turn"].astype(jnp.float32)
         view = paste(box, jnp.where(memory["turn"] == 0, strong, images), next_image(images))
         target, confidence = (paste(box, x, next_image(x)) for x in (target, confidence))
         labelled, student = forward(network, batch.image, view, key=keys[6])

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.errors import UserError
+from mijax.errors import UserError, times
 from mijax.losses import (
     boundary_correlation,
     edge_strength,
@@ -108,11 +108,11 @@ def make(
                 f"config.method.feature: the network has no {feature}, but "
                 f"{', '.join(start.features)}"
             )
-        size, whole = start.features[feature][1:3], start.unlabelled_shape[1:3]
+        size, whole = start.features[feature][1:-1], start.unlabelled_shape[1:]
         if size != whole:
             raise UserError(
-                f"config.method.feature: {feature} has {size[0]}×{size[1]} pixels of the "
-                f"{whole[0]}×{whole[1]} of an image, whose boundaries it is to have; take Up_conv2"
+                f"config.method.feature: {feature} has {times(size)} pixels of the {times(whole)} "
+                "of an image, whose boundaries it is to have; take Up_conv2"
             )
         return {"head": head.init(key, jnp.zeros(start.features[feature]))["params"]}, {}
 
@@ -120,22 +120,23 @@ def make(
         return sample_view(
             key,
             images.shape[0],
+            dims=images.ndim - 2,
             rotation=rotation,
             shear=shear,
             scale=scale,
             flip=flip,
             translation=translation,
-            shape=images.shape[1:3],
+            shape=images.shape[1:-1],
         )
 
     def compare(params, plain, transformed, view, images):
         """Assignments (s, b, h, w, k) of both views, mask, joints (s, k, k), correlations (s,)."""
-        mask = view.inside(transformed.shape[1:3])
+        mask = view.inside(transformed.shape[1:-1])
         p, q = (head.apply({"params": params["head"]}, x) for x in (view.apply(plain), transformed))
         edges = edge_strength(view.apply(images), gamma=edge_gamma, mask=mask)
 
         def of_subhead(p, q):
-            joint = joint_distribution(p, q, radius=0, mask=mask)[0, 0]
+            joint = joint_distribution(p, q, radius=0, mask=mask).reshape(clusters, clusters)
             correlations = [
                 boundary_correlation(
                     edges, pixel_entropy(probs, mask=mask), window=window, mask=mask

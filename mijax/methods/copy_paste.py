@@ -66,7 +66,7 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
         inner, outer = jnp.where(pretrains, x_b, u_a), jnp.where(pretrains, x_a, u_b)
         inner_label = jnp.where(pretrains, y_b, v_a.astype(y_b.dtype))
         outer_label = jnp.where(pretrains, y_a, v_b.astype(y_a.dtype))
-        box = place_boxes(box_key, jnp.full((1, 2), side), x_a.shape[1:3])
+        box = place_boxes(box_key, jnp.full((1, x_a.ndim - 2), side), x_a.shape[1:-1])
         box = jnp.broadcast_to(box, y_a.shape)
         mixtures = forward(
             params["network"], paste(box, inner, x_a), paste(box, x_b, outer), key=student_key

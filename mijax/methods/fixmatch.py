@@ -53,10 +53,10 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, strong_key, weak_key = jax.random.split(key, 4)
         images, network = batch.unlabelled, params["network"]
-        view = sample_view(view_key, images.shape[0], **ranges)
+        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
         [weak] = forward(jax.lax.stop_gradient(network), images, key=weak_key)
         probs = view.apply(jax.nn.softmax(weak.logits))
-        inside = view.inside(images.shape[1:3])
+        inside = view.inside(images.shape[1:-1])
         mask = jnp.where(jnp.max(probs, axis=-1) >= threshold, inside, 0)
         kept = jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)
         strong = jitter_intensity(jitter_key, view.apply(images), **strengths)

@@ -114,7 +114,7 @@ def make(
 
     def information(params, name, plain, transformed, view, reach):
         """Mean over sub-heads of the mutual information on one feature."""
-        plain, mask = view.apply(plain), view.inside(plain.shape[1:3])
+        plain, mask = view.apply(plain), view.inside(plain.shape[1:-1])
         if heads[name].pooled:
             # What left the frame is 0 in the one and must not count in the other.
             plain, transformed = plain * mask[..., None], transformed * mask[..., None]
@@ -131,7 +131,13 @@ def make(
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
-            view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
+            view_key,
+            images.shape[0],
+            dims=images.ndim - 2,
+            rotation=rotation,
+            shear=shear,
+            scale=scale,
+            flip=flip,
         )
         labelled, plain, transformed = forward(
             params["network"],
@@ -149,7 +155,7 @@ def make(
         total = sum(importance)
         mutual = sum(w / total * found[n] for n, w in zip(features, importance, strict=True))
         target = view.apply(jax.lax.stop_gradient(jax.nn.softmax(plain.logits)))
-        mask = view.inside(images.shape[1:3])
+        mask = view.inside(images.shape[1:-1])
         if consistency == "mse":
             probs = jax.nn.softmax(transformed.logits)
             distance = squared_error(target, probs, mask=mask) / probs.shape[-1]

@@ -110,7 +110,7 @@ def make(
         labels = np.concatenate(labels)
         if gate:
             agreement = _agreement(predict, unlabelled, {**ranges, "flip": flip}, number)
-            labels *= (agreement > gate)[unlabelled.volume, None, None]
+            labels[agreement[unlabelled.volume] <= gate] = 0
         return {"pseudo_label": labels, "round": np.int32(number)}
 
     return Method(
@@ -137,18 +137,20 @@ def _agreement(predict, unlabelled, ranges, number):
         chunks = []
         for i in range(0, len(unlabelled.image), _CHUNK):
             images = unlabelled.image[i : i + _CHUNK]
-            view = sample_view(jax.random.fold_in(key, i), len(images), **ranges)
+            dims = images.ndim - 2
+            view = sample_view(jax.random.fold_in(key, i), len(images), dims=dims, **ranges)
             probs = predict(np.asarray(view.apply(images)))
             chunks.append(np.asarray(view.restore(probs)).argmax(-1))
         maps.append(np.concatenate(chunks))
         classes = probs.shape[-1]
     first, second = maps
+    pixels = tuple(range(1, first.ndim))
     scores = []
     for value in range(1, classes):
         a, b = (
-            np.bincount(unlabelled.volume, (m == value).sum((1, 2))).astype(float) for m in maps
+            np.bincount(unlabelled.volume, (m == value).sum(pixels)).astype(float) for m in maps
         )
-        both = np.bincount(unlabelled.volume, ((first == value) & (second == value)).sum((1, 2)))
+        both = np.bincount(unlabelled.volume, ((first == value) & (second == value)).sum(pixels))
         scores.append(np.where(a + b > 0, 2 * both / np.maximum(a + b, 1), np.nan))
     # A class that neither finds says nothing; a volume without any has no agreement.
     found = ~np.isnan(scores)

@@ -82,7 +82,13 @@ def make(
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
         view = sample_view(
-            view_key, images.shape[0], rotation=rotation, shear=shear, scale=scale, flip=flip
+            view_key,
+            images.shape[0],
+            dims=images.ndim - 2,
+            rotation=rotation,
+            shear=shear,
+            scale=scale,
+            flip=flip,
         )
         labelled, plain, transformed = forward(
             params["network"],
@@ -93,7 +99,7 @@ def make(
             **options,
         )
         restored = view.restore(jax.nn.softmax(transformed.logits))
-        mask = view.mask(images.shape[1:3])
+        mask = view.mask(images.shape[1:-1])
         information = local_mutual_information(
             jax.nn.softmax(plain.logits),
             restored,

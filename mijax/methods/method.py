@@ -54,12 +54,12 @@ class Batch(NamedTuple):
     """Augmented slices of one step; what a method did not ask for is None.
 
     Attributes:
-      image: (b, h, w, c) labelled images.
-      label: (b, h, w) their labels; those of pixels without one are k or above, and mean nothing
+      image: (b, *space, c) labelled images: slices (h, w), or volumes (d, h, w).
+      label: (b, *space) their labels; those of pixels without one are k or above, and mean nothing
         but to ``label_loss``.
-      unlabelled: (u, h, w, c) images.
+      unlabelled: (u, *space, c) images.
       position: (u,) where in its volume each of them lies, from 0 to 1.
-      pseudo_label: (u, h, w) their pseudo-labels, of ``Rounds.pseudo_labels``.
+      pseudo_label: (u, *space) their pseudo-labels, of ``Rounds.pseudo_labels``.
     """
 
     image: jax.Array | None
@@ -92,8 +92,8 @@ class Start(NamedTuple):
 
     Attributes:
       network, batch_stats: of the network.
-      features: shape (1, h, w, c) of each feature of an image, by name.
-      unlabelled_shape: (m, h, w) of all unlabelled slices.
+      features: shape (1, *space, c) of each feature of an image, by name.
+      unlabelled_shape: (m, *space) of all unlabelled slices.
       another: ``key -> network``, another network to begin with: drawn anew, or, where the run
         begins with the weights of another (``config.init_from``), those with a classifier
         drawn anew.
@@ -110,7 +110,7 @@ class Unlabelled(NamedTuple):
     """All unlabelled slices of a run.
 
     Attributes:
-      image: (m, h, w, c).
+      image: (m, *space, c).
       position: (m,) where in its volume a slice lies, from 0, the first, to 1, the last.
       volume: (m,) index of its volume.
     """
@@ -127,7 +127,7 @@ class Rounds(NamedTuple):
       count: of the rounds; the steps before the first are as many as those of each.
       refresh: ``(memory, predict, unlabelled) -> memory``, where ``predict(images) -> probs`` is
         the best network so far and ``unlabelled`` an ``Unlabelled``.
-      pseudo_labels: ``memory -> (m, h, w)`` labels that go with the unlabelled slices through
+      pseudo_labels: ``memory -> (m, *space)`` labels that go with the unlabelled slices through
         the augmentation.
     """
 
@@ -144,7 +144,7 @@ class Examination(NamedTuple):
         ``features(network, images)`` runs the network as at test time and gives its features
         by name.
       score: name of the measure that ranks checkpoints, the higher the better.
-      clusters: ``(params, images, *, features) -> (b, h, w)`` cluster of each pixel, or None.
+      clusters: ``(params, images, *, features) -> (b, *space)`` cluster of each pixel, or None.
       count: of the clusters.
     """
 

@@ -116,8 +116,8 @@ def make(
         [taught] = forward(teacher, images, key=teacher_key)
         q = jax.nn.softmax(taught.logits)
         kept = jnp.mean(jnp.max(q, axis=-1) >= threshold)
-        view = sample_view(affine_key, images.shape[0], **ranges)
-        images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:3])
+        view = sample_view(affine_key, images.shape[0], dims=images.ndim - 2, **ranges)
+        images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:-1])
         views, boxed = zip(
             *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
         )
@@ -166,11 +166,12 @@ def make(
             add("mutual_information", -mi_weight, information)
         if is_used(prior_weight):
             # Of images that are annotated all over: the part of one says nothing of the whole.
-            whole = jnp.all(batch.label < q.shape[-1], axis=(1, 2), keepdims=True)
+            pixels = tuple(range(1, batch.label.ndim))
+            whole = jnp.all(batch.label < q.shape[-1], axis=pixels, keepdims=True)
             counted = jnp.where(whole[..., None], jax.nn.one_hot(batch.label, q.shape[-1]), 0)
             size = jnp.sum(jnp.broadcast_to(whole, batch.label.shape), dtype=counted.dtype)
-            prior = jnp.sum(counted, axis=(0, 1, 2)) / jnp.maximum(size, 1)
-            mean = jnp.mean(jnp.concatenate(p), axis=(0, 1, 2))
+            prior = jnp.sum(counted, axis=(0, *pixels)) / jnp.maximum(size, 1)
+            mean = jnp.mean(jnp.concatenate(p), axis=(0, *pixels))
             log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))
             add("prior", prior_weight, jnp.sum(prior * log_ratio))
         logs["kept"] = kept
@@ -187,8 +188,9 @@ def make(
 
 
 def near_foreground(probs, distance):
-    """Pixels within a square of ``distance`` round a foreground pixel: (b, h, w), 0 or 1."""
-    near, side = (probs[..., 0] < 0.5).astype(jnp.float32), 2 * distance + 1
-    for window in ((1, side, 1), (1, 1, side)):
-        near = jax.lax.reduce_window(near, 0.0, jax.lax.max, window, (1, 1, 1), "SAME")
+    """Pixels in a square or cube of ``distance`` round a foreground pixel: (b, *space), 0 or 1."""
+    near, ones = (probs[..., 0] < 0.5).astype(jnp.float32), (1,) * (probs.ndim - 1)
+    for axis in range(1, near.ndim):
+        window = (*ones[:axis], 2 * distance + 1, *ones[axis + 1 :])
+        near = jax.lax.reduce_window(near, 0.0, jax.lax.max, window, ones, "SAME")
     return near

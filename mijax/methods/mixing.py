@@ -21,16 +21,16 @@ def mixed_view(key, images, *, jitter, boxes):
 
     Args:
       key: PRNG key.
-      images: (b, h, w, c).
+      images: (b, *space, c).
       jitter: keywords of ``jitter_intensity``.
       boxes: keywords of ``sample_boxes``.
 
     Returns:
-      The view (b, h, w, c) and where the next image is in it, (b, h, w).
+      The view (b, *space, c) and where the next image is in it, (b, *space).
     """
     jitter_key, box_key = jax.random.split(key)
     strong = jitter_intensity(jitter_key, images, **jitter)
-    inside = sample_boxes(box_key, images.shape[0], images.shape[1:3], **boxes)
+    inside = sample_boxes(box_key, images.shape[0], images.shape[1:-1], **boxes)
     return paste(inside, strong, next_image(strong)), inside
 
 
@@ -38,9 +38,9 @@ def pseudo_label_loss(logits, labels, sure, *, kind="dice"):
     """Distance to pseudo-labels on the pixels that are sure of theirs.
 
     Args:
-      logits: (b, h, w, k).
-      labels: (b, h, w) integers.
-      sure: (b, h, w) of bool.
+      logits: (b, *space, k).
+      labels: (b, *space) integers.
+      sure: (b, *space) of bool.
       kind: "dice", soft Dice with squares in the denominator, of all classes, over the pixels that
         count; or "cross_entropy", the mean over them, times their part of all.
 
@@ -54,13 +54,13 @@ def pseudo_label_loss(logits, labels, sure, *, kind="dice"):
 
 
 def dropped_channels(key, name, shape, rate):
-    """Channels of a feature that stay, scaled: (b, 1, 1, c) of 0 and 1 / (1 − rate).
+    """Channels of a feature that stay, scaled: (b, 1, …, c) of 0 and 1 / (1 − rate).
 
     ``name`` is that of the feature, each of which has a draw of its own.
     """
     key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    b, _, _, c = shape
-    return jax.random.bernoulli(key, 1 - rate, (b, 1, 1, c)).astype(jnp.float32) / (1 - rate)
+    shape = shape[0], *(1 for _ in shape[1:-1]), shape[-1]
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(jnp.float32) / (1 - rate)
 
 
 def check_pseudo(*, threshold, pseudo_loss):

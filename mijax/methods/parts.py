@@ -80,12 +80,12 @@ def with_teacher(
 
     def consistency(network, teacher, images, *, forward, step, key):
         view_key, jitter_key, student_key, teacher_key = jax.random.split(key, 4)
-        view = sample_view(view_key, images.shape[0], **ranges)
+        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
         moved = jitter_intensity(jitter_key, view.apply(images), **jitter)
         [student] = forward(network, moved, key=student_key)
         [taught] = forward(teacher, images, key=teacher_key)
         target = view.apply(jax.nn.softmax(taught.logits))
-        mask = view.inside(images.shape[1:3])
+        mask = view.inside(images.shape[1:-1])
         return squared_error(jax.nn.softmax(student.logits), target, mask=mask), {}
 
     return with_consistency(method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps)

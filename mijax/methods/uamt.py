@@ -54,7 +54,7 @@ def make(
 
     def consistency(network, teacher, images, *, forward, step, key):
         view_key, noise_key, student_key, teacher_key = jax.random.split(key, 4)
-        view = sample_view(view_key, images.shape[0], **ranges)
+        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
         normal = jax.random.normal(noise_key, (1 + passes, *images.shape), images.dtype)
         noisy = images[None] + noise * jnp.clip(normal, -2.0, 2.0)
         outputs = forward(teacher, *noisy, key=teacher_key)
@@ -62,7 +62,7 @@ def make(
         mean = view.apply(sum(others) / passes)
         uncertainty = jnp.sum(jax.scipy.special.entr(mean), axis=-1)
         threshold = (0.75 + 0.25 * ramp(step, ramp_steps)) * math.log(mean.shape[-1])
-        inside = view.inside(images.shape[1:3])
+        inside = view.inside(images.shape[1:-1])
         mask = jnp.where(uncertainty < threshold, inside, 0)
         [student] = forward(network, view.apply(images), key=student_key)
         probs = jax.nn.softmax(student.logits)

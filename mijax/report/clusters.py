@@ -59,7 +59,9 @@ def find_clusters(rows, *, data_dir):
             continue
         network = predictor.network
         scoring = make_scoring(network, make_method(row.config).examination)
-        if scoring.clusters:
+        if network.patch is not None:
+            notes.append(f"{row.label} is missing among the cluster maps: they are of slices")
+        elif scoring.clusters:
             images, aspect = _slices(volumes, network.slices)
             stacks = predict_stacks(
                 scoring.clusters, predictor.weights, [images], batch=network.batch

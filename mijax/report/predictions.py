@@ -9,11 +9,12 @@ from mijax.data import UNLABELLED, read_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.batching import predict_stacks
+from mijax.inference.network import patch_of
 from mijax.inference.scores import OPTIONS, without_gaps
 from mijax.losses import joint_distribution, mutual_information
 from mijax.report.statistics import case_means
 from mijax.runs.annotation import annotation_of
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import flat_slices, open_data, slice_volume
 from mijax.transforms import sample_view
 
 _SLICES = 16  # of the joint distribution, from a few validation cases
@@ -79,7 +80,7 @@ def predict(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     config = rows[0].runs[0].run.config
-    source, slices = source_of(rows[0].runs[0].run, data_dir), config.data.slices
+    source, slices = source_of(rows[0].runs[0].run, data_dir), flat_slices(config.data.slices)
     chosen = choose_cases(rows)
     volumes = [without_gaps(source.volume(name)) for name in chosen.values()]
     cuts = [slice_volume(volume, slices) for volume in volumes]
@@ -185,11 +186,22 @@ def scored_predictor(one):
 
 
 def _validation_slices(source, run):
-    """Some slices (n, h, w, c) with foreground, and their true labels as (n, h, w, k)."""
+    """Some slices (n, h, w, c) with foreground, and their true labels as (n, h, w, k).
+
+    Of a network of 3-D images the middle window (d, h, w, c) of each volume.
+    """
     names = read_splits(run.folder / "splits.json").validation[:_CASES]
-    images, labels = [], []
+    images, labels, patch = [], [], patch_of(run.config)
     for name in names:
-        cut = slice_volume(source.volume(name), run.config.data.slices)
+        cut = slice_volume(source.volume(name), run.config.data.slices, patch=patch)
+        if patch is not None:
+            middle = [
+                slice((n - m) // 2, (n + m) // 2)
+                for n, m in zip(cut.label.shape[1:], patch, strict=True)
+            ]
+            images.append(cut.image[:, *middle])
+            labels.append(cut.label[:, *middle])
+            continue
         found = np.flatnonzero(((cut.label > 0) & (cut.label != UNLABELLED)).any((1, 2)))
         count = min(-(-_SLICES // len(names)), len(found))
         picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
@@ -207,27 +219,27 @@ def _row_joint(label, predictor, images):
     return Joint(label, *jax.device_get(_compare(*probs)))
 
 
-def _view(count):
+def _view(count, dims):
     """T of each of some images, from the pool of the paper."""
-    return sample_view(
-        jax.random.key(0), count, rotation=30.0, shear=5.0, scale=(0.8, 1.25), flip=True
-    )
+    ranges = {"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "flip": True}
+    return sample_view(jax.random.key(0), count, dims=dims, **ranges)
 
 
 @jax.jit  # else every operation is compiled for itself
 def _transform(images):
-    return _view(len(images)).apply(images)
+    return _view(len(images), images.ndim - 2).apply(images)
 
 
 @jax.jit
 def _compare(probs, transformed):
-    view = _view(len(probs))
-    return _joint(probs, view.restore(transformed), view.mask(probs.shape[1:3]))
+    view = _view(len(probs), probs.ndim - 2)
+    return _joint(probs, view.restore(transformed), view.mask(probs.shape[1:-1]))
 
 
 def _joint(p, q, mask=None):
     joint = joint_distribution(p, q, radius=1, mask=mask)
-    return joint, mutual_information(joint).mean()
+    of_neighbours = joint if p.ndim == 4 else joint[1]  # within a plane
+    return of_neighbours, mutual_information(joint).mean()
 
 
 def pixel_size(volume, grid):

@@ -76,6 +76,15 @@ def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
     return to_slices(volume, **options, multiple=multiple)
 
 
+def flat_slices(slices):
+    """``config.data.slices`` of 2-D slices, where it is of 3-D images: to describe and to show."""
+    if slices.dims == 2:
+        return slices
+    found = slices.copy_and_resolve_references()
+    found.update({"dims": 2, "size": tuple(slices.size)[-2:], "depth_spacing": None})
+    return found
+
+
 def slice_options(slices):
     """``config.data.slices`` as keywords of ``data.to_slices``."""
     return {

@@ -9,7 +9,7 @@ import numpy as np
 from mijax.data import read_splits, write_splits
 from mijax.errors import UserError
 from mijax.progress import doing
-from mijax.runs.source import index_data, prepare_data, slice_volume
+from mijax.runs.source import flat_slices, index_data, prepare_data, slice_volume
 from mijax.selection.candidates import Candidates, find_candidates
 from mijax.selection.choice import (
     coverage,
@@ -165,7 +165,8 @@ def _select(config, *, count, output, predictor, splits=None):
 
 def _described(volumes, config):
     for volume in volumes:
-        image = slice_volume(volume._replace(label=None), config.data.slices, multiple=1).image
+        slices = flat_slices(config.data.slices)
+        image = slice_volume(volume._replace(label=None), slices, multiple=1).image
         size = np.multiply(volume.image.shape[:3], volume.spacing)
         yield describe(image, size)
 
@@ -177,7 +178,7 @@ def _of_patient(rows, scans):
 
 def _slices(source, name, config):
     volume = source.volume(name)._replace(label=None)
-    return slice_volume(volume, config.data.slices, multiple=1).image
+    return slice_volume(volume, flat_slices(config.data.slices), multiple=1).image
 
 
 def _predictor(run):

@@ -67,11 +67,15 @@ def _predicted(predictor, predict, weights, volumes):
 
 
 def check_channels(predictor, channels):
-    """Refuses a run of images with other channels.
+    """Refuses a run of volumes, and one of images with other channels.
 
     Raises:
       UserError: if they are.
     """
+    if predictor.network.patch is not None:
+        raise UserError(
+            f"{predictor.run.folder} predicts volumes; cases are compared by networks of slices"
+        )
     if predictor.channels != channels:
         raise UserError(
             f"{predictor.run.folder} is of images with {predictor.channels} channel(s), and these "

@@ -52,7 +52,7 @@ def make_init(model, method, optimizer, image_shape, *, hypergradient=None) -> C
                 network=network,
                 batch_stats=batch_stats,
                 features={name: x.shape for name, x in features.items()},
-                unlabelled_shape=(slices, *image_shape[:2]),
+                unlabelled_shape=(slices, *image_shape[:-1]),
                 another=lambda key: draw(key, another=True)[0],
             ),
         )

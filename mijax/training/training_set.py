@@ -5,14 +5,15 @@ import logging
 
 import numpy as np
 
-from mijax.data import UNLABELLED, slice_flags, slice_shape, times
-from mijax.errors import UserError
+from mijax.data import UNLABELLED, slice_flags, slice_shape
+from mijax.errors import UserError, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
 from mijax.runs.source import slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.gaps import coded
 
+_SHAPING = ("spacing", "plane", "dims", "depth_spacing")  # what the pixels of an image hang on
 _log = logging.getLogger("mijax")
 
 
@@ -46,8 +47,9 @@ def refuse_without_size(config, found):
             geometries[case.name] = found.geometry(case.name)
     advice = []
     if geometries:
-        flags = slice_flags(geometries, plane=slices.plane, spacing=slices.spacing)
-        advice.append(f"{flags} holds every slice of {len(geometries)} cases whole")
+        flags = slice_flags(geometries, **{key: slices[key] for key in _SHAPING})
+        what = "every slice of " if slices.dims == 2 else ""
+        advice.append(f"{flags} holds {what}{len(geometries)} cases whole")
     if found.builder:  # a folder of files
         advice.append(f"python -m mijax.inspect {config.data.source.dir} describes them")
     raise UserError("; ".join(["no config.data.slices.size is given", *advice]))
@@ -79,7 +81,7 @@ def check_slices(splits, found, config, method, annotation):
         with contextlib.suppress(UserError):  # a bad header, told with all that are
             shape, _, affine = found.geometry(name)
             shapes[name] = shape, affine
-    options = {key: slices[key] for key in ("spacing", "plane", "dims", "depth_spacing")}
+    options = {key: slices[key] for key in _SHAPING}
     pixels = {name: slice_shape(name, *place, **options) for name, place in shapes.items()}
     size = tuple(slices.size)
     larger = [name for name, shape in pixels.items() if np.greater(shape, size).any()]
