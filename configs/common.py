@@ -76,6 +76,7 @@ def get_config(method):
             # of labelled and unlabelled training slices alike
             "augmentation": {
                 "crop": (),  # (depth,) height and width, at a random place; empty: none
+                "foreground": 0.0,  # part of the labelled crops that is centred on a structure
                 "rotation": 20.0,  # degrees, up to ±
                 "shear": 0.0,  # degrees, up to ±
                 "scale": (1.0, 1.0),

@@ -15,12 +15,15 @@ class TrainingSet(NamedTuple):
       label: (n, *space).
       unlabelled: ``methods.Unlabelled``, m slices.
       held_out: images (v, *space, c) and labels of validation cases, for the hyper-gradient.
+      foreground: (n, m, number of axes) places of m voxels of structures in each labelled image,
+        which crops are centred on; see ``training_set.foreground_places``.
     """
 
     image: jax.Array | None
     label: jax.Array | None
     unlabelled: Unlabelled | None
     held_out: tuple[jax.Array, jax.Array] | None = None
+    foreground: jax.Array | None = None
 
 
 class PerRole(NamedTuple):
@@ -75,7 +78,7 @@ def pick(key, step, counts, batches):
 
 def counts_of(training_set):
     """``PerRole``, how many slices there are."""
-    image, _, unlabelled, held_out = training_set
+    image, _, unlabelled, held_out, _ = training_set
     return PerRole(
         None if image is None else len(image),
         None if unlabelled is None else len(unlabelled.image),
@@ -94,6 +97,7 @@ def take(training_set, picks):
         rows(training_set.label, picks.labelled),
         rows(training_set.unlabelled, picks.unlabelled),
         rows(training_set.held_out, picks.held_out),
+        rows(training_set.foreground, picks.labelled),
     )
 
 

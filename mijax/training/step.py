@@ -41,7 +41,8 @@ def make_train_step(
       mesh: of all devices; each forward pass is divided over it by images.
       label_loss: ``(logits, labels) -> scalar``.
       batches: ``PerRole``, how many slices a step takes.
-      augmentation: keywords of ``transforms.augment``.
+      augmentation: keywords of ``transforms.augment``, and ``foreground``, the part of the
+        labelled crops that is centred on a structure, if there are crops.
       length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
         CPU backend runs convolutions inside a loop tens of times slower.
       counts: of a training set that is on the host (see ``counts_of``); the function then
@@ -88,11 +89,17 @@ def augmented(rows, picks, pseudo_labels, keys, augmentation):
       picks: ``PerRole`` of their indices.
       pseudo_labels: (m, h, w) of all unlabelled slices, or None.
       keys: ``StepKeys``.
-      augmentation: keywords of ``transforms.augment``.
+      augmentation: see ``make_train_step``.
     """
     image = label = unlabelled = position = pseudo_label = None
+    augmentation = dict(augmentation)
+    foreground = augmentation.pop("foreground", 0)
     if rows.image is not None:
-        image, label = augment(keys.augment_labelled, rows.image, rows.label, **augmentation)
+        key, centres = keys.augment_labelled, None
+        if rows.foreground is not None:
+            key, centre_key = jax.random.split(key)
+            centres = drawn_centres(centre_key, rows.foreground, foreground)
+        image, label = augment(key, rows.image, rows.label, centres=centres, **augmentation)
     if rows.unlabelled is not None:
         position = rows.unlabelled.position
         unlabelled, pseudo_label = augment(
@@ -102,6 +109,21 @@ def augmented(rows, picks, pseudo_labels, keys, augmentation):
             **augmentation,
         )
     return Batch(image, label, unlabelled, position, pseudo_label)
+
+
+def drawn_centres(key, places, part):
+    """Places that crops are centred on, (b, number of axes); NaN for those that lie anywhere.
+
+    Args:
+      key: PRNG key.
+      places: (b, m, number of axes), see ``TrainingSet``.
+      part: of the images whose crop is centred on one of its places, on average.
+    """
+    place_key, part_key = jax.random.split(key)
+    which = jax.random.randint(place_key, (len(places),), 0, places.shape[1])
+    found = jnp.take_along_axis(places, which[:, None, None], axis=1)[:, 0]
+    chosen = jax.random.bernoulli(part_key, jnp.float32(part), (len(places), 1))
+    return jnp.where(chosen, found.astype(jnp.float32), jnp.nan)
 
 
 def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient=None) -> Callable:

@@ -14,6 +14,7 @@ from mijax.training.batches import TrainingSet
 from mijax.training.gaps import coded
 
 _SHAPING = ("spacing", "plane", "dims", "depth_spacing")  # what the pixels of an image hang on
+_PLACES = 60  # of structures in an image, that crops are centred on
 _log = logging.getLogger("mijax")
 
 
@@ -131,7 +132,30 @@ def load_training_set(source, splits, config, method):
             sum(len(image) for image, _ in partly),
             ", and join the unlabelled ones" * method.unlabelled,
         )
-    return TrainingSet(image, label, others, held_out)
+    foreground = None
+    if label is not None and config.augmentation.crop and config.augmentation.foreground:
+        foreground = foreground_places(label, len(source.classes), seed=config.seed)
+    return TrainingSet(image, label, others, held_out, foreground)
+
+
+def foreground_places(label, classes, *, seed):
+    """Places of voxels of structures in label maps, for each as many of every class it shows.
+
+    Args:
+      label: (n, *space) of the ``TrainingSet``.
+      classes: number of them.
+      seed: of the draw.
+
+    Returns:
+      (n, 60, number of axes) int32; of an image without any structure anywhere.
+    """
+    draw, places = np.random.default_rng(seed), []
+    for one in label:
+        shown = [np.flatnonzero(one == value) for value in range(1, classes)]
+        shown = [found for found in shown if len(found)] or [np.arange(one.size)]
+        flat = [draw.choice(shown[i % len(shown)]) for i in range(_PLACES)]
+        places.append(np.stack(np.unravel_index(flat, one.shape), -1))
+    return np.array(places, np.int32)
 
 
 def _labelled_slices(source, cases, slices):
