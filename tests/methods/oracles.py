@@ -35,10 +35,11 @@ def forward(network, *streams, key, shared_statistics=False, perturb=None):
         streams = [perturb(i, "Conv1", x) for i, x in enumerate(streams)]
     ends = np.cumsum([len(x) for x in streams])
     apart = [jnp.concatenate(streams)] if shared_statistics else streams
-    centred = jnp.concatenate([x - jnp.mean(x, (0, 1, 2), keepdims=True) for x in apart])
-    logits = jnp.einsum("bhwc,ck->bhwk", centred, network["kernel"])
-    logits = logits + network["place"][: ends[-1], None, None]
-    statistics = {"mean": jnp.mean(apart[0], (0, 1, 2))}
+    pixels = tuple(range(apart[0].ndim - 1))
+    centred = jnp.concatenate([x - jnp.mean(x, pixels, keepdims=True) for x in apart])
+    logits = jnp.einsum("b...c,ck->b...k", centred, network["kernel"])
+    logits = logits + jnp.expand_dims(network["place"][: ends[-1]], pixels[1:])
+    statistics = {"mean": jnp.mean(apart[0], pixels)}
     return [Output(x, {}, statistics) for x in jnp.split(logits, ends[:-1])]
 
 
