@@ -68,7 +68,7 @@ def evaluate(run, *, largest_component=False, mirror=False):
         scores[name] = {"step": predictor.step, "split": split, **by_step[predictor.step]}
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
-    if best.segments and best.network.patch is None:
+    if best.segments:
         settle_trust(best, source, splits)
     return scores
 

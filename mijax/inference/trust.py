@@ -24,6 +24,7 @@ from mijax.inference.calibration import (
 )
 from mijax.inference.scores import case_dsc, is_whole, shown_classes
 from mijax.inference.signals import shape, signals
+from mijax.inference.voices import heard
 from mijax.inference.volumes import mirrored, on_native_grid, on_slices
 from mijax.metrics import largest_components
 
@@ -91,6 +92,7 @@ def look(
     """
     predict = with_voices(mirrored(network.predict) if mirror else network.predict)
     for slices, grid in on_slices(network, predict, weights, volumes, stored=stored):
+        slices = slices if network.patch is None else map(heard, slices)
         sums, doubt = [], np.empty(grid.shape, np.float32) if disagreement else None
         probs = _listened(slices, grid, sums, doubt)
         labels, soft = on_native_grid(probs, grid, whole=probabilities)
@@ -101,7 +103,7 @@ def look(
 def _listened(slices, grid, sums, doubt):
     """Yields the probabilities of slices, and keeps what their voices said."""
     for place, one in enumerate(slices):
-        sums.append(one["sums"][0].astype(np.float64))
+        sums.append(np.asarray(one["sums"][0], np.float64))
         if doubt is not None:
             doubt[native_slice(grid, place)] = to_native(one["disagreement"], grid)[..., 0]
         yield one["probs"]
@@ -152,8 +154,6 @@ def read_trust(run):
     Raises:
       UserError: if it is not there, or damaged.
     """
-    if run.config.data.slices.dims == 3:
-        raise UserError(f"{run.folder} predicts volumes; trust is estimated for slices alone")
     path = run.folder / FILE
     again = f"python -m mijax.evaluate --workdir {run.folder} writes it"
     if not path.exists():

@@ -29,24 +29,39 @@ def make_voices(network, augmentation):
     Returns:
       A function of ``predict``, ``(weights, (b, h, w, c)) -> (b, h, w, k)`` probabilities, that
       returns a function of the same arguments, which takes 1 + ``COPIES`` times as long. That
-      returns a dict: ``probs``; ``sums``, see ``signals.slice_sums``; and ``disagreement``.
+      returns a dict: ``probs``; ``sums``, see ``signals.slice_sums``; and ``disagreement``. Of 3-D
+      images, whose windows overlap, what ``heard`` makes such a dict of, slice by slice.
     """
     transform = network.jit(lambda number, images: _transformed(number, images, augmentation))
     restore = network.jit(lambda number, probs, copy: _restored(number, probs, copy, augmentation))
-    compare = network.jit(_compared)
+    compare, count = network.jit(_compared), network.jit(votes)
 
     def with_voices(predict):
         def voices(weights, images):
             probs, total, counts = predict(weights, images), 0.0, []
             for number in range(COPIES):
-                copy = predict(weights, transform(number, images))
-                restored, count = restore(number, probs, copy)
-                total, counts = total + restored, [*counts, count]
+                restored = restore(number, probs, predict(weights, transform(number, images)))
+                total, counts = total + restored, [*counts, count(probs, restored)]
             return compare(probs, total, counts)
 
-        return voices
+        def voices_of_volumes(weights, images):
+            probs = predict(weights, images)
+            copies = [
+                restore(number, probs, predict(weights, transform(number, images)))
+                for number in range(COPIES)
+            ]
+            return jnp.concatenate([probs, *copies], -1)
+
+        return voices if network.patch is None else voices_of_volumes
 
     return with_voices
+
+
+@jax.jit
+def heard(maps):
+    """What voices say of a slice of a 3-D image, from their maps (1, h, w, (1 + COPIES) · k)."""
+    probs, *copies = jnp.split(maps, 1 + COPIES, axis=-1)
+    return _compared(probs, sum(copies), [votes(probs, copy) for copy in copies])
 
 
 def _transformed(number, images, augmentation):
@@ -57,27 +72,29 @@ def _transformed(number, images, augmentation):
     def jitter(image):
         return jitter_intensity(key, image[None], **strength)[0]
 
-    return jax.vmap(jitter)(warp(images, _matrix(number, len(images), augmentation)))
+    return jax.vmap(jitter)(warp(images, _matrix(number, images, augmentation)))
 
 
 def _restored(number, probs, copy, augmentation):
-    """A copy turned back, and what it votes for."""
-    restored = warp(copy, inverse_affine(_matrix(number, len(copy), augmentation)))
-    restored = restored + (1 - restored.sum(-1, keepdims=True)) * probs
-    return restored, votes(probs, restored)
+    """A copy turned back."""
+    restored = warp(copy, inverse_affine(_matrix(number, copy, augmentation)))
+    return restored + (1 - restored.sum(-1, keepdims=True)) * probs
 
 
-def _matrix(number, count, augmentation):
-    """(count, 3, 3), the same for all."""
+def _matrix(number, images, augmentation):
+    """(b, 3, 3), or (b, 4, 4) of 3-D images; in the plane, the same for all."""
+    dims = images.ndim - 2
     turn, size = jnp.asarray(_SENSES)[number]
     smallest, largest = (x**_STRENGTH for x in augmentation.scale)
+    flips = jnp.concatenate([jnp.ones(dims - 2), jnp.asarray(_SENSES)[number]])
     matrix = affine_matrix(
+        dims=dims,
         rotation=turn * (_STRENGTH * augmentation.rotation),
         shear=size * (_STRENGTH * augmentation.shear),
         scale=jnp.where(size > 0, largest, smallest),
-        flip=jnp.asarray(_SENSES)[number][None] if augmentation.flip else 1.0,
+        flip=flips[None] if augmentation.flip else 1.0,
     )
-    return jnp.repeat(matrix, count, 0)
+    return jnp.repeat(matrix, len(images), 0)
 
 
 def _compared(probs, total, counts):
