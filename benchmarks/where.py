@@ -22,6 +22,7 @@ from absl import flags
 
 from mijax import commands
 from mijax.data import read_splits
+from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.batching import predict_stacks
 from mijax.runs.folder import open_run
@@ -52,6 +53,8 @@ def examine(run):
     """What the table says of a run, by name, as fractions."""
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
+    if run.config.data.slices.dims != 2:
+        raise UserError(f"{run.folder} predicts volumes; these measures are of slices")
     predictor = Predictor(run)
     network = predictor.network
     names = splits.test or splits.validation
