@@ -180,8 +180,9 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
     length, others, k = p.shape[1], p.ndim - 3, p.shape[-1]
     window = 2 * radius + 1
     # Strips of rows or slices, since those of images would gather images from all devices.
-    strips = max(1, min(length, math.ceil((window + window**others) * p.nbytes / STRIP)))
-    height = math.ceil(length / strips)
+    fitting = max(1, min(length, math.ceil((window + window**others) * p.nbytes / STRIP)))
+    height = math.ceil(length / fitting)
+    strips = math.ceil(length / height)
     below = strips * height - length
     # Σ_ij p[i, j] q[i+dy, j+dx] = Σ_ij p[i−dy, j] q[i, j+dx], zero outside the frame.
     whole, frame = (0, 0), (radius, radius)

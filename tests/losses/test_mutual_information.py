@@ -154,6 +154,14 @@ def test_strips_make_the_same_product(shape, radius, copies, strips, monkeypatch
             assert_allclose(one, other, rtol=2e-5, atol=1e-6 * np.abs(other).max())
 
 
+def test_no_strip_is_of_nothing(monkeypatch):
+    # 12 strips of 16 slices are of two slices each, so that 8 have them all.
+    maps = np.ones((1, 16, 3, 2, 2), np.float32)
+    monkeypatch.setattr(mutual_information_module, "STRIP", (3 + 9) * maps.nbytes / 12)
+    joint_of = functools.partial(losses.joint_distribution, radius=1)
+    assert "length=8 " in str(jax.make_jaxpr(joint_of)(maps, maps)).replace("\n", " ")
+
+
 # A sub-head of MELBA's finest feature: one product alone has 0.56 GB of shifted copies. The
 # volumes: 0.57 GB.
 @pytest.mark.parametrize(
