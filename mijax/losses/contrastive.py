@@ -36,8 +36,9 @@ def local_contrastive_loss(
 
     Args:
       key: PRNG key of the anchors. Under ``axis_name`` give each device its own.
-      embeddings: (n, h, w, d). Not normalised: the means are of the embeddings as they come.
-      labels: (n, h, w) integers, ground truth or pseudo-labels, 0 for background. Values
+      embeddings: (n, *space, d), of 2 or 3 axes of space. Not normalised: the means are of the
+        embeddings as they come.
+      labels: (n, *space) integers, ground truth or pseudo-labels, 0 for background. Values
         outside [0, num_classes), 255 for one, count as nothing; so does what is embedded there.
       pairs: (m, 2) indices of images, a static sequence; under ``axis_name``, of the images on
         the device.
@@ -58,15 +59,15 @@ def local_contrastive_loss(
     Reference: Chaitanya et al., Local contrastive loss with pseudo-label based self-training,
     MedIA 2023.
     """
-    if embeddings.ndim != 4 or labels.shape != embeddings.shape[:3]:
+    if embeddings.ndim not in (4, 5) or labels.shape != embeddings.shape[:-1]:
         raise ValueError(
-            "embeddings are (n, h, w, d) with labels (n, h, w), not "
+            "embeddings are (n, *space, d) with labels (n, *space), of 2 or 3 axes of space, not "
             f"{embeddings.shape}, {labels.shape}"
         )
     if num_classes < 2 or anchors < 1:
         raise ValueError(f"needs 2 classes and 1 anchor at least, not {num_classes}, {anchors}")
     _check_temperature(temperature)
-    n, _, _, d = embeddings.shape
+    n, *_, d = embeddings.shape
     first, second = _both_ways(pairs, n)
 
     # Pixels in one row p, foreground classes k without the background.

@@ -1,5 +1,6 @@
 """Mutual information between the class maps of an image and of its transformed copy."""
 
+import itertools
 import math
 
 import jax
@@ -14,7 +15,7 @@ STRIP = 2**26  # bytes of shifted copies of both maps that ``joint_distribution`
 def local_mutual_information(
     p, q, *, radius=1, mask=None, symmetric=True, marginal_weight=1.0, axis_name=None
 ):
-    """Mean mutual information over all displacements of a (2r+1)² window, in nats.
+    """Mean mutual information over all displacements of a (2r+1)ⁿ window, in nats.
 
         (1/|N|) Σ_{(p,q) ∈ N} I(P_pq)
 
@@ -23,11 +24,11 @@ def local_mutual_information(
     per-device values is a different quantity (see ``axis_name``).
 
     Args:
-      p: (b, h, w, k) probabilities of the images.
-      q: (b, h, w, k) probabilities of their transformed copies, warped back: T⁻¹ f(T x).
+      p: (b, *space, k) probabilities of the images, of n = 2 or 3 axes of space.
+      q: (b, *space, k) probabilities of their transformed copies, warped back: T⁻¹ f(T x).
       radius: r of the window of displacements; 1 is the paper's 3 × 3, 0 compares each
         pixel with itself alone.
-      mask: (b, h, w) or None; pixels where q stayed inside the frame.
+      mask: (b, *space) or None; pixels where q stayed inside the frame.
       symmetric: use (P + Pᵀ)/2, as IIC and the authors do.
       marginal_weight: see ``mutual_information``.
       axis_name: mapped axis whose devices hold parts of the batch.
@@ -141,27 +142,29 @@ def regularised_information_loss(joint, *, balance=0.5, marginal_weight=1.0):
 def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
     """Joint distribution of the classes of pixels at each displacement, as one product.
 
-        P_dydx[k, l] ∝ Σ_{b,i,j} p[b, i, j, k] · q[b, i+dy, j+dx, l],   −r ≤ dy, dx ≤ r
+        P_d[k, l] ∝ Σ_{b,i} p[b, i, k] · q[b, i+d, l],   −r ≤ d ≤ r along each of the n axes
 
-    With the row shifts on p and the column shifts on q, all (2r+1)² sums are blocks of one
-    product of two (b·h·w) × ((2r+1)·k) matrices. Equal to
-    ``joint_distribution_by_convolution``, with a gradient that is several times as fast.
+    With the shifts along the first axis of space on p and those along the others on q, all
+    (2r+1)ⁿ sums are blocks of one product, of a pixels × ((2r+1)·k) and a pixels × ((2r+1)ⁿ⁻¹·k)
+    matrix. Equal to ``joint_distribution_by_convolution``, with a gradient that is several times
+    as fast.
 
-    Where these matrices, 2r+1 copies of either map, would take more than 64 MiB, they are made
-    for a strip of rows at a time, in the gradient again: one loop, of as many products. Radius 1
-    of 10 images of 224² and 4 classes is one product, radius 3 of 20 clusters one of 9 strips.
+    Where these matrices, copies of the maps, would take more than 64 MiB, they are made for a
+    strip of rows at a time, in 3-D for some slices, in the gradient again: one loop, of as many
+    products. Radius 1 of 10 images of 224² and 4 classes is one product, radius 3 of 20 clusters
+    one of 9 strips, radius 1 of 2 volumes of 32 × 96² and 4 classes one of 2.
 
     Args:
-      p: (b, h, w, k) probabilities.
-      q: (b, h, w, k) probabilities.
+      p: (b, *space, k) probabilities, of n = 2 or 3 axes of space.
+      q: (b, *space, k) probabilities.
       radius: r ≥ 0.
-      mask: (b, h, w) or None; weights of pixels, on both maps (IIC has it, the authors' code
+      mask: (b, *space) or None; weights of pixels, on both maps (IIC has it, the authors' code
         forgets it). A pair counts √(m m'), so that a pixel beside itself counts m.
       axis_name: mapped axis whose devices hold parts of the batch.
 
     Returns:
-      (2r+1, 2r+1, k, k) in float32 or wider, as it is summed; each k × k block sums to 1, or
-      to 0 where the mask leaves nothing.
+      (2r+1, 2r+1, k, k), in 3-D (2r+1, 2r+1, 2r+1, k, k), in float32 or wider, as it is summed;
+      each k × k block sums to 1, or to 0 where the mask leaves nothing.
 
     Raises:
       ValueError: for maps of different shapes or of another rank, or a negative radius.
@@ -174,15 +177,17 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
            [0. , 0.5]], dtype=float32)
     """
     p, q = _prepare(p, q, mask, radius)
-    _, h, _, k = p.shape
+    length, others, k = p.shape[1], p.ndim - 3, p.shape[-1]
     window = 2 * radius + 1
-    # Strips of rows, since those of images would gather images from all devices.
-    strips = max(1, min(h, math.ceil(2 * window * p.nbytes / STRIP)))
-    height = math.ceil(h / strips)
-    below = strips * height - h
+    # Strips of rows or slices, since those of images would gather images from all devices.
+    fitting = max(1, min(length, math.ceil((window + window**others) * p.nbytes / STRIP)))
+    height = math.ceil(length / fitting)
+    strips = math.ceil(length / height)
+    below = strips * height - length
     # Σ_ij p[i, j] q[i+dy, j+dx] = Σ_ij p[i−dy, j] q[i, j+dx], zero outside the frame.
-    p = jnp.pad(p, ((0, 0), (radius, radius + below), (0, 0), (0, 0)))
-    q = jnp.pad(q, ((0, 0), (0, below), (radius, radius), (0, 0)))
+    whole, frame = (0, 0), (radius, radius)
+    p = jnp.pad(p, (whole, (radius, radius + below), *[whole] * others, whole))
+    q = jnp.pad(q, (whole, (0, below), *[frame] * others, whole))
 
     def of_strip(first):
         above = jax.lax.dynamic_slice_in_dim(p, first, height + 2 * radius, axis=1)
@@ -193,7 +198,7 @@ def joint_distribution(p, q, *, radius, mask=None, axis_name=None):
         joint = jnp.sum(parts, axis=0)
     else:
         joint = _product(p, q, radius)
-    joint = joint.reshape(window, k, window, k).transpose(0, 2, 1, 3)
+    joint = jnp.moveaxis(joint.reshape(window, k, *[window] * others, k), 1, -2)
     return _normalise(sum_over(joint, axis_name))
 
 
@@ -204,35 +209,44 @@ def joint_distribution_by_convolution(p, q, *, radius, mask=None, axis_name=None
     of p the output. Same arguments and result; kept as the oracle of the tests.
     """
     p, q = _prepare(p, q, mask, radius)
+    space = "DHW"[5 - p.ndim :]
     joint = jax.lax.conv_general_dilated(
         q,
         p,
-        window_strides=(1, 1),
-        padding=[(radius, radius)] * 2,
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
+        window_strides=[1] * len(space),
+        padding=[(radius, radius)] * len(space),
+        dimension_numbers=(f"C{space}N", f"I{space}O", f"{space}NC"),
         precision=jax.lax.Precision.HIGHEST,
     )
     return _normalise(sum_over(jnp.swapaxes(joint, -1, -2), axis_name))
 
 
 def _product(p, q, radius):
-    """Σ p q, ((2r+1)·k, (2r+1)·k), of maps padded by the radius: p along rows, q along columns."""
-    height, width, shifts = q.shape[1], p.shape[2], range(2 * radius + 1)
-    rows = [p[:, 2 * radius - s : 2 * radius - s + height] for s in shifts]
-    columns = [q[:, :, s : s + width] for s in shifts]
+    """Σ p q of maps padded by the radius, p along the first axis of space and q along the others.
+
+    ((2r+1)·k, (2r+1)ⁿ⁻¹·k).
+    """
+    height, sizes, shifts = q.shape[1], p.shape[2:-1], range(2 * radius + 1)
+    first = [p[:, 2 * radius - s : 2 * radius - s + height] for s in shifts]
+    others = [
+        q[:, :, *(slice(s, s + n) for s, n in zip(starts, sizes, strict=True))]
+        for starts in itertools.product(shifts, repeat=len(sizes))
+    ]
     # Images and pixels are not made one axis before, which would gather images from all devices.
+    pixels = tuple(range(p.ndim - 1))
     return jax.lax.dot_general(
-        jnp.concatenate(rows, -1),
-        jnp.concatenate(columns, -1),
-        (((0, 1, 2), (0, 1, 2)), ((), ())),
+        jnp.concatenate(first, -1),
+        jnp.concatenate(others, -1),
+        ((pixels, pixels), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
     )
 
 
 def _prepare(p, q, mask, radius):
-    if p.shape != q.shape or p.ndim != 4:
+    if p.shape != q.shape or p.ndim not in (4, 5):
         raise ValueError(
-            f"p and q are two (b, h, w, k) maps of one shape, not {p.shape}, {q.shape}"
+            "p and q are two maps of one shape, (b, h, w, k) or (b, d, h, w, k), not "
+            f"{p.shape}, {q.shape}"
         )
     if radius < 0:
         raise ValueError(f"radius is at least 0, not {radius}")

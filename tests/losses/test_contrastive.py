@@ -148,6 +148,16 @@ def test_background_and_ignored_pixels_reach_neither_value_nor_gradient():
     assert not np.any(np.asarray(gradient)[~COUNTED])
 
 
+def test_a_volume_has_the_loss_of_its_voxels_in_one_plane():
+    # Neither means nor anchors know where a pixel is: (2, 4) or (2, 2, 2), the order is the same.
+    e = embedded(10, 3, 2, 4, 6)
+    value, gradient = local_value_and_grad(KEY, e, LABELS)
+    volumes, labels = e.reshape(3, 2, 2, 2, 6), LABELS.reshape(3, 2, 2, 2)
+    result, other = local_value_and_grad(KEY, volumes, labels)
+    assert_allclose(result, value, rtol=1e-6)
+    assert_allclose(other, np.reshape(gradient, volumes.shape), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("case", ["no foreground", "dead embeddings"])
 def test_value_and_gradient_are_finite_where_nothing_is_to_be_had(case):
     labels = LABELS * (case != "no foreground")
@@ -162,6 +172,9 @@ def test_value_and_gradient_are_finite_where_nothing_is_to_be_had(case):
     ("change", "message"),
     [
         ({"embeddings": np.zeros((2, 4, 3))}, "labels"),
+        ({"embeddings": np.zeros((2, 4, 3)), "labels": np.zeros((2, 4), int)}, "2 or 3 axes"),
+        ({"embeddings": np.zeros((2,) * 6), "labels": np.zeros((2,) * 5, int)}, "2 or 3 axes"),
+        ({"embeddings": np.zeros((2, 3, 4, 4, 3))}, r"\(2, 3, 4, 4, 3\), \(2, 4, 4\)"),
         ({"labels": np.zeros((2, 4, 5), int)}, "labels"),
         ({"pairs": [(0, 2)]}, "images 0 to 1, not 0 to 2"),
         ({"pairs": [(-1, 0)]}, "not -1 to 0"),

@@ -38,6 +38,10 @@ def in_strips(*args, **options):
         return losses.local_mutual_information(*args, **options)
 
 
+def as_volumes(x):
+    return x.reshape(len(x), 2, 2, SIZE, *x.shape[3:])
+
+
 # Every loss as a function of (weights, batch, axis_name), batch = (images, others, labels, mask).
 LOSSES = {
     "cross_entropy": lambda w, b, axis: losses.cross_entropy(
@@ -61,6 +65,11 @@ LOSSES = {
     ),
     "local_mutual_information_in_strips": lambda w, b, axis: in_strips(
         *(jax.nn.softmax(network(w, x)) for x in b[:2]), mask=b[3], axis_name=axis
+    ),
+    "local_mutual_information_of_volumes": lambda w, b, axis: losses.local_mutual_information(
+        *(as_volumes(jax.nn.softmax(network(w, x))) for x in b[:2]),
+        mask=as_volumes(b[3]),
+        axis_name=axis,
     ),
     "joint_distribution_by_convolution": lambda w, b, axis: jnp.mean(
         losses.mutual_information(

@@ -30,6 +30,7 @@ regularised_information_loss = jax.jit(
 
 FORMS = [joint_distribution, by_convolution]
 both_forms = pytest.mark.parametrize("joint_of", FORMS, ids=["product", "convolution"])
+both_dims = pytest.mark.parametrize("space", [(5, 7), (3, 3, 4)], ids=["2-D", "3-D"])
 
 
 def simplex(rng, *shape, sharpness=2.0):
@@ -43,14 +44,13 @@ def joint64(p, q, radius, mask=None):
     p, q = np.asarray(p, np.float64), np.asarray(q, np.float64)
     if mask is not None:
         p, q = (x * np.sqrt(np.asarray(mask, np.float64))[..., None] for x in (p, q))
-    b, h, w, k = p.shape
-    joint = np.zeros((2 * radius + 1, 2 * radius + 1, k, k))
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            for n, i, j in np.ndindex(b, h, w):
-                if 0 <= i + dy < h and 0 <= j + dx < w:
-                    cell = np.outer(p[n, i, j], q[n, i + dy, j + dx])
-                    joint[dy + radius, dx + radius] += cell
+    (b, *space, k), window = p.shape, 2 * radius + 1
+    joint = np.zeros((*[window] * len(space), k, k))
+    for index in np.ndindex(joint.shape[:-2]):
+        for n, *i in np.ndindex(b, *space):
+            other = np.add(i, index) - radius
+            if np.all((other >= 0) & (other < space)):
+                joint[index] += np.outer(p[n, *i], q[n, *other])
     return joint / joint.sum((-1, -2), keepdims=True)
 
 
@@ -74,23 +74,24 @@ def mutual_information64(joint, marginal_weight=1.0):
 @pytest.mark.parametrize(
     ("radius", "masking"), [(0, "weights"), (1, "weights"), (2, "weights"), (1, None), (1, "bool")]
 )
-def test_joint_equals_the_sum_over_pixels(joint_of, radius, masking):
+@both_dims
+def test_joint_equals_the_sum_over_pixels(joint_of, radius, masking, space):
     rng = np.random.default_rng(radius)
-    p, q = simplex(rng, 3, 5, 7, 4), simplex(rng, 3, 5, 7, 4)
-    draws = rng.uniform(size=(3, 5, 7)).astype(np.float32)
+    p, q = simplex(rng, 3, *space, 4), simplex(rng, 3, *space, 4)
+    draws = rng.uniform(size=(3, *space)).astype(np.float32)
     mask = {None: None, "bool": draws > 0.3, "weights": 2 * draws * (draws > 0.1)}[masking]
     joint = np.asarray(joint_of(p, q, radius=radius, mask=mask))
-    assert joint.shape == (2 * radius + 1, 2 * radius + 1, 4, 4) and joint.dtype == np.float32
+    assert joint.shape == (*[2 * radius + 1] * len(space), 4, 4) and joint.dtype == np.float32
     assert_allclose(joint, joint64(p, q, radius, mask), rtol=2e-6, atol=1e-8)
-    assert_allclose(joint.sum((-1, -2)), np.ones(joint.shape[:2]), rtol=1e-6)
+    assert_allclose(joint.sum((-1, -2)), np.ones(joint.shape[:-2]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("radius", [0, 2])
-def test_both_forms_have_the_same_gradient(radius):
+@pytest.mark.parametrize(("radius", "space"), [(0, (4, 6)), (2, (4, 6)), (1, (3, 2, 4))])
+def test_both_forms_have_the_same_gradient(radius, space):
     rng = np.random.default_rng(3)
-    p, q = simplex(rng, 2, 4, 6, 3), simplex(rng, 2, 4, 6, 3)
-    mask = rng.uniform(size=(2, 4, 6)) > 0.2
-    weights = rng.normal(size=(2 * radius + 1, 2 * radius + 1, 3, 3)).astype(np.float32)
+    p, q = simplex(rng, 2, *space, 3), simplex(rng, 2, *space, 3)
+    mask = rng.uniform(size=(2, *space)) > 0.2
+    weights = rng.normal(size=(*[2 * radius + 1] * len(space), 3, 3)).astype(np.float32)
 
     def gradients(joint_of):
         def value(p, q):
@@ -108,6 +109,10 @@ def test_the_displacement_is_that_of_q_against_p(joint_of):
     p[0, 1, 1, 0] = q[0, 0, 2, 1] = 1  # one row up, one column right
     joint = np.asarray(joint_of(p, q, radius=1))
     assert joint[0, 2, 0, 1] == 1 and joint.sum() == 1
+    p, q = np.zeros((2, 1, 4, 3, 5, 3), np.float32)
+    p[0, 2, 1, 1, 0] = q[0, 1, 1, 2, 1] = 1  # one slice up, the same row, one column right
+    joint = np.asarray(joint_of(p, q, radius=1))
+    assert joint[0, 1, 2, 0, 1] == 1 and joint.sum() == 1
 
 
 def test_the_gradient_of_a_mask_is_finite_where_it_is_0():
@@ -118,32 +123,53 @@ def test_the_gradient_of_a_mask_is_finite_where_it_is_0():
     assert np.isfinite(gradient(mask)).all()
 
 
-def test_strips_of_rows_make_the_same_product(monkeypatch):
+# The first strips are of one row or slice, the others of three of them, two of nothing at last.
+@pytest.mark.parametrize(
+    ("shape", "radius", "copies", "strips"),
+    [
+        ((2, 7, 5, 3), 2, 8400, (1000, 3000)),
+        ((2, 7, 3, 2, 3), 1, 12096, (1000, 5000)),
+    ],
+    ids=["2-D", "3-D"],
+)
+def test_strips_make_the_same_product(shape, radius, copies, strips, monkeypatch):
     rng = np.random.default_rng(16)
-    p, q, dp, dq = (simplex(rng, 2, 7, 5, 3) for _ in range(4))
-    mask = rng.uniform(size=(2, 7, 5)) > 0.2
+    p, q, dp, dq = (simplex(rng, *shape) for _ in range(4))
+    mask = rng.uniform(size=shape[:-1]) > 0.2
 
     def results():
         def value(p, q):
-            joint = losses.joint_distribution(p, q, radius=2, mask=mask)
+            joint = losses.joint_distribution(p, q, radius=radius, mask=mask)
             return jnp.sum(mutual_information(joint))
 
         both = jax.value_and_grad(value, argnums=(0, 1))
-        each = jax.vmap(lambda p, q: losses.joint_distribution(p[None], q[None], radius=2))
+        each = jax.vmap(lambda p, q: losses.joint_distribution(p[None], q[None], radius=radius))
         return jax.jit(lambda: (both(p, q), jax.jvp(value, (p, q), (dp, dq)), each(p, q)))()
 
-    whole = results()
-    assert 2 * 5 * p.nbytes == 8400
-    for strip in (1000, 3000):  # a row at a time, and three of them, two of nothing at last
+    whole, window = results(), 2 * radius + 1
+    assert (window + window ** (len(shape) - 3)) * p.nbytes == copies
+    for strip in strips:
         monkeypatch.setattr(mutual_information_module, "STRIP", strip)
         for one, other in zip(*map(jax.tree.leaves, (results(), whole)), strict=True):
             assert_allclose(one, other, rtol=2e-5, atol=1e-6 * np.abs(other).max())
 
 
-def test_a_large_window_of_many_clusters_needs_little_memory():
-    # A sub-head of MELBA's finest feature: one product alone has 0.56 GB of shifted copies.
-    maps = jax.ShapeDtypeStruct((10, 224, 224, 20), jnp.float32)
-    information = functools.partial(losses.local_mutual_information, radius=3)
+def test_no_strip_is_of_nothing(monkeypatch):
+    # 12 strips of 16 slices are of two slices each, so that 8 have them all.
+    maps = np.ones((1, 16, 3, 2, 2), np.float32)
+    monkeypatch.setattr(mutual_information_module, "STRIP", (3 + 9) * maps.nbytes / 12)
+    joint_of = functools.partial(losses.joint_distribution, radius=1)
+    assert "length=8 " in str(jax.make_jaxpr(joint_of)(maps, maps)).replace("\n", " ")
+
+
+# A sub-head of MELBA's finest feature: one product alone has 0.56 GB of shifted copies. The
+# volumes: 0.57 GB.
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((10, 224, 224, 20), 3), ((2, 32, 96, 96, 20), 1)], ids=["2-D", "3-D"]
+)
+def test_a_large_window_of_many_clusters_needs_little_memory(shape, radius):
+    maps = jax.ShapeDtypeStruct(shape, jnp.float32)
+    information = functools.partial(losses.local_mutual_information, radius=radius)
     program = jax.jit(jax.value_and_grad(information, argnums=(0, 1))).lower(maps, maps)
     assert program.compile().memory_analysis().temp_size_in_bytes < 0.5e9
 
@@ -172,11 +198,13 @@ def test_a_mask_of_nothing_gives_zeros_and_no_gradient(joint_of):
 
 
 @both_forms
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(joint_of, poison):
+@pytest.mark.parametrize(
+    ("poison", "space"), [(np.nan, (3, 4)), (np.inf, (3, 4)), (np.nan, (2, 3, 2))]
+)
+def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(joint_of, poison, space):
     rng = np.random.default_rng(6)
-    clean = simplex(rng, 2, 3, 4, 3), simplex(rng, 2, 3, 4, 3)
-    outside = rng.uniform(size=(2, 3, 4)) < 0.3
+    clean = simplex(rng, 2, *space, 3), simplex(rng, 2, *space, 3)
+    outside = rng.uniform(size=(2, *space)) < 0.3
 
     def results(fill):
         p, q = (np.where(outside[..., None], np.float32(fill), x) for x in clean)
@@ -203,11 +231,27 @@ def test_bfloat16_inputs_cost_neither_value_nor_gradient():
 
 @both_forms
 @pytest.mark.parametrize(
-    "shapes", [((2, 4, 4, 3), (2, 4, 4, 2)), ((4, 4, 3), (4, 4, 3)), ((2, 4, 4, 3), (1, 4, 4, 3))]
+    "shapes",
+    [
+        ((2, 4, 4, 3), (2, 4, 4, 2)),
+        ((2, 4, 4, 3), (1, 4, 4, 3)),
+        ((2, 4, 4, 3), (2, 3, 4, 4, 3)),
+        ((4, 4, 3), (4, 4, 3)),
+        ((1, 2, 2, 4, 4, 3), (1, 2, 2, 4, 4, 3)),
+    ],
 )
 def test_maps_of_other_shapes_are_refused(joint_of, shapes):
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match=r"one shape, \(b, h, w, k\) or \(b, d, h, w, k\), not"):
         joint_of(*(np.zeros(s) for s in shapes), radius=1)
+
+
+@both_forms
+def test_a_mask_of_other_axes_is_refused(joint_of):
+    volume = np.zeros((2, 3, 4, 4, 3))
+    with pytest.raises(
+        ValueError, match=r"a mask of these maps is \(2, 3, 4, 4\), not \(2, 4, 4\)"
+    ):
+        joint_of(volume, volume, radius=1, mask=np.ones((2, 4, 4)))
 
 
 @both_forms
@@ -387,11 +431,13 @@ def test_a_balance_outside_its_range_is_refused(balance):
 # Local mutual information --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_local_mutual_information_is_the_mean_over_the_window(symmetric):
+@pytest.mark.parametrize(
+    ("symmetric", "space"), [(True, (5, 6)), (False, (5, 6)), (True, (3, 4, 2))]
+)
+def test_local_mutual_information_is_the_mean_over_the_window(symmetric, space):
     rng = np.random.default_rng(9)
-    p, q = simplex(rng, 2, 5, 6, 3), simplex(rng, 2, 5, 6, 3)
-    mask = rng.uniform(size=(2, 5, 6)) > 0.2
+    p, q = simplex(rng, 2, *space, 3), simplex(rng, 2, *space, 3)
+    mask = rng.uniform(size=(2, *space)) > 0.2
     values = []
     for joint in joint64(p, q, 1, mask).reshape(-1, 3, 3):
         values.append(mutual_information64((joint + joint.T) / 2 if symmetric else joint, 1.3))

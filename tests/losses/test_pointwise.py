@@ -139,6 +139,17 @@ def test_equals_the_formula_in_float64(term, maps, mask):
 
 
 @each_term
+def test_volumes_are_maps_of_as_many_pixels(term, maps):
+    logits, probs, labels = (x.reshape(1, 2, 3, 5, *x.shape[3:]) for x in maps)
+    mask = np.random.default_rng(7).uniform(size=labels.shape).astype(np.float32)
+    ours, formula = OURS[term], TERMS[term][1]
+    value = ours(logits, probs, labels, mask)
+    assert_allclose(value, formula(logits, probs, labels, mask), rtol=2e-6)
+    with pytest.raises(ValueError, match=r"mask of these maps is \(1, 2, 3, 5\), not \(2, 3, 5\)"):
+        jax.eval_shape(ours, logits, probs, labels, mask[0])
+
+
+@each_term
 def test_half_precision_inputs_are_reduced_in_float32(term, maps):
     logits, probs = (x.astype(jnp.bfloat16) for x in maps[:2])
     ours, formula = OURS[term], TERMS[term][1]
@@ -305,8 +316,9 @@ def test_gradient_of_entropy_is_exact_on_confident_pixels():
 @pytest.mark.parametrize("term", ["kl_divergence", "kl_to_logits", "squared_error"])
 def test_maps_of_different_shapes_are_refused(term):
     p = np.full((2, 4, 4, 3), 1 / 3)
-    with pytest.raises(ValueError, match=r"one shape are compared, not \(2, 4, 4, 3\), \(1, 4"):
-        getattr(losses, term)(p, p[:1])
+    for other in (p[:1], p[None]):
+        with pytest.raises(ValueError, match=r"one shape are compared, not \(2, 4, 4, 3\), \(1, "):
+            getattr(losses, term)(p, other)
 
 
 @each_term
@@ -317,9 +329,10 @@ def test_masks_of_another_shape_are_refused(term, shape, maps):
 
 
 @pytest.mark.parametrize("term", ["cross_entropy", "soft_dice_loss"])
-def test_labels_of_another_shape_are_refused(term):
-    with pytest.raises(ValueError, match=r"have labels \(2, 4, 4\), not \(1, 4, 4\)"):
-        getattr(losses, term)(np.ones((2, 4, 4, 3)), np.zeros((1, 4, 4), int))
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 1, 4, 4)])
+def test_labels_of_another_shape_are_refused(term, shape):
+    with pytest.raises(ValueError, match=rf"have labels \(2, 4, 4\), not \({shape[0]}, "):
+        getattr(losses, term)(np.ones((2, 4, 4, 3)), np.zeros(shape, int))
 
 
 @pytest.mark.parametrize("term", ["cross_entropy", "soft_dice_loss"])

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from mijax import losses
 
 KEY, SHAPE, K = jax.random.key(0), (4, 3, 5, 3), 3
+VOLUMES = (4, 2, 3, 4, K)
 
 
 def correlation(z, p, q, y, m):
@@ -20,7 +21,7 @@ def correlation(z, p, q, y, m):
 
 def regularised(z, p, q, y, m):
     joint = losses.joint_distribution_by_convolution(p, q, radius=0, mask=m)
-    return losses.regularised_information_loss(joint[0, 0])
+    return losses.regularised_information_loss(joint.reshape(joint.shape[-2:]))
 
 
 def local_contrast(z, p, q, y, m):
@@ -48,6 +49,7 @@ TERMS = {
     "supervised_contrastive_loss": supervised_contrast,
 }
 WITH_LOGITS, POINTWISE, OVER_IMAGES, MASKED = (list(TERMS)[:n] for n in (5, 8, 10, 11))
+KNOW_SPACE = list(TERMS)[7:11]
 # Compiled once a shape: op by op, the tests would take several times as long.
 VALUES = {term: jax.jit(ours) for term, ours in TERMS.items()}
 OURS = {term: jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2))) for term, ours in TERMS.items()}
@@ -71,6 +73,7 @@ def limits(term, k, n):
 
 KINDS = ["huge", "saturated", "dead class", "constant", "normal"]
 seeds, kinds = st.integers(0, 2**32 - 1), st.sampled_from(KINDS)
+shapes = st.sampled_from([SHAPE, VOLUMES])
 maskings = st.sampled_from(["all", "some", "fractional"])
 
 
@@ -88,7 +91,7 @@ def maps_of(seed, kind, shape=SHAPE):
         z[..., -1], p[..., -1], q[..., -1], y = -1e4, 0, 0, np.minimum(y, k - 2)
         p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
     elif kind == "constant":
-        z, p, q, y = 0 * z, p[:1, :1, :1] + 0 * p, 0 * q + 1 / k, 0 * y
+        z, p, q, y = 0 * z, p[(slice(1),) * (p.ndim - 1)] + 0 * p, 0 * q + 1 / k, 0 * y
     return *(x.astype(np.float32) for x in (z, p, q)), y
 
 
@@ -99,9 +102,10 @@ def mask_of(seed, masking, shape=SHAPE[:-1]):
 
 
 @pytest.mark.parametrize("term", TERMS)
-@given(seeds, kinds, maskings, st.sampled_from([SHAPE, (2, 1, 1, 2)]))
+@given(seeds, kinds, maskings, st.sampled_from([SHAPE, (2, 1, 1, 2), VOLUMES]))
 def test_values_keep_their_limits_and_gradients_are_finite(term, seed, kind, masking, shape):
-    shape = shape if term in OVER_IMAGES else SHAPE  # contrast of one pixel is none
+    # Contrast of one pixel is none.
+    shape = shape if term in (KNOW_SPACE if shape == VOLUMES else OVER_IMAGES) else SHAPE
     maps, mask = maps_of(seed, kind, shape), mask_of(seed, masking, shape[:-1])
     value, gradients = OURS[term](*maps, mask)
     low, high = limits(term, shape[-1], mask.size)
@@ -187,28 +191,28 @@ JOINTS = [
 ]
 
 
-@given(seeds, kinds, maskings)
-def test_edges_and_uncertainty_fill_each_slice_by_itself(seed, kind, masking):
-    (_, p, *_), mask = maps_of(seed, kind), mask_of(seed, masking)
+@given(seeds, kinds, maskings, shapes)
+def test_edges_and_uncertainty_fill_each_image_by_itself(seed, kind, masking, shape):
+    (_, p, *_), mask = maps_of(seed, kind, shape), mask_of(seed, masking, shape[:-1])
     outside, order = mask == 0, np.random.default_rng(seed).permutation(len(p))
     for f in (edge_strength, pixel_entropy):
         maps = np.asarray(f(np.where(outside[..., None], np.nan, p), mask=mask))
-        highest = maps.max((1, 2))
+        highest = maps.max(tuple(range(1, maps.ndim)))
         assert maps.dtype == np.float32 and maps.min() >= 0 and not maps[outside].any()
         assert_allclose(highest, highest > 0, atol=1e-6)
         assert_array_equal(f(p[order], mask=mask[order]), maps[order])
 
 
-@given(seeds, st.sampled_from([-4.0, 0.25, 1024.0]), st.integers(-9, 9))
-def test_edges_know_neither_unit_nor_zero_of_the_intensities(seed, unit, zero):
+@given(seeds, st.sampled_from([-4.0, 0.25, 1024.0]), st.integers(-9, 9), shapes)
+def test_edges_know_neither_unit_nor_zero_of_the_intensities(seed, unit, zero, shape):
     # Multiples of a power of two, so that nothing is rounded on the way.
-    images = np.random.default_rng(seed).integers(256, size=SHAPE).astype(np.float32) / 256
+    images = np.random.default_rng(seed).integers(256, size=shape).astype(np.float32) / 256
     assert_array_equal(edge_strength(np.float32(unit) * (images + zero)), edge_strength(images))
 
 
-@given(seeds, kinds, maskings)
-def test_joints_are_distributions_with_the_marginals_of_their_maps(seed, kind, masking):
-    (_, p, q, _), mask = maps_of(seed, kind), mask_of(seed, masking)
+@given(seeds, kinds, maskings, shapes)
+def test_joints_are_distributions_with_the_marginals_of_their_maps(seed, kind, masking, shape):
+    (_, p, q, _), mask = maps_of(seed, kind, shape), mask_of(seed, masking, shape[:-1])
     joint, other = (np.asarray(f(p, q, mask)) for f in JOINTS)
     assert_allclose(joint, other, atol=1e-6)
     totals = joint.sum((-1, -2))
@@ -216,7 +220,8 @@ def test_joints_are_distributions_with_the_marginals_of_their_maps(seed, kind, m
     # Of a pixel with itself, which weighs its mask.
     for axis, probs in ((-1, p), (-2, q)):
         expected = np.average(probs.reshape(-1, K), axis=0, weights=mask.ravel())
-        assert_allclose(joint[1, 1].sum(axis), expected, atol=1e-5)
+        itself = joint[(1,) * (p.ndim - 2)]
+        assert_allclose(itself.sum(axis), expected, atol=1e-5)
 
 
 @given(seeds)
