@@ -1,11 +1,13 @@
 """MSD Task04 Hippocampus in three dimensions: a volume of 1 mm voxels is one image.
 
-As configs/hippocampus.py, with the same splits, and without its tuned values of the methods.
+As configs/hippocampus.py, of whose slices the values of the methods were chosen.
 
 python -m mijax.main --config configs/hippocampus3d.py --config.data.source.dir=Task04_Hippocampus
 """
 
 from mijax.configs import hippocampus
+
+OF_METHOD = hippocampus.OF_METHOD
 
 
 def get_config(method="local_mi"):
