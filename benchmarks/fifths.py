@@ -1,9 +1,9 @@
 """Where along a structure runs are right: python -m benchmarks.fifths RUN [RUN …]
 
 DSC by fifth of the slices that the annotation shows a class in, along the axis across
-``config.data.slices.plane``: mean over classes, pooled over the voxels of all test cases (or, without
-any, validation cases), on the native grid. One line a run of Markdown, for runs of slices and of
-volumes alike; best checkpoint.
+``config.data.slices.plane``: mean over classes, pooled over the voxels of all test cases (or,
+without any, validation cases), on the native grid. One line a run of Markdown, for runs of slices
+and of volumes alike; best checkpoint.
 """
 
 import sys

@@ -11,17 +11,14 @@ from mijax.data.annotation import (
     write_annotation,
 )
 from mijax.data.bias import correct_bias
+from mijax.data.grid import Grid, along_depth, native_slice, to_native
 from mijax.data.index import Source, index, list_cases, open_source, prepare
 from mijax.data.slices import (
-    Grid,
     Slices,
-    along_depth,
     check_slice_options,
     cut,
-    native_slice,
     pixel_size,
     slice_shape,
-    to_native,
     to_slices,
 )
 from mijax.data.sources.arrays import write_arrays

@@ -66,7 +66,7 @@ def on_slices(network, predict, weights, volumes, *, stored):
       volumes: see ``segment``, and so for ``stored``.
 
     Yields:
-      An iterator over trees (1, …), to be used up before the next; and a ``data.slices.Grid``.
+      An iterator over trees (1, …), to be used up before the next; and a ``data.Grid``.
     """
     made = deque()  # what is needed to put a volume together again
 
