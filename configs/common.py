@@ -42,7 +42,15 @@ def get_config(method):
             },
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "grow_from": "",  # folder of a run whose cases to go on with; see --grow
-            "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
+            "model": {
+                "widths": (16, 32, 64, 128, 256),  # of each level, from the finest down
+                "strides": (),  # into each level below the first, 1 or 2 by axis; empty: 2
+                "kernels": (),  # of each level, 1 or 3 by axis; empty: 3
+                "norm": "batch",  # or instance
+                "dropout": 0.0,
+                "encoder_dropout": (),  # of each level; empty: none
+                "remat": False,  # less memory and more time
+            },
             "data": {
                 "source": {
                     "name": "folder",

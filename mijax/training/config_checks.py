@@ -5,6 +5,7 @@ from mijax.errors import UserError
 from mijax.inference.network import precision
 from mijax.losses.labels import LABEL_LOSSES
 from mijax.methods.parts import check_least
+from mijax.models import NORMS, check_levels, total_stride
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_options
 from mijax.training.build import hypergradient_of
@@ -62,6 +63,17 @@ def check_numbers(config):
             f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
             f"1, for each of the {len(widths)} levels"
         )
+    if config.model.norm not in NORMS:
+        raise UserError(f"config.model.norm is {' or '.join(NORMS)}, not {config.model.norm!r}")
+    try:
+        check_levels(
+            config.model.strides,
+            config.model.kernels,
+            depth=len(widths),
+            dims=len(config.data.slices.size),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.model.{error}") from error
     # So that the means in the log are over the same steps after a restart.
     if config.evaluate_every % config.log_every:
         raise UserError(
@@ -77,17 +89,21 @@ def check_augmentation(config):
       UserError: for the first of them.
     """
     augmentation = config.augmentation.to_dict()
-    stride = 2 ** (len(config.model.widths) - 1)
     size, crop = tuple(config.data.slices.size), tuple(augmentation["crop"])
+    strides, depth = config.model.strides, len(config.model.widths)
+    stride = total_stride(strides, depth=depth, dims=len(size))
     for name, shape, lengths in (
         ("data.slices.size", size, [2]),
         ("augmentation.crop", crop, [0, 2]),
     ):
-        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
+        whole = all(
+            isinstance(n, int) and n > 0 and n % multiple == 0
+            for n, multiple in zip(shape, stride, strict=False)
+        )
         if len(shape) not in lengths or not whole:
             raise UserError(
                 f"config.{name} {shape}: must be two numbers, height and width, that are positive "
-                f"multiples of {stride}"
+                f"multiples of {' and '.join(map(str, stride))}"
             )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.slices.size {size}")
