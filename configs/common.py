@@ -42,7 +42,15 @@ def get_config(method):
             },
             "init_from": "",  # folder of a run whose weights to begin with, classifier aside
             "grow_from": "",  # folder of a run whose cases to go on with; see --grow
-            "model": {"widths": (16, 32, 64, 128, 256), "dropout": 0.0, "encoder_dropout": ()},
+            "model": {
+                "widths": (16, 32, 64, 128, 256),  # of each level, from the finest down
+                "strides": (),  # into each level below the first, 1 or 2 by axis; empty: 2
+                "kernels": (),  # of each level, 1 or 3 by axis; empty: 3
+                "norm": "batch",  # or instance
+                "dropout": 0.0,
+                "encoder_dropout": (),  # of each level; empty: none
+                "remat": False,  # less memory and more time
+            },
             "data": {
                 "source": {
                     "name": "folder",
@@ -77,7 +85,8 @@ def get_config(method):
             "augmentation": {
                 "crop": (),  # (depth,) height and width, at a random place; empty: none
                 "foreground": 0.0,  # part of the labelled crops that is centred on a structure
-                "rotation": 20.0,  # degrees, up to ±
+                "rotation": 20.0,  # degrees, up to ±; in-plane
+                "tilt": 0.0,  # likewise out of the plane, with dims=3; at 0 depth is not scaled
                 "shear": 0.0,  # degrees, up to ±
                 "scale": (1.0, 1.0),
                 "flip": False,

@@ -26,7 +26,7 @@ class Network(NamedTuple):
       jit: ``jax.jit`` with results on every device.
       slices: ``config.data.slices``.
       batch: images a call.
-      stride: height and width of an image are multiples of it.
+      stride: each axis of an image is a multiple of these.
       patch: (d, h, w) of the windows that 3-D images are predicted in; None of slices.
     """
 
@@ -36,7 +36,7 @@ class Network(NamedTuple):
     jit: Callable
     slices: Any
     batch: int
-    stride: int
+    stride: tuple[int, ...]
     patch: tuple[int, int, int] | None
 
     def features(self, weights):
@@ -72,12 +72,12 @@ def make_network(config, *, classes, devices=None):
       UserError: for a precision that there is not.
     """
     mesh = parallel.make_mesh(devices)
+    options = {name: _tuples(value) for name, value in config.model.to_dict().items()}
+    plain = len(options["widths"]) > 1 and not any(options.get(n) for n in ("strides", "kernels"))
     model = UNet(
         num_classes=classes,
-        widths=tuple(config.model.widths),
-        dropout=config.model.dropout,
-        encoder_dropout=tuple(config.model.encoder_dropout),
-        blocks=mesh.devices.flat[0].platform == "tpu" and len(config.model.widths) > 1,
+        **options,
+        blocks=plain and mesh.devices.flat[0].platform == "tpu",
         dtype=precision(config),
     )
     jit = functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))
@@ -96,9 +96,14 @@ def make_network(config, *, classes, devices=None):
         jit=jit,
         slices=config.data.slices,
         batch=-(-config.predict_batch // mesh.size) * mesh.size,
-        stride=model.stride,
+        stride=model.stride(config.data.slices.dims),
         patch=patch_of(config),
     )
+
+
+def _tuples(value):
+    """With lists, also inside, as tuples: a configuration that was read has lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def evaluated(method, state):

@@ -28,7 +28,8 @@ def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
 
     def consistency(network, teacher, images, *, forward, step, key):
         mix_key, student_key, teacher_key = jax.random.split(key, 3)
-        share = jax.random.beta(mix_key, alpha, alpha, (images.shape[0], 1, 1, 1))
+        shape = images.shape[0], *(1 for _ in images.shape[1:])
+        share = jax.random.beta(mix_key, alpha, alpha, shape)
 
         def mix(x):
             return share * x + (1 - share) * jnp.roll(x, -1, axis=0)

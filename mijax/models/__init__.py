@@ -1,6 +1,16 @@
 """Segmentation networks (Flax Linen)."""
 
 from mijax.models.heads import ClusterHead, Projection
-from mijax.models.unet import CLASSIFIER, UNet
+from mijax.models.levels import check_levels, plan_levels, total_stride
+from mijax.models.unet import CLASSIFIER, NORMS, UNet
 
-__all__ = ["CLASSIFIER", "ClusterHead", "Projection", "UNet"]
+__all__ = [
+    "CLASSIFIER",
+    "NORMS",
+    "ClusterHead",
+    "Projection",
+    "UNet",
+    "check_levels",
+    "plan_levels",
+    "total_stride",
+]

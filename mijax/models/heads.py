@@ -27,10 +27,10 @@ class ClusterHead(nn.Module):
 
     @nn.compact
     def __call__(self, feature):
-        """(b, h, w, c) -> (s, b, h, w, k) float32 that sum to 1; h = w = 1 if pooled."""
+        """(b, *space, c) -> (s, b, *space, k) float32 that sum to 1; space of 1 if pooled."""
         x = feature.astype(jnp.float32)
         if self.pooled:
-            x = jnp.mean(x, axis=(1, 2), keepdims=True)
+            x = _pooled(x)
         if self.normalise:
             x = _unit(x)
         if self.hidden:
@@ -41,9 +41,9 @@ class ClusterHead(nn.Module):
                 nn.initializers.lecun_normal(batch_axis=0),
                 (self.subheads, self.hidden, self.clusters),
             )
-            shape = (1, 1, 1, self.subheads, self.clusters)
+            shape = (*(1 for _ in x.shape[:-2]), self.subheads, self.clusters)
             bias = self.param("bias", nn.initializers.zeros, shape)
-            x = jnp.einsum("bhwsd,sdk->bhwsk", x, kernel) + bias
+            x = jnp.einsum("...sd,sdk->...sk", x, kernel) + bias
         else:
             x = nn.Dense(self.subheads * self.clusters, name="linear")(x)
             x = x.reshape(*x.shape[:-1], self.subheads, self.clusters)
@@ -65,20 +65,25 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, feature):
-        """(b, h, w, c) -> (b, h, w, width) float32; h = w = 1 if pooled."""
+        """(b, *space, c) -> (b, *space, width) float32; space of 1 if pooled."""
         x = feature.astype(jnp.float32)
         if self.pooled:
-            x = jnp.mean(x, axis=(1, 2), keepdims=True)
+            x = _pooled(x)
         x = nn.Dense(self.width, name="first")(x)
         if not self.pooled:
             # The head is thrown away after training: it needs no running statistics.
-            mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
-            variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2), keepdims=True)
-            shape = (1, 1, 1, self.width)
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(x, axis=axes, keepdims=True)
+            variance = jnp.mean((x - mean) ** 2, axis=axes, keepdims=True)
+            shape = (*(1 for _ in axes), self.width)
             scale = self.param("scale", nn.initializers.ones, shape)
             offset = self.param("bias", nn.initializers.zeros, shape)
             x = (x - mean) / jnp.sqrt(variance + 1e-5) * scale + offset
         return nn.Dense(self.width, name="second")(nn.relu(x))
+
+
+def _pooled(x):
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), keepdims=True)
 
 
 def _unit(x):

@@ -1,6 +1,7 @@
-"""Batch normalisation that keeps the statistics of several streams of images apart."""
+"""Normalisation by the statistics of each stream of images, or of each image."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ class StreamNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train, streams: Sequence[int] | None = None):
-        """Normalises (b, h, w, pixels · c).
+        """Normalises (b, *space, pixels · c).
 
         ``streams`` says of which stream, from 0, each of the b images is; by default all are of
         one. The first image is of stream 0.
@@ -64,15 +65,51 @@ class StreamNorm(nn.Module):
                 running_mean.value[None], running_var.value[None], scale, bias, kind
             )
             return _result(x, factor, offset, kind)
-        result, mean, var = _normalise(x, scale, bias, running_mean.value, kind)
+        result, mean, var = _normalise(x, scale, bias, running_mean.value[None], kind)
         if not self.is_initializing():
             for running, new in ((running_mean, mean[0]), (running_var, var[0])):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
         return result
 
 
+class InstanceNorm(nn.Module):
+    """InstanceNorm: each channel of each image is normalised by its own statistics, always.
+
+    For batches of few images, whose statistics are poor; as nnU-Net has it. It needs no running
+    ones, and what it makes of an image never hangs on another.
+
+    Attributes: as of ``StreamNorm``.
+
+    Reference: Ulyanov et al., Instance normalization, 2016.
+    """
+
+    epsilon: float = 1e-5
+    relu: bool = False
+    pixels: int = 1
+    rows: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train=None, streams=None):
+        """Normalises (b, *space, pixels · c), whatever ``train`` and ``streams`` of others are."""
+        channels = (x.shape[-1] // self.pixels,)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        kind = _Kind(
+            streams=None,
+            epsilon=self.epsilon,
+            relu=self.relu,
+            channels=channels[0],
+            rows=self.rows,
+            dtype=self.dtype,
+        )
+        # With no running mean to be near, a pass of its own for the mean.
+        origin = _image_means(_vectors(lax.stop_gradient(x), kind), kind=kind)[0]
+        return _normalise(x, scale, bias, origin, kind)[0]
+
+
 class _Kind(NamedTuple):
-    streams: tuple[int, ...]
+    streams: tuple[int, ...] | None  # None: each image is one of its own
     epsilon: float
     relu: bool
     channels: int
@@ -84,19 +121,20 @@ class _Kind(NamedTuple):
 # as small as a number a channel is computed for every image: (b, c), not (number of streams, c).
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalise(x, scale, bias, origin, kind):
-    """The result, and the mean and the variance (b, c) that each image was normalised by."""
+    """The result, and the mean and the variance (b, c) that each image was normalised by.
+
+    Values are measured from ``origin``, (1, c) or (b, c), which changes their rounding alone.
+    """
     return _forward(x, scale, bias, origin, kind)[0]
 
 
 def _forward(x, scale, bias, origin, kind):
     distances = _vectors(x, kind)
-    distances -= _tile(origin[None], distances)
+    distances -= _tile(origin, distances)
     means = _image_means(distances, distances * distances, kind=kind)
     shift, square = (_stream_means(v, kind) for v in means)
     # Once, for all that follows: XLA would compute it again in every program that reads it.
-    mean, var = lax.optimization_barrier(
-        (origin[None] + shift, jnp.maximum(square - shift * shift, 0.0))
-    )
+    mean, var = lax.optimization_barrier((origin + shift, jnp.maximum(square - shift * shift, 0.0)))
     factor, offset = _factor_and_offset(mean, var, scale, bias, kind)
     outputs = _result(x, factor, offset, kind), mean, var
     return outputs, (x, mean, var, factor, offset)
@@ -127,7 +165,7 @@ def _backward(kind, residuals, cotangents):
         jnp.sum(v, axis=0) * (x[0].size // kind.channels)
         for v in ((product - mean * level) / jnp.sqrt(variance), level)
     )
-    return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias, jnp.zeros_like(mean[0])
+    return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias, None
 
 
 _normalise.defvjp(_forward, _backward)
@@ -148,9 +186,9 @@ def _affine(vectors, factor, offset):
 
 
 def _vectors(x, kind):
-    """In float32, and as (b, h, w · channels) where rows are vectors."""
+    """In float32, and as (b, all rows, w · channels) where rows are vectors."""
     x = x.astype(jnp.float32)
-    return x.reshape(*x.shape[:2], -1) if kind.rows else x
+    return x.reshape(x.shape[0], math.prod(x.shape[1:-2]), -1) if kind.rows else x
 
 
 def _tile(v, vectors):
@@ -171,6 +209,8 @@ def _stream_means(v, kind):
 
     As a product: slices of images that are divided over devices would be sent one by one.
     """
+    if kind.streams is None:
+        return v
     stream_of = np.array(kind.streams)
     same = stream_of[:, None] == stream_of[None]
     share = (same / same.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -5,6 +5,7 @@ from mijax.errors import UserError
 from mijax.inference.network import precision
 from mijax.losses.labels import LABEL_LOSSES
 from mijax.methods.parts import check_least
+from mijax.models import NORMS, check_levels, total_stride
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_options
 from mijax.training.build import hypergradient_of
@@ -16,6 +17,7 @@ _LEAST = {
     "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
     "evaluate_every": 1, "predict_batch": 1,
 }  # fmt: skip
+_AXES = {2: "two numbers, height and width", 3: "three numbers, depth, height and width"}
 
 
 def check_config(config):
@@ -24,9 +26,11 @@ def check_config(config):
     Raises:
       UserError: for the first of them.
     """
+    check_slice_options(**slice_options(config.data.slices))
     check_numbers(config)
     check_augmentation(config)
-    check_slice_options(**slice_options(config.data.slices))
+    if config.data.slices.dims == 3 and config.method.name == "position_contrast":
+        raise UserError("method position_contrast compares slices: config.data.slices.dims is 2")
     precision(config)
     if config.label_loss not in LABEL_LOSSES:
         raise UserError(
@@ -62,6 +66,17 @@ def check_numbers(config):
             f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
             f"1, for each of the {len(widths)} levels"
         )
+    if config.model.norm not in NORMS:
+        raise UserError(f"config.model.norm is {' or '.join(NORMS)}, not {config.model.norm!r}")
+    try:
+        check_levels(
+            config.model.strides,
+            config.model.kernels,
+            depth=len(widths),
+            dims=config.data.slices.dims,
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.model.{error}") from error
     # So that the means in the log are over the same steps after a restart.
     if config.evaluate_every % config.log_every:
         raise UserError(
@@ -76,23 +91,31 @@ def check_augmentation(config):
     Raises:
       UserError: for the first of them.
     """
-    augmentation = config.augmentation.to_dict()
-    stride = 2 ** (len(config.model.widths) - 1)
+    augmentation, dims = config.augmentation.to_dict(), config.data.slices.dims
     size, crop = tuple(config.data.slices.size), tuple(augmentation["crop"])
+    stride = total_stride(config.model.strides, depth=len(config.model.widths), dims=dims)
     for name, shape, lengths in (
-        ("data.slices.size", size, [2]),
-        ("augmentation.crop", crop, [0, 2]),
+        ("data.slices.size", size, [dims]),
+        ("augmentation.crop", crop, [0, dims]),
     ):
-        whole = all(isinstance(n, int) and n > 0 and n % stride == 0 for n in shape)
+        whole = all(
+            isinstance(n, int) and n > 0 and n % multiple == 0
+            for n, multiple in zip(shape, stride, strict=False)
+        )
         if len(shape) not in lengths or not whole:
             raise UserError(
-                f"config.{name} {shape}: must be two numbers, height and width, that are positive "
-                f"multiples of {stride}"
+                f"config.{name} {shape}: must be {_AXES[dims]}, that are positive multiples of "
+                f"{' and '.join(map(str, stride))}"
             )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.slices.size {size}")
+    if not 0 <= (part := augmentation["foreground"]) <= 1:
+        raise UserError(f"config.augmentation.foreground is a part of the crops, not {part}")
+    if augmentation["tilt"] and dims == 2:
+        raise UserError("config.augmentation.tilt is for config.data.slices.dims=3")
     try:
         check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+        check_ranges(rotation=augmentation["tilt"], shear=0.0, scale=(1.0, 1.0))
         check_least(
             0,
             **{k: augmentation[k] for k in ("brightness", "contrast", "gamma", "noise", "blur")},

@@ -41,8 +41,9 @@ def make_train_step(
       mesh: of all devices; each forward pass is divided over it by images.
       label_loss: ``(logits, labels) -> scalar``.
       batches: ``PerRole``, how many slices a step takes.
-      augmentation: keywords of ``transforms.augment``, and ``foreground``, the part of the
-        labelled crops that is centred on a structure, if there are crops.
+      augmentation: keywords of ``transforms.augment``; ``foreground``, the part of the labelled
+        crops that is centred on a structure, if there are crops; and ``tilt``, the rotation of
+        3-D images out of the plane.
       length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
         CPU backend runs convolutions inside a loop tens of times slower.
       counts: of a training set that is on the host (see ``counts_of``); the function then
@@ -93,7 +94,9 @@ def augmented(rows, picks, pseudo_labels, keys, augmentation):
     """
     image = label = unlabelled = position = pseudo_label = None
     augmentation = dict(augmentation)
-    foreground = augmentation.pop("foreground", 0)
+    foreground, tilt = (augmentation.pop(name, 0) for name in ("foreground", "tilt"))
+    if tilt:
+        augmentation["rotation"] = (augmentation["rotation"], tilt, tilt)
     if rows.image is not None:
         key, centres = keys.augment_labelled, None
         if rows.foreground is not None:

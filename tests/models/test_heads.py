@@ -8,7 +8,10 @@ from numpy.testing import assert_allclose
 from mijax.models import ClusterHead, Projection
 
 KEY = jax.random.key(0)
-FEATURE = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+FEATURE, FEATURE_3D = (
+    np.random.default_rng(0).normal(size=(2, *space, 5)).astype(np.float32)
+    for space in ((3, 4), (2, 3, 4))
+)
 
 
 def applied(head, feature=FEATURE):
@@ -30,8 +33,12 @@ def softmax(x):
 
 @pytest.mark.parametrize("pooled", [False, True])
 @pytest.mark.parametrize("hidden", [0, 6])
-@pytest.mark.parametrize(("temperature", "normalise"), [(1.0, False), (0.3, True)])
-def test_cluster_head(pooled, hidden, temperature, normalise):
+@pytest.mark.parametrize(
+    ("feature", "temperature", "normalise"),
+    [(FEATURE, 1.0, False), (FEATURE, 0.3, True), (FEATURE_3D, 0.3, True)],
+    ids=["2-D", "2-D, normalised", "3-D"],
+)
+def test_cluster_head(feature, pooled, hidden, temperature, normalise):
     head = ClusterHead(
         clusters=7,
         subheads=3,
@@ -40,18 +47,19 @@ def test_cluster_head(pooled, hidden, temperature, normalise):
         temperature=temperature,
         normalise=normalise,
     )
-    out, params = applied(head)
-    assert out.shape == ((3, 2, 1, 1, 7) if pooled else (3, 2, 3, 4, 7))
-    x = FEATURE.astype(np.float64)
+    out, params = applied(head, feature)
+    space = feature.shape[1:-1]
+    assert out.shape == (3, 2, *((1 for _ in space) if pooled else space), 7)
+    x = feature.astype(np.float64)
     if pooled:
-        x = x.mean((1, 2), keepdims=True)
+        x = x.mean(tuple(range(1, x.ndim - 1)), keepdims=True)
     if normalise:
         x = x / np.linalg.norm(x, axis=-1, keepdims=True)
     if hidden:
         x = x @ params["hidden"]["kernel"] + params["hidden"]["bias"]
         x = np.where(x > 0, x, 0.01 * x).reshape(*x.shape[:-1], 3, hidden)
-        x = np.einsum("bhwsd,sdk->sbhwk", x, params["kernel"])
-        x = x + params["bias"][0, 0, 0][:, None, None, None]
+        x = np.einsum("...sd,sdk->...sk", x, params["kernel"]) + params["bias"]
+        x = np.moveaxis(x, -2, 0)
     else:
         x = x @ params["linear"]["kernel"] + params["linear"]["bias"]
         x = np.moveaxis(x.reshape(*x.shape[:-1], 3, 7), -2, 0)
@@ -64,14 +72,16 @@ def test_a_feature_of_zeros_is_no_nan():
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_projection(pooled):
-    out, params = applied(Projection(width=6, pooled=pooled))
-    x = FEATURE.astype(np.float64)
+@pytest.mark.parametrize("feature", [FEATURE, FEATURE_3D], ids=["2-D", "3-D"])
+def test_projection(feature, pooled):
+    out, params = applied(Projection(width=6, pooled=pooled), feature)
+    x = feature.astype(np.float64)
+    space = tuple(range(1, x.ndim - 1))
     if pooled:
-        x = x.mean((1, 2), keepdims=True)
+        x = x.mean(space, keepdims=True)
     x = x @ params["first"]["kernel"] + params["first"]["bias"]
     if not pooled:
-        x = (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+        x = (x - x.mean((0, *space))) / np.sqrt(x.var((0, *space)) + 1e-5)
         x = x * params["scale"] + params["bias"]
     x = np.maximum(x, 0) @ params["second"]["kernel"] + params["second"]["bias"]
     assert out.shape == x.shape

@@ -1,4 +1,4 @@
-"""Normalisation by streams against Linen's BatchNorm, stream by stream."""
+"""Normalisation by streams and by images against Linen's BatchNorm and InstanceNorm."""
 
 import functools
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mijax.models.norm import StreamNorm
+from mijax.models.norm import InstanceNorm, StreamNorm
 
 IMAGES = np.random.default_rng(0).normal(1, 2, (6, 5, 4, 3)).astype(np.float32)
+VOLUMES = np.random.default_rng(0).normal(1, 2, (6, 2, 5, 4, 3)).astype(np.float32)
 PARAMS = {
     "scale": np.array([0.5, 1.0, 2.0], np.float32),
     "bias": np.array([-1.0, 0.0, 3.0], np.float32),
@@ -32,10 +33,14 @@ def batch_norm(images, *, train):
     return apply(nn.BatchNorm(use_running_average=not train, momentum=0.9), images)
 
 
+of_images_and_volumes = pytest.mark.parametrize("images", [IMAGES, VOLUMES], ids=["2-D", "3-D"])
+
+
+@of_images_and_volumes
 @pytest.mark.parametrize("train", [True, False])
-def test_one_stream_is_batch_norm(train):
-    result, stats = apply(StreamNorm(), IMAGES, train=train)
-    expected, expected_stats = batch_norm(IMAGES, train=train)
+def test_one_stream_is_batch_norm(images, train):
+    result, stats = apply(StreamNorm(), images, train=train)
+    expected, expected_stats = batch_norm(images, train=train)
     assert_allclose(result, expected, atol=2e-6)
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6), stats, expected_stats)
 
@@ -51,11 +56,12 @@ def test_streams_do_not_meet_and_the_first_one_runs():
 
 def two_pass(images, cotangent):
     """Normalised images, variances, and the gradient with respect to the images, in float64."""
-    centred = images - images.mean((0, 1, 2))
-    var = (centred**2).mean((0, 1, 2))
+    space = tuple(range(images.ndim - 1))
+    centred = images - images.mean(space)
+    var = (centred**2).mean(space)
     deviation = np.sqrt(var + 1e-5)
-    unit, g = centred / deviation, cotangent * PARAMS["scale"]
-    gradient = (g - g.mean((0, 1, 2)) - unit * (g * unit).mean((0, 1, 2))) / deviation
+    unit, g = centred / deviation, np.broadcast_to(cotangent * PARAMS["scale"], images.shape)
+    gradient = (g - g.mean(space) - unit * (g * unit).mean(space)) / deviation
     return unit * PARAMS["scale"] + PARAMS["bias"], var, gradient
 
 
@@ -119,20 +125,61 @@ def test_a_relu_with_it_is_one_after_it():
     assert_allclose(predicted, np.maximum(batch_norm(IMAGES, train=False)[0], 0), atol=2e-6)
 
 
-def test_gradients_are_those_of_batch_norm():
-    rng = np.random.default_rng(3)
-    cotangent = rng.normal(size=IMAGES.shape).astype(np.float32)
+def assert_gradients_are_alike(ours, theirs, images, *, atol=2e-6):
+    """Values too, of two functions of parameters and images."""
+    cotangent = np.random.default_rng(3).normal(size=images.shape).astype(np.float32)
 
-    def gradients(module, **options):
+    def results(function):
+        value, backward = jax.vjp(function, PARAMS, images)
+        return value, backward(cotangent)
+
+    found, expected = jax.jit(lambda: (results(ours), results(theirs)))()
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=2e-5, atol=atol), found, expected)
+
+
+@of_images_and_volumes
+def test_gradients_are_those_of_batch_norm(images):
+    def of(module, **options):
         def f(params, images):
             variables = {"params": params, "batch_stats": STATS}
             return module.apply(variables, images, mutable=["batch_stats"], **options)[0]
 
-        return jax.vjp(f, PARAMS, IMAGES)[1](cotangent)
+        return f
 
-    modules = (StreamNorm(), {"train": True}), (nn.BatchNorm(use_running_average=False), {})
-    ours, theirs = jax.jit(lambda: [gradients(m, **options) for m, options in modules])()
-    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=2e-5, atol=2e-6), ours, theirs)
+    batch_norm = of(nn.BatchNorm(use_running_average=False))
+    assert_gradients_are_alike(of(StreamNorm(), train=True), batch_norm, images)
+
+
+@of_images_and_volumes
+@pytest.mark.parametrize("relu", [False, True])
+def test_of_images_it_is_instance_norm(images, relu):
+    """In training and after it, with no running statistics, and whatever the streams."""
+
+    def ours(params, images):
+        streams = (0, 0, 1, 1, 1, 1)
+        return InstanceNorm(relu=relu).apply(
+            {"params": params}, images, train=True, streams=streams
+        )
+
+    def theirs(params, images):
+        y = nn.InstanceNorm(epsilon=1e-5).apply({"params": params}, images)
+        return jax.nn.relu(y) if relu else y
+
+    assert_gradients_are_alike(ours, theirs, images, atol=1e-5)
+    variables = jax.eval_shape(InstanceNorm().init, jax.random.key(0), images)
+    assert jax.tree.map(jnp.shape, variables) == {"params": {"scale": (3,), "bias": (3,)}}
+    alone = apply(InstanceNorm(relu=relu), images[:1], train=False)[0]
+    together = apply(InstanceNorm(relu=relu), images, train=True)[0]
+    assert_allclose(alone, together[:1], atol=1e-6)
+
+
+def test_an_image_far_from_0_has_its_own_variance():
+    """Means of 0 and of 1000 standard deviations, and no running mean to be near."""
+    far = np.array([0, 1000], np.float32)[:, None, None, None, None]
+    images = VOLUMES[:2] + far
+    result, _ = apply(InstanceNorm(), images)
+    for found, image in zip(result, np.float64(images), strict=True):
+        assert_allclose(found, two_pass(image[None], 0)[0][0], atol=5e-4)
 
 
 def test_streams_mean_nothing_in_evaluation():
@@ -140,14 +187,15 @@ def test_streams_mean_nothing_in_evaluation():
     assert_allclose(result, batch_norm(IMAGES, train=False)[0], atol=2e-6)
 
 
-def test_pixels_may_lie_side_by_side():
+@pytest.mark.parametrize("space", [(5, 8), (2, 3, 8)], ids=["2-D", "3-D"])
+def test_pixels_may_lie_side_by_side(space):
     """On the last axis, four at a time, whether rows are vectors or not: values and gradients."""
     rng = np.random.default_rng(4)
-    images = rng.normal(1, 2, (6, 5, 8, 3)).astype(np.float32)
+    images = rng.normal(1, 2, (6, *space, 3)).astype(np.float32)
     cotangent = rng.normal(size=images.shape).astype(np.float32)
 
     def results(pixels, rows):
-        shape = (6, 5, 8 // pixels, 3 * pixels)
+        shape = (6, *space[:-1], 8 // pixels, 3 * pixels)
 
         def f(params, x):
             module = StreamNorm(relu=True, pixels=pixels, rows=rows)

@@ -2,13 +2,15 @@
 
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mijax.models import UNet
+from mijax.models import CLASSIFIER, UNet
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 12, 1)).astype(np.float32)
@@ -21,9 +23,9 @@ def shapes_of(model, shape):
     return jax.eval_shape(lambda v, x: model.apply(v, x, train=False), variables, images), variables
 
 
-def variables_of(model):
+def variables_of(model, images=IMAGES):
     """Kernels as large as those of He et al., and statistics as they begin, drawn by NumPy."""
-    shapes = jax.eval_shape(lambda: model.init(KEY, IMAGES, train=False))
+    shapes = jax.eval_shape(lambda: model.init(KEY, images, train=False))
     rng = np.random.default_rng(1)
 
     def parameter(x):
@@ -35,7 +37,7 @@ def variables_of(model):
 
     return {
         "params": jax.tree.map(parameter, shapes["params"]),
-        "batch_stats": jax.tree.map_with_path(statistic, shapes["batch_stats"]),
+        "batch_stats": jax.tree.map_with_path(statistic, shapes.get("batch_stats", {})),
     }
 
 
@@ -76,11 +78,32 @@ def test_number_of_parameters(widths, channels, k):
         assert expected == 2_160_180
 
 
-@pytest.mark.parametrize("size", [(30, 32), (32, 40)])
+@pytest.mark.parametrize("size", [(30, 32), (32, 40), (32, 32, 8)])
 def test_a_size_that_is_no_multiple_of_the_stride_is_refused(size):
-    assert UNet(2).stride == 16 and UNet(2, widths=(4, 8)).stride == 2
-    with pytest.raises(ValueError, match="not a multiple of 16"):
+    assert UNet(2).stride() == (16, 16) and UNet(2, widths=(4, 8)).stride(3) == (2, 2, 2)
+    with pytest.raises(ValueError, match=r"not a multiple of \(16, 16"):
         shapes_of(UNet(2), (1, *size, 1))
+    with pytest.raises(ValueError, match=r"not a multiple of \(4, 2\)"):
+        shapes_of(UNet(2, widths=(2, 2, 2), strides=((2, 1), (2, 2))), (1, 6, 4, 1))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (1, 8, 8, 8, 8, 1)])
+def test_images_of_another_rank_are_refused(shape):
+    with pytest.raises(ValueError, match="neither .b, h, w, c. nor .b, d, h, w, c."):
+        shapes_of(UNet(2, widths=(2, 2)), shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((1, 4, 4, 4, 1), {}),
+        ((1, 4, 4, 1), {"strides": ((1, 2),)}),
+        ((1, 4, 4, 1), {"widths": (2,)}),
+    ],
+)
+def test_blocks_are_of_two_axes_and_two_levels(shape, options):
+    with pytest.raises(ValueError, match="blocks are of 2×2 pixels"):
+        shapes_of(UNet(2, **{"widths": (2, 2), "blocks": True} | options), shape)
 
 
 def test_only_activations_are_of_the_compute_type():
@@ -216,3 +239,121 @@ def test_blocks_make_the_same_network():
         jax.jit(lambda: results(plain))(),
         jax.jit(lambda: results(blocks))(),
     )
+
+
+STRIDES, KERNELS = ((1, 2, 2), (2, 2, 1)), ((1, 3, 3), (3, 3, 3), (3, 3, 1))
+VOLUMES = np.random.default_rng(0).normal(size=(2, 4, 8, 8, 1)).astype(np.float32)
+
+
+def by_definition(params, x, strides, kernels, norm):
+    """Logits of the network, of parts of Linen and of XLA alone."""
+
+    def conv(name, kernel, x):
+        x = nn.Conv(params[name]["kernel"].shape[-1], kernel, use_bias=False).apply(
+            {"params": params[name]}, x
+        )
+        return nn.relu(
+            norm.apply({"params": params[f"{name}_norm"]}, x, mutable=["batch_stats"])[0]
+        )
+
+    def pool(x, stride):
+        window = (1, *stride, 1)
+        return lax.reduce_window(x, -np.inf, lax.max, window, window, "VALID")
+
+    skips = []
+    for level, kernel in enumerate(kernels, start=1):
+        x = pool(x, strides[level - 2]) if level > 1 else x
+        x = conv(f"Conv{level}b", kernel, conv(f"Conv{level}a", kernel, x))
+        skips.append(x)
+    for level in range(len(kernels), 1, -1):
+        for axis, stride in enumerate(strides[level - 2], start=1):
+            x = x.repeat(stride, axis=axis)
+        kernel = kernels[level - 2]
+        x = jnp.concatenate([skips[level - 2], conv(f"Up{level}", kernel, x)], axis=-1)
+        x = conv(f"Up_conv{level}b", kernel, conv(f"Up_conv{level}a", kernel, x))
+    point = nn.Conv(params[CLASSIFIER]["bias"].size, (1,) * (x.ndim - 2))
+    return point.apply({"params": params[CLASSIFIER]}, x)
+
+
+@pytest.mark.parametrize(
+    ("images", "strides", "kernels", "norm"),
+    [
+        (VOLUMES, STRIDES, KERNELS, "batch"),
+        (VOLUMES, STRIDES, KERNELS, "instance"),
+        (IMAGES, ((1, 2), (2, 2)), ((1, 3), (3, 3), (3, 3)), "instance"),
+    ],
+    ids=["3-D", "3-D, instance", "2-D, instance"],
+)
+def test_the_network_is_its_definition(images, strides, kernels, norm):
+    """Logits and gradients of the parameters, in training."""
+    model = UNet(3, widths=(2, 3, 4), strides=strides, kernels=kernels, norm=norm)
+    variables = variables_of(model, images)
+    layers = {
+        "batch": nn.BatchNorm(use_running_average=False),
+        "instance": nn.InstanceNorm(epsilon=1e-5),
+    }
+
+    def ours(params):
+        variables_ = variables | {"params": params}
+        return model.apply(variables_, images, train=True, mutable=["batch_stats"])[0][0]
+
+    def theirs(params):
+        return by_definition(params, images, strides, kernels, layers[norm])
+
+    def results(function):
+        logits, backward = jax.vjp(function, variables["params"])
+        return logits, backward(jnp.cos(logits))
+
+    found, expected = jax.jit(lambda: (results(ours), results(theirs)))()
+    assert found[0].shape == (*images.shape[:-1], 3)
+    scale = max(float(np.abs(x).max()) for x in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-3, atol=1e-5 * scale), found, expected)
+
+
+def test_shapes_and_names_of_the_features_of_volumes():
+    model = UNet(4, widths=(2, 3, 4), strides=STRIDES, kernels=KERNELS, norm="instance")
+    (logits, features), variables = shapes_of(model, (3, 4, 8, 12, 2))
+    assert logits.shape == (3, 4, 8, 12, 4)
+    assert {name: x.shape[1:] for name, x in features.items()} == {
+        "Conv1": (4, 8, 12, 2),
+        "Conv2": (4, 4, 6, 3),
+        "Conv3": (2, 2, 6, 4),
+        "bottleneck": (2, 2, 6, 4),
+        "Up_conv3": (4, 4, 6, 3),
+        "Up_conv2": (4, 8, 12, 2),
+    }
+    assert variables.keys() == {"params"}
+    kernels = {
+        name: x["kernel"].shape[:3] for name, x in variables["params"].items() if "kernel" in x
+    }
+    assert {n: s for n, s in kernels.items() if n.endswith(("a", "Up2", "Up3"))} == {
+        "Conv1a": (1, 3, 3),
+        "Conv2a": (3, 3, 3),
+        "Conv3a": (3, 3, 1),
+        "Up3": (3, 3, 3),
+        "Up_conv3a": (3, 3, 3),
+        "Up2": (1, 3, 3),
+        "Up_conv2a": (1, 3, 3),
+    }
+
+
+def test_levels_may_be_computed_again_for_the_gradient():
+    """The same values, statistics, drops and gradients."""
+
+    def gradient(remat):
+        model = UNet(3, widths=(4, 8), dropout=0.3, encoder_dropout=(0.2, 0.2), remat=remat)
+        variables = variables_of(model)
+
+        def loss(params):
+            (logits, features), stats = model.apply(
+                variables | {"params": params}, IMAGES, train=True, mutable=["batch_stats"],
+                rngs={"dropout": KEY},
+            )  # fmt: skip
+            return jnp.sum(jnp.cos(logits)), (features, stats)
+
+        gradient = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(variables["params"])
+        return gradient.compile()(variables["params"]), gradient.as_text().count("barrier")
+
+    (kept, few), (again, many) = gradient(False), gradient(True)
+    assert few < many  # which keep XLA from finding that it was computed before
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4, atol=1e-4), kept, again)
