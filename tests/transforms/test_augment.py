@@ -188,3 +188,20 @@ def test_a_mistake_is_blamed_on_the_function_that_was_called():
             call()
     with pytest.raises(ValueError, match=r"scale is \(low, high\) with 0 < low <= high, not 1.1"):
         transforms.sample_view(KEY, 2, scale=1.1)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_crops_are_centred_where_they_are_asked_for(dims):
+    size, crop = (12, 10, 9)[-dims:], (4, 4, 3)[-dims:]
+    place = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), -1).astype(np.float32)
+    images = np.stack([place] * 3)  # each pixel says where it is
+    middle, corner = [n // 2 for n in size], [0] * dims
+    centres = np.float32([middle, corner, [np.nan] * dims])
+    found, _ = jax.jit(lambda k, x, c: augment(k, x, crop=crop, centres=c))(KEY, images, centres)
+    half = [n // 2 for n in crop]
+    np.testing.assert_array_equal(found[0][tuple(half)], middle)
+    np.testing.assert_array_equal(found[1][(0,) * dims], corner)  # as far as the frame allows
+    plain, _ = jax.jit(lambda k, x: augment(k, x, crop=crop))(KEY, images)
+    np.testing.assert_array_equal(found[2], plain[2])
+    with pytest.raises(ValueError, match="centres are"):
+        augment(KEY, images, crop=crop, centres=centres[:2])
