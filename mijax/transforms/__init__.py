@@ -1,9 +1,10 @@
 """Spatial and intensity transformations of image batches, on the device, differentiable.
 
-Images are (b, h, w, c) float; label maps (b, h, w) integer. A spatial transformation is a
-batch of matrices (b, 3, 3) that send a pixel of the *output* to the place in the *input* it
-is sampled from, in pixels from the image centre, rows first. Angles are in degrees,
-intensities are expected in about [0, 1]. Random functions take ``key`` first.
+Images are (b, h, w, c) float and volumes (b, d, h, w, c); label maps are (b, h, w) or (b, d, h, w)
+integer. A spatial transformation is a batch of matrices (b, 3, 3) or (b, 4, 4) that send a pixel of
+the *output* to the place in the *input* it is sampled from, in pixels from the image centre, axes
+in the order of the array. In-plane is along rows and columns. Angles are in degrees, intensities
+are expected in about [0, 1]. Random functions take ``key`` first.
 """
 
 from mijax.transforms.affine import affine_matrix, check_ranges, inverse_affine, sample_affine

@@ -1,4 +1,4 @@
-"""Augmentation of training slices: one affine warp that also crops, and intensity changes."""
+"""Augmentation of training images: one affine warp that also crops, and intensity changes."""
 
 import math
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax.transforms.affine import affine_matrix, sample_affine
-from mijax.transforms.warp import check_frame, check_images, warp, warp_labels, wide
+from mijax.transforms.checks import check_frame, check_images, wide
+from mijax.transforms.warp import warp, warp_labels
 
 
 def augment(
@@ -26,20 +27,21 @@ def augment(
     gamma=0.0,
     noise=0.0,
     blur=0.0,
+    spacing=None,
 ):
     """Randomly crops, turns and recolours images, and their labels alike.
 
     Args:
       key: PRNG key.
-      images: (b, h, w, c).
-      labels: (b, h, w) integers or None; background (0) enters from outside the frame.
-      crop: (height, width), at a random place of the frame; None keeps the frame. What exceeds
-        it is 0, below and to the right.
-      rotation, shear, scale, flip, quarter_turns: see ``sample_affine``.
+      images: (b, *space, c), with two or three axes of space.
+      labels: (b, *space) integers or None; background (0) enters from outside the frame.
+      crop: (height, width) or (depth, height, width), at a random place of the frame; None keeps
+        the frame. What exceeds it is 0, behind, below and to the right.
+      rotation, shear, scale, flip, quarter_turns, spacing: see ``sample_affine``.
       brightness, contrast, gamma, noise, blur: see ``jitter_intensity``.
 
     Returns:
-      Images (b, height, width, c) and labels (b, height, width) or None, each of its type.
+      Images (b, *crop, c) and labels (b, *crop) or None, each of its type.
 
     Raises:
       ValueError: for images without a batch axis, labels of another shape, or a range that is
@@ -53,17 +55,19 @@ def augment(
     ((2, 8, 8, 1), True)
     """
     images = check_images(images)
-    if labels is not None and jnp.shape(labels) != images.shape[:3]:
+    if labels is not None and jnp.shape(labels) != images.shape[:-1]:
         raise ValueError(
-            f"images {images.shape} have labels {images.shape[:3]}, not {jnp.shape(labels)}"
+            f"images {images.shape} have labels {images.shape[:-1]}, not {jnp.shape(labels)}"
         )
     affine_key, crop_key, intensity_key = jax.random.split(key, 3)
-    count, *size = images.shape[:3]
-    shape = check_frame(crop or size)
+    count, *size = images.shape[:-1]
+    dims = len(size)
+    shape = check_frame(crop or size, dims)
     slack = np.subtract(size, shape)
     # Whole pixels, so that a crop without a rotation copies the image.
-    corner = jax.random.randint(crop_key, (count, 2), 0, slack[None] + 1, jnp.int32)
-    place = affine_matrix(translation=jnp.float32(slack[None] / 2) - corner.astype(jnp.float32))
+    corner = jax.random.randint(crop_key, (count, dims), 0, slack[None] + 1, jnp.int32)
+    shift = jnp.float32(slack[None] / 2) - corner.astype(jnp.float32)
+    place = affine_matrix(translation=shift, dims=dims)
     turn = sample_affine(
         affine_key,
         count,
@@ -72,11 +76,13 @@ def augment(
         scale=scale,
         flip=flip,
         quarter_turns=quarter_turns,
+        spacing=spacing,
+        dims=dims,
     )
     matrix = jnp.matmul(place, turn, precision=jax.lax.Precision.HIGHEST)
     images = jitter_intensity(
         intensity_key,
-        warp(images, matrix, shape=shape),
+        warp(images, matrix, shape=shape, in_plane=np.ndim(rotation) == 0),
         brightness=brightness,
         contrast=contrast,
         gamma=gamma,
@@ -91,16 +97,17 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
 
     Args:
       key: PRNG key.
-      images: (b, h, w, c).
+      images: (b, *space, c), with two or three axes of space.
       brightness: added, uniform in ±brightness.
       contrast: factor about the image's own mean, log-uniform in exp(±contrast).
       gamma: exponent, log-uniform in exp(±gamma), on the image stretched to [0, 1] between its
         own extremes, and back: as nnU-Net.
       noise: standard deviation of Gaussian noise, uniform in [0, noise].
       blur: standard deviation of a Gaussian blur in pixels, uniform in [0, blur]; after the noise.
+        In 3-D it is that of all three axes, thick slices or not: nnU-Net blurs all of them too.
 
     Returns:
-      (b, h, w, c), not clipped. Of their type, and computed in float32 or wider.
+      (b, *space, c), not clipped. Of their type, and computed in float32 or wider.
 
     A strength of 0 leaves that change out. Under ``jit`` all but ``blur`` may be traced, and are
     then applied whatever they are.
@@ -115,13 +122,14 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         raise ValueError("blur sets how many pixels are summed: a number, static under jit")
     images = wide(given)
     keys = jax.random.split(key, 6)
+    inner = tuple(range(1, images.ndim))  # all axes but that of the batch
 
     def draw(k, strength, low=-1.0):
-        uniform = jax.random.uniform(k, (images.shape[0], 1, 1, 1), jnp.float32, minval=low)
+        uniform = jax.random.uniform(k, (len(images), *[1] * len(inner)), jnp.float32, minval=low)
         return (strength * uniform).astype(images.dtype)
 
     if applied["gamma"]:
-        low, high = (f(images, axis=(1, 2, 3), keepdims=True) for f in (jnp.min, jnp.max))
+        low, high = (f(images, axis=inner, keepdims=True) for f in (jnp.min, jnp.max))
         span = jnp.maximum(high - low, 1e-7)
         stretched = (images - low) / span
         # Not of 0, where the slope of a power may be infinite and the gradient NaN.
@@ -129,7 +137,7 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         power = jnp.where(above, stretched, 1.0) ** jnp.exp(draw(keys[0], gamma))
         images = low + span * jnp.where(above, power, 0.0)
     if applied["contrast"]:
-        mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+        mean = jnp.mean(images, axis=inner, keepdims=True)
         images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))
     if applied["brightness"]:
         images = images + draw(keys[2], brightness)
@@ -137,7 +145,7 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         normal = jax.random.normal(keys[3], images.shape, images.dtype)
         images = images + draw(keys[4], noise, low=0.0) * normal
     if _is_applied("blur", blur):
-        deviation = draw(keys[5], blur, low=0.0)[:, 0, 0, 0]
+        deviation = draw(keys[5], blur, low=0.0).ravel()
         images = gaussian_blur(images, deviation, radius=math.ceil(3 * blur))
     return images.astype(given.dtype)
 
@@ -146,12 +154,13 @@ def gaussian_blur(images, deviation, *, radius):
     """Blurs each image by a Gaussian of its own; beyond its border an image goes on unchanged.
 
     Args:
-      images: (b, h, w, c).
-      deviation: (b,) standard deviations in pixels; 0 leaves an image as it is.
+      images: (b, *space, c), with two or three axes of space.
+      deviation: (b,) standard deviations in pixels, the same along all axes of
+        space; 0 leaves an image as it is.
       radius: pixels at which the Gaussian is cut off, the same for all.
 
     Returns:
-      (b, h, w, c), of the type of the images.
+      (b, *space, c), of the type of the images.
 
     Raises:
       ValueError: for images without a batch axis, other than one deviation an image, or a
@@ -166,10 +175,11 @@ def gaussian_blur(images, deviation, *, radius):
     offsets = jnp.arange(-radius, radius + 1, dtype=images.dtype)[None]
     deviation = jnp.maximum(jnp.asarray(deviation, images.dtype)[:, None], 1e-3)
     exponent = -0.5 * (offsets / deviation) ** 2
-    weights = jax.nn.softmax(exponent, axis=-1)[:, :, None, None, None]
-    for axis in (1, 2):
+    weights = jax.nn.softmax(exponent, axis=-1)
+    weights = weights[(..., *[None] * (images.ndim - 1))]
+    for axis in range(1, images.ndim - 1):
         length = images.shape[axis]
-        padding = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
+        padding = [(radius, radius) if a == axis else (0, 0) for a in range(images.ndim)]
         padded = jnp.pad(images, padding, mode="edge")
         shifted = (
             jax.lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(2 * radius + 1)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mijax.transforms.affine import inverse_affine, sample_affine
-from mijax.transforms.warp import EDGE, GATHER_LIMIT, check_frame, coverage, validity, warp
+from mijax.transforms.checks import check_frame
+from mijax.transforms.warp import EDGE, GATHER_LIMIT, coverage, validity, warp
 
 
 @jax.tree_util.register_dataclass
@@ -17,44 +18,55 @@ class View:
     """One transformation T an image, as matrices of ``warp``.
 
     It applies to the images and to feature maps of a lower resolution alike. A pytree of its
-    matrices: jitted functions take and return it, and compile anew where ``gathered`` or
-    ``height`` is another one.
+    matrices: jitted functions take and return it, and compile anew where its other attributes
+    are others.
 
     Attributes:
-      matrix: (b, 3, 3), of T.
-      inverse: (b, 3, 3), of T⁻¹.
-      gathered: whether ``apply`` and ``restore`` may gather their gradients (see ``warp``).
-      height: pixels of the frame whose pixels the translations count; None without translations.
+      matrix: (b, n + 1, n + 1), of T.
+      inverse: (b, n + 1, n + 1), of T⁻¹.
+      norms: bounds of the absolute row sums of the two; within the limit of ``warp``, ``restore``
+        and ``apply`` gather their gradients.
+      frame: the shape whose pixels the matrices count; None if they are the same for every shape.
+      in_plane: whether T keeps slices of a volume slices (see ``warp``).
     """
 
     matrix: jax.Array
     inverse: jax.Array
-    gathered: tuple[bool, bool] = dataclasses.field(metadata={"static": True})
-    height: int | None = dataclasses.field(metadata={"static": True})
+    norms: tuple[float, float] = dataclasses.field(metadata={"static": True})
+    frame: tuple[int, ...] | None = dataclasses.field(metadata={"static": True})
+    in_plane: bool = dataclasses.field(metadata={"static": True})
 
     def apply(self, images):
-        """T of (b, h, w, c) images, features or probability maps."""
-        matrix, inverse = self._matrices(images.shape[1])
-        return warp(images, matrix, inverse=inverse if self.gathered[0] else None)
+        """T of (b, *space, c) images, features or probability maps."""
+        matrix, inverse, (_, gathered) = self._matrices(images.shape[1:-1])
+        inverse = inverse if gathered else None
+        return warp(images, matrix, inverse=inverse, in_plane=self.in_plane)
 
     def restore(self, probs):
-        """T⁻¹ of (b, h, w, k) probability maps; probabilities, since warped logits are none."""
-        matrix, inverse = self._matrices(probs.shape[1])
-        return warp(probs, inverse, inverse=matrix if self.gathered[1] else None)
+        """T⁻¹ of (b, *space, k) probability maps; probabilities, since warped logits are none."""
+        matrix, inverse, (gathered, _) = self._matrices(probs.shape[1:-1])
+        matrix = matrix if gathered else None
+        return warp(probs, inverse, inverse=matrix, in_plane=self.in_plane)
 
     def mask(self, shape):
-        """(b, h, w) validity of ``restore(f(apply(x)))``, for shape (h, w): 0 or 1."""
-        return validity(*self._matrices(shape[0]), shape)
+        """(b, *shape) validity of ``restore(f(apply(x)))``: 0 or 1."""
+        return validity(*self._matrices(shape)[:2], shape)
 
     def inside(self, shape):
-        """(b, h, w) validity of ``apply(x)``, for shape (h, w): 0 or 1."""
-        return (coverage(self._matrices(shape[0])[0], shape) > 1 - EDGE).astype(jnp.float32)
+        """(b, *shape) validity of ``apply(x)``: 0 or 1."""
+        return (coverage(self._matrices(shape)[0], shape) > 1 - EDGE).astype(jnp.float32)
 
-    def _matrices(self, height):
-        if self.height in (None, height):
-            return self.matrix, self.inverse
-        factor = jnp.ones((1, 3, 3), self.matrix.dtype).at[:, :2, 2].set(height / self.height)
-        return self.matrix * factor, self.inverse * factor
+    def _matrices(self, shape):
+        """T and T⁻¹ in pixels of a map of this shape, and whether each is within the limit."""
+        shape = check_frame(shape, self.matrix.shape[-1] - 1)
+        matrices, stretch = (self.matrix, self.inverse), 1.0
+        if self.frame not in (None, shape):
+            zoom = np.divide(shape, self.frame)  # Z M Z⁻¹, each axis by its own
+            factor = np.outer([*zoom, 1.0], [*(1 / zoom), 1.0])[None]
+            matrices = [m * jnp.asarray(factor, m.dtype) for m in matrices]
+            turned = _turned(zoom, self.in_plane)
+            stretch = turned.max() / turned.min()
+        return *matrices, [norm * stretch <= GATHER_LIMIT for norm in self.norms]
 
 
 def sample_view(
@@ -66,14 +78,19 @@ def sample_view(
     scale=(1.0, 1.0),
     flip=False,
     translation=0.0,
+    spacing=None,
     shape=None,
+    dims=2,
 ):
     """Draws ``count`` transformations.
 
     Args:
-      key, count, rotation, shear, scale, flip: see ``sample_affine``.
-      translation: uniform in ± this part of the frame's height and width.
-      shape: (h, w) of that frame, needed with a translation.
+      key, count, rotation, shear, scale, flip, spacing: see ``sample_affine``, in 3-D as well.
+      translation: uniform in ± this part of each side of the frame; of height and width alone
+        where one number of ``rotation`` keeps slices slices.
+      shape: of that frame, (h, w) or (d, h, w), needed with a translation. With three rotations it
+        lets maps whose axes are pooled by different factors turn as the frame does.
+      dims: spatial axes where no ``shape`` shows them.
 
     Returns:
       ``View``.
@@ -90,15 +107,44 @@ def sample_view(
     Array([0., 1.], dtype=float32)
     """
     if np.ndim(translation):
-        raise ValueError(f"translation is one part of height and width, not {translation}")
+        raise ValueError(f"translation is one part of the sides of the frame, not {translation}")
     if translation and shape is None:
         raise ValueError("a translation needs the shape of the frame")
+    if shape is not None:
+        shape = check_frame(shape)
+        dims = len(shape)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
-    pixels = tuple(translation * n for n in check_frame(shape)) if translation else (0.0, 0.0)
-    matrix = sample_affine(key, count, **ranges, translation=pixels)
-    # The norms ‖·‖∞ of RHSF and of its inverse are at most (1 + tan shear) · max(|cos| + |sin|)
-    # times the scale, or over it.
-    turn = math.sqrt(2) * math.sin(math.radians(min(rotation, 45.0) + 45.0))
-    bound = turn * (1 + math.tan(math.radians(shear)))
-    gathered = bound * scale[1] <= GATHER_LIMIT, bound / scale[0] <= GATHER_LIMIT
-    return View(matrix, inverse_affine(matrix), gathered, shape[0] if translation else None)
+    in_plane = np.ndim(rotation) == 0
+    pixels = None
+    if translation:
+        pixels = [translation * n for n in shape]
+        pixels = [0.0, *pixels[1:]] if in_plane and dims == 3 else pixels
+    matrix = sample_affine(key, count, **ranges, translation=pixels, spacing=spacing, dims=dims)
+    spacing = np.ones(dims) if spacing is None else np.float64(spacing)
+    bound = _norm(rotation, shear, _turned(spacing, in_plane))
+    frame = shape if translation or not in_plane else None
+    return View(
+        matrix, inverse_affine(matrix), (bound / scale[0], bound * scale[1]), frame, in_plane
+    )
+
+
+def _turned(by_axis, in_plane):
+    """Of numbers by axis, those of the axes that a view turns."""
+    return by_axis[-2:] if in_plane else by_axis
+
+
+def _norm(rotation, shear, spacing):
+    """A bound of ‖D⁻¹ R H S F D‖∞ and of that of the inverse, but for the scale.
+
+    Norms multiply. That of the shear is 1 + ρ tan, and that of one turn at most |cos| + ρ |sin|,
+    with the largest ratio ρ of the two sides of a pixel in its plane. A row of R has length 1, so
+    that however many turns there are, Σ_j |R_ij| D_j / D_i ≤ ‖D‖₂ / D_i: √n with equal sides.
+    """
+    turn = 1.0
+    for axis, angle in enumerate(np.ravel(rotation)):
+        sides = np.delete(spacing, axis) if len(spacing) == 3 else spacing
+        ratio = max(sides) / min(sides)
+        angle = min(math.radians(angle), math.atan(ratio))
+        turn *= math.cos(angle) + ratio * math.sin(angle)
+    turn = min(turn, np.linalg.norm(spacing) / min(spacing))
+    return float(turn * (1 + spacing[-1] / spacing[-2] * math.tan(math.radians(shear))))

@@ -1,11 +1,13 @@
 """Affine matrices: where known points go, the order of the cascade, inverses, and ranges."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from mijax.transforms import affine_matrix, check_ranges, inverse_affine, sample_affine
 
@@ -14,7 +16,8 @@ KEY = jax.random.key(0)
 
 def pulled(point, **kwargs):
     """Where the output pixel at this place (rows first, from the centre) is taken from."""
-    return (np.asarray(affine_matrix(**kwargs))[0] @ [*point, 1])[:2]
+    matrix = affine_matrix(**kwargs, dims=len(point))
+    return (np.asarray(matrix)[0] @ [*point, 1])[:-1]
 
 
 @pytest.mark.parametrize(
@@ -32,34 +35,79 @@ def pulled(point, **kwargs):
         ({"scale": [[2.0, 0.5]]}, (2, 4), (1, 8)),
         # tan 45° = 1: a row goes down by a pixel every pixel.
         ({"shear": 45.0}, (5, 3), (2, 3)),
+        # The same in each slice; and about rows and about columns.
+        ({"rotation": 90.0}, (7, -2, 0), (7, 0, 2)),
+        ({"shear": 45.0}, (7, 5, 3), (7, 2, 3)),
+        ({"rotation": [[90.0, 0.0, 0.0]]}, (7, -2, 0), (7, 0, 2)),
+        ({"rotation": [[0.0, 90.0, 0.0]]}, (-2, 7, 0), (0, 7, 2)),
+        ({"rotation": [[0.0, 0.0, 90.0]]}, (-2, 0, 7), (0, 2, 7)),
+        # The rotation in-plane is first: a pull undoes that about columns before it.
+        ({"rotation": [[90.0, 0.0, 90.0]]}, (1, 2, 3), (2, 3, 1)),
+        ({"scale": [[2.0, 0.5, 1.0]]}, (2, 4, 3), (1, 8, 3)),
+        ({"flip": [[-1.0, 1.0, 1.0]], "translation": [[1.0, 0.0, -2.0]]}, (2, 3, 1), (-1, 3, 3)),
     ],
 )
 def test_known_points(kwargs, output, source):
     assert_allclose(pulled(output, **kwargs), source, atol=1e-5)
 
 
-cascades = st.fixed_dictionaries(
-    {
-        "rotation": st.floats(-180, 180),
-        "shear": st.floats(-40, 40),
-        "scale": st.tuples(*[st.floats(0.5, 2)] * 2),
-        "flip": st.tuples(*[st.sampled_from([-1.0, 1.0])] * 2),
-        "translation": st.tuples(*[st.floats(-20, 20)] * 2),
-    }
-)
+def cascades(dims):
+    return st.fixed_dictionaries(
+        {
+            "rotation": st.tuples(*[st.floats(-180, 180)] * (1 if dims == 2 else 3)),
+            "shear": st.floats(-40, 40),
+            "scale": st.tuples(*[st.floats(0.5, 2)] * dims),
+            "flip": st.tuples(*[st.sampled_from([-1.0, 1.0])] * dims),
+            "translation": st.tuples(*[st.floats(-20, 20)] * dims),
+        }
+    )
 
 
-@given(cascades)
-def test_the_cascade_is_flip_scale_shear_rotate_translate(cascade):
-    angle, lean = np.deg2rad([cascade["rotation"], cascade["shear"]])
-    rotate = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    shear = [[1, np.tan(lean)], [0, 1]]
-    forward = np.eye(3)
-    forward[:2, :2] = rotate @ (shear @ np.diag(cascade["scale"]) @ np.diag(cascade["flip"]))
-    forward[:2, 2] = cascade["translation"]
-    matrix = affine_matrix(**{k: np.asarray([v], np.float32) for k, v in cascade.items()})
-    assert_allclose(matrix[0], np.linalg.inv(forward), rtol=1e-4, atol=1e-4)
-    assert_allclose(inverse_affine(matrix)[0], forward, rtol=1e-4, atol=1e-4)
+@functools.partial(jax.jit, static_argnames="spacing")
+def there_and_back(cascade, spacing):
+    matrix = affine_matrix(**cascade, spacing=spacing, dims=cascade["scale"].shape[1])
+    return matrix[0], inverse_affine(matrix)[0]
+
+
+@pytest.mark.parametrize("spacing", [None, (1.5, 1.0), (5.0, 0.8, 1.2)])
+@given(st.data())
+def test_the_cascade_is_flip_scale_shear_rotate_translate(spacing, data):
+    dims = len(spacing or "hw")
+    cascade = data.draw(cascades(dims))
+    lean = np.eye(dims)
+    lean[-2, -1] = np.tan(np.deg2rad(cascade["shear"]))
+    forward, linear = np.eye(dims + 1), lean @ np.diag(cascade["scale"]) @ np.diag(cascade["flip"])
+    for axis, angle in enumerate(np.deg2rad(cascade["rotation"])):  # about depth first
+        i, j = (a for a in range(dims) if dims == 2 or a != axis)
+        turn = np.eye(dims)
+        turn[[i, i, j, j], [i, j, i, j]] = [
+            np.cos(angle),
+            -np.sin(angle),
+            np.sin(angle),
+            np.cos(angle),
+        ]
+        linear = turn @ linear
+    size = np.diag(spacing or (1, 1))  # what turns and leans are millimetres
+    forward[:-1, :-1] = np.linalg.inv(size) @ linear @ size
+    forward[:-1, -1] = cascade["translation"]
+    cascade = {k: np.asarray([v], np.float32) for k, v in cascade.items()}
+    matrix, inverse = there_and_back(cascade, spacing)
+    assert_allclose(matrix, np.linalg.inv(forward), rtol=1e-4, atol=3e-4)
+    assert_allclose(inverse, forward, rtol=1e-4, atol=3e-4)
+
+
+def test_in_plane_a_volume_is_moved_as_an_image_is():
+    # Op by op: what is fused may round otherwise.
+    rng = np.random.default_rng(0)
+    angles = {"rotation": rng.uniform(-180, 180, 500), "shear": rng.uniform(-20, 20, 500)}
+    scale, translation = rng.uniform(0.5, 2, (500, 2)), rng.uniform(-9, 9, (500, 2))
+    plane = affine_matrix(**angles, scale=scale, translation=translation)
+    scale, translation = (np.insert(x, 0, n, 1) for x, n in ((scale, 1), (translation, 0)))
+    space = affine_matrix(**angles, scale=scale, translation=translation, dims=3)
+    for ours, expected in ((space, plane), (inverse_affine(space), inverse_affine(plane))):
+        assert_array_equal(ours[:, 1:, 1:], expected)
+        assert_allclose(ours[:, 0], [[1, 0, 0, 0]] * 500, atol=1e-7)  # c · (1 / c) may not be 1
+        assert_array_equal(ours[:, 1:, 0], 0)
 
 
 def test_scalars_and_batches_mix():
@@ -70,18 +118,30 @@ def test_scalars_and_batches_mix():
 
 def test_inverse_of_flips_and_doublings_is_exact():
     matrix = affine_matrix(flip=[[-1.0, 1.0]], scale=2.0, translation=[[3.0, 5.0]])
-    np.testing.assert_array_equal((matrix @ inverse_affine(matrix))[0], np.eye(3))
+    assert_array_equal((matrix @ inverse_affine(matrix))[0], np.eye(3))
+    flips = {"flip": [[-1.0, 1.0, -1.0]], "translation": [[3.0, 5.0, 7.0]]}
+    matrix = affine_matrix(**flips, scale=[[0.5, 2.0, 4.0]], dims=3)
+    assert_array_equal((matrix @ inverse_affine(matrix))[0], np.eye(4))
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_inverses_are_those_of_numpy(seed):
+    matrix = np.random.default_rng(seed).normal(size=(8, 4, 4)).astype(np.float32)
+    matrix[:, :3, :3] += 4 * np.eye(3, dtype=np.float32)
+    matrix[:, 3] = [0, 0, 0, 1]
+    expected = np.linalg.inv(matrix.astype(np.float64))
+    assert_allclose(inverse_affine(matrix), expected, rtol=1e-3, atol=1e-4)
 
 
 RANGES = {"rotation": 30.0, "shear": 10.0, "scale": (0.8, 1.25), "flip": True}
 
 
-def forward_maps(**ranges):
-    matrix = np.asarray(sample_affine(KEY, 500, **ranges), np.float64)
-    assert matrix.shape == (500, 3, 3)
-    np.testing.assert_array_equal(matrix[:, 2], [[0, 0, 1]] * 500)
-    np.testing.assert_array_equal(matrix[:, :2, 2], 0)
-    return np.linalg.inv(matrix[:, :2, :2])
+def forward_maps(dims=2, **ranges):
+    matrix = np.asarray(sample_affine(KEY, 500, **ranges, dims=dims), np.float64)
+    assert matrix.shape == (500, dims + 1, dims + 1)
+    assert_array_equal(matrix[:, -1], [[0] * dims + [1]] * 500)
+    assert_array_equal(matrix[:, :-1, -1], 0)
+    return np.linalg.inv(matrix[:, :-1, :-1])
 
 
 def fills(draws, low, high):
@@ -105,14 +165,39 @@ def test_each_range_is_kept_and_used():
     assert set(np.unique(signs)) == {-1, 1}
     corners = np.unique(signs, axis=0, return_counts=True)[1]
     assert len(corners) == 4 and corners.min() > 80  # the axes are independent
-    np.testing.assert_array_equal(forward_maps(), [np.eye(2)] * 500)
+    assert_array_equal(forward_maps(), [np.eye(2)] * 500)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_each_axis_of_space_is_turned_in_its_range_and_flipped_by_its_probability(axis):
+    i, j = (a for a in range(3) if a != axis)
+    forward = forward_maps(3, rotation=(30.0 * np.eye(3)[axis]).tolist())
+    assert_allclose(forward[:, axis], [np.eye(3)[axis]] * 500, atol=1e-6)
+    fills(np.rad2deg(np.arctan2(forward[:, j, i], forward[:, i, i])), -30, 30)
+    forward = forward_maps(3, flip=[(0.0, 1.0, 0.0), (0.0, 0.0, 0.25), (True, 0.0, 0.0)][axis])
+    flipped = (forward[:, range(3), range(3)] < 0).mean(0)
+    assert_allclose(flipped, [(0, 1, 0), (0, 0, 0.25), (0.5, 0, 0)][axis], atol=0.05)
+    assert_array_equal(flipped == 0, [(1, 0, 1), (1, 1, 0), (0, 1, 1)][axis])
+
+
+def test_one_number_scales_in_plane_and_three_scale_all_axes():
+    for rotation, depth in ((0.0, False), ((0.0, 0.0, 0.0), True)):
+        sizes = forward_maps(3, rotation=rotation, scale=(0.5, 2.0))[:, range(3), range(3)]
+        fills(np.log(sizes[:, 1]), np.log(0.5), np.log(2))
+        assert_array_equal(sizes[:, 2], sizes[:, 1])
+        assert_array_equal(sizes[:, 0], sizes[:, 1] if depth else 1)
+    forward = forward_maps(3, flip=True)[:, range(3), range(3)]
+    assert np.unique(forward, axis=0, return_counts=True)[1].min() > 35  # of 8, about 62
+    quarters = forward_maps(3, rotation=(0.0, 0.0, 0.0), quarter_turns=True)
+    assert_allclose(quarters[:, 0], [[1, 0, 0]] * 500)
+    assert len(np.unique(quarters.round(3), axis=0)) == 4
 
 
 def test_a_key_determines_the_draw():
     # As many as above, for which the ops are there.
     one, same = (sample_affine(KEY, 500, **RANGES) for _ in range(2))
     other = sample_affine(jax.random.key(1), 500, **RANGES)
-    np.testing.assert_array_equal(one, same)
+    assert_array_equal(one, same)
     assert len(np.unique(np.concatenate([one, other]), axis=0)) == 1000
 
 
@@ -122,12 +207,17 @@ def test_a_key_determines_the_draw():
         {"rotation": -1.0},
         {"rotation": 181.0},
         {"rotation": float("nan")},
+        {"rotation": (30.0, 30.0)},
+        {"rotation": (30.0, -30.0, 30.0)},
         {"shear": -1.0},
         {"shear": 45.0},
         {"scale": (1.2, 0.8)},
         {"scale": (0.0, 1.0)},
         {"scale": (1.0,)},
         {"scale": (1.0, float("nan"))},
+        {"flip": 1.5},
+        {"flip": (0.5, 2.0)},
+        {"flip": (0.5,)},
     ],
     ids=str,
 )
@@ -136,3 +226,16 @@ def test_ranges_that_are_none_are_refused(bad):
     for refuse in (check_ranges, lambda **r: sample_affine(KEY, 1, **r)):
         with pytest.raises(ValueError, match=next(iter(bad))):
             refuse(**ranges)
+
+
+def test_ranges_of_the_other_dimension_are_refused():
+    for bad, dims in (
+        ({"rotation": (1.0, 1.0, 1.0)}, 2),
+        ({"flip": (0.5, 0.5, 0.5)}, 2),
+        ({"flip": (0.5, 0.5)}, 3),
+        ({"translation": (1.0, 1.0)}, 3),
+        ({"spacing": (1.0, 1.0)}, 3),
+    ):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            sample_affine(KEY, 1, **bad, dims=dims)
+    check_ranges(rotation=(1.0, 1.0, 1.0), shear=0.0, scale=(1.0, 1.0), flip=(0.5, 0.5, 0.5))

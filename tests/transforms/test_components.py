@@ -14,18 +14,27 @@ keep = jax.jit(largest_components, static_argnums=1)
 def by_scipy(labels, num_classes):
     kept = np.zeros_like(labels)
     for n, k in np.ndindex(len(labels), num_classes - 1):
-        numbers, count = ndimage.label(labels[n] == k + 1, np.ones((3, 3)))
+        numbers, count = ndimage.label(labels[n] == k + 1, np.ones((3,) * (labels.ndim - 1)))
         if count:
             sizes = np.bincount(numbers.ravel())[1:]
             kept[n][numbers == sizes.argmax() + 1] = k + 1
     return kept
 
 
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
-def test_random_maps(share):
+@pytest.mark.parametrize(
+    ("shape", "share"),
+    [
+        ((6, 20, 17), 0.3),
+        ((6, 20, 17), 0.5),
+        ((6, 20, 17), 0.9),
+        ((3, 6, 10, 9), 0.1),
+        ((3, 6, 10, 9), 0.4),
+    ],
+)
+def test_random_maps(shape, share):
     rng = np.random.default_rng(0)
-    labels = rng.integers(1, 4, size=(6, 20, 17)) * (rng.uniform(size=(6, 20, 17)) < share)
-    smooth = ndimage.median_filter(labels, (1, 3, 3))
+    labels = rng.integers(1, 4, size=shape) * (rng.uniform(size=shape) < share)
+    smooth = ndimage.median_filter(labels, (1, *[3] * (len(shape) - 1)))
     for maps in (labels, smooth):
         assert_array_equal(keep(maps, 4), by_scipy(maps, 4))
 
@@ -55,3 +64,13 @@ def test_of_equal_regions_the_upper_one_is_kept():
     labels = np.zeros((1, 5, 5), int)
     labels[0, [0, 4], [4, 0]] = 1
     assert_array_equal(np.argwhere(keep(labels, 2)), [[0, 0, 4]])
+    volume = np.zeros((1, 3, 5, 5), int)
+    volume[0, [0, 2], [4, 0], [4, 0]] = 1
+    assert_array_equal(np.argwhere(keep(volume, 2)), [[0, 0, 4, 4]])
+
+
+def test_voxels_that_share_a_corner_are_of_one_region_and_slices_are_not_apart():
+    labels = np.zeros((1, 4, 4, 4), int)
+    labels[0, range(3), range(3), range(3)] = 1
+    labels[0, 3, 0, :2] = 1
+    assert_array_equal(np.argwhere(keep(labels, 2))[:, 1], range(3))

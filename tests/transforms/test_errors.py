@@ -9,6 +9,7 @@ from mijax import metrics, transforms
 
 KEY = jax.random.key(0)
 IMAGES, LABELS = np.ones((2, 4, 5, 1), np.float32), np.ones((2, 4, 5), np.int32)
+SPACE, IN_SPACE = np.ones((2, 3, 4, 5, 1), np.float32), np.tile(np.eye(4), (2, 1, 1))
 BYTES = np.ones((2, 4, 5, 1), np.uint8)
 TWO = transforms.affine_matrix(rotation=np.zeros(2))
 VIEW = transforms.sample_view(KEY, 2)
@@ -29,7 +30,7 @@ MISTAKES = {
     ),
     "warp_labels": (
         lambda: transforms.warp_labels(LABELS[0], TWO),
-        r"labels are \(b, h, w\) integers, not \(4, 5\) int32",
+        r"labels are \(b, h, w\) or \(b, d, h, w\) integers, not \(4, 5\) int32",
     ),
     "warp_labels, matrix": (
         lambda: transforms.warp_labels(LABELS, TWO[:1]),
@@ -47,7 +48,7 @@ MISTAKES = {
     ),
     "sample_view, translation": (
         lambda: transforms.sample_view(KEY, 2, translation=(0.1, 0.1), shape=(4, 5)),
-        r"translation is one part of height and width, not \(0.1, 0.1\)",
+        r"translation is one part of the sides of the frame, not \(0.1, 0.1\)",
     ),
     "sample_view, shape": (
         lambda: transforms.sample_view(KEY, 2, translation=0.1, shape=4),
@@ -55,7 +56,7 @@ MISTAKES = {
     ),
     "sample_affine": (
         lambda: transforms.sample_affine(KEY, 2, translation=3.0),
-        r"translation is pixels along \(rows, columns\), not 3.0",
+        "translation is pixels along each of 2 axes, not 3.0",
     ),
     "affine_matrix, shape": (
         lambda: transforms.affine_matrix(scale=np.ones((2, 3))),
@@ -67,7 +68,7 @@ MISTAKES = {
     ),
     "inverse_affine": (
         lambda: transforms.inverse_affine(TWO[0]),
-        r"matrices are \(b, 3, 3\), not \(3, 3\)",
+        r"matrices are \(b, 3, 3\) or \(b, 4, 4\), not \(3, 3\)",
     ),
     "augment, crop": (
         lambda: transforms.augment(KEY, IMAGES, crop=4),
@@ -87,7 +88,7 @@ MISTAKES = {
     ),
     "gaussian_blur, images": (
         lambda: transforms.gaussian_blur(IMAGES[0], jnp.ones(2), radius=1),
-        r"images are \(b, h, w, c\), not \(4, 5, 1\)",
+        r"images are \(b, h, w, c\) or \(b, d, h, w, c\), not \(4, 5, 1\)",
     ),
     "gaussian_blur, deviation": (
         lambda: transforms.gaussian_blur(IMAGES, 1.0, radius=1),
@@ -99,7 +100,7 @@ MISTAKES = {
     ),
     "largest_components": (
         lambda: transforms.largest_components(LABELS[0], 2),
-        r"labels are \(b, h, w\) integers, not \(4, 5\)",
+        r"labels are \(b, h, w\) or \(b, d, h, w\) integers, not \(4, 5\)",
     ),
     "place_boxes, sides": (
         lambda: transforms.place_boxes(KEY, jnp.ones(2), (4, 5)),
@@ -113,6 +114,50 @@ MISTAKES = {
     "paste, boxes": (
         lambda: transforms.paste(LABELS[:, :3], IMAGES, IMAGES),
         r"have boxes \(2, 4, 5\), not \(2, 3, 5\)",
+    ),
+    "warp, a volume by a matrix of the plane": (
+        lambda: transforms.warp(SPACE, TWO),
+        r"a matrix \(b, 4, 4\) of 2 images, not \(2, 3, 3\)",
+    ),
+    "warp, a volume to a shape of the plane": (
+        lambda: transforms.warp(SPACE, IN_SPACE, shape=(4, 5)),
+        r"a shape is \(depth, height, width\), not \(4, 5\)",
+    ),
+    "warp, four axes of space": (
+        lambda: transforms.warp(SPACE[:, None], IN_SPACE),
+        r"\(b, d, h, w, c\), not \(2, 1, 3, 4, 5, 1\)",
+    ),
+    "warp_labels, a volume": (
+        lambda: transforms.warp_labels(SPACE[..., 0].astype(int), TWO),
+        r"a matrix \(b, 4, 4\) of 2 images, not \(2, 3, 3\)",
+    ),
+    "validity, a volume": (
+        lambda: transforms.validity(IN_SPACE, IN_SPACE, (4, 5)),
+        r"a shape is \(depth, height, width\), not \(4, 5\)",
+    ),
+    "view, a volume": (
+        lambda: VIEW.apply(SPACE),
+        r"a shape is \(height, width\), not \(3, 4, 5\)",
+    ),
+    "affine_matrix, a volume": (
+        lambda: transforms.affine_matrix(rotation=np.ones((2, 2)), dims=3),
+        r"rotation is one number, \(b,\) or \(b, 3\), not \(2, 2\)",
+    ),
+    "augment, crop of the plane": (
+        lambda: transforms.augment(KEY, SPACE, crop=(4, 4)),
+        r"a shape is \(depth, height, width\), not \(4, 4\)",
+    ),
+    "augment, labels of the plane": (
+        lambda: transforms.augment(KEY, SPACE, LABELS),
+        r"have labels \(2, 3, 4, 5\), not \(2, 4, 5\)",
+    ),
+    "place_boxes, a volume": (
+        lambda: transforms.place_boxes(KEY, jnp.ones((2, 2)), (3, 4, 5)),
+        r"sides are \(b, 3\), not \(2, 2\)",
+    ),
+    "paste, boxes of the plane": (
+        lambda: transforms.paste(LABELS, SPACE, SPACE),
+        r"have boxes \(2, 3, 4\), not \(2, 4, 5\)",
     ),
     "metrics.largest_components": (
         lambda: metrics.largest_components(VOLUME[0]),

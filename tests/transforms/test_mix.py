@@ -19,13 +19,18 @@ place = jax.jit(transforms.place_boxes, static_argnames="shape")
 
 
 def sides_of(boxes):
-    """First row and column, height and width of each box, which must be a full rectangle."""
-    boxes = np.asarray(boxes)
-    rows, columns = boxes.any(2), boxes.any(1)
-    assert_array_equal(boxes, rows[:, :, None] & columns[:, None, :])
-    for line in (rows, columns):  # in one piece
+    """First pixel and length along each axis of every box, which must be a full one."""
+    boxes = np.asarray(boxes) > 0
+    axes = range(1, boxes.ndim)
+    lines = [boxes.any(tuple(a for a in axes if a != axis)) for axis in axes]
+    whole = functools.reduce(
+        np.logical_and,
+        (np.expand_dims(x, [a for a in axes if a != i]) for i, x in enumerate(lines, 1)),
+    )
+    assert_array_equal(boxes, whole)
+    for line in lines:  # in one piece
         assert (np.abs(np.diff(np.pad(line, ((0, 0), (1, 1))).astype(int))).sum(1) <= 2).all()
-    return rows.argmax(1), columns.argmax(1), rows.sum(1), columns.sum(1)
+    return *(x.argmax(1) for x in lines), *(x.sum(1) for x in lines)
 
 
 def test_areas_and_aspects_are_uniform_in_their_ranges():
@@ -53,6 +58,19 @@ def test_boxes_are_those_of_the_drawn_numbers():
     assert_array_equal(np.stack([top, left], 1), first)
 
 
+def test_in_space_the_volume_and_two_aspects_are_uniform_in_their_ranges():
+    shape, count = (40, 60, 50), 400
+    boxes = transforms.sample_boxes(KEY, count, shape, area=(0.1, 0.3), aspect=(0.8, 1.25))
+    depth, height, width = (x / n for x, n in zip(sides_of(boxes)[3:], shape, strict=True))
+    # Sides are cut down to whole voxels: each is 0.5 to 1 voxel short, of 16 and more.
+    assert 0.08 < (depth * height * width).min() < 0.12
+    assert 0.26 < (depth * height * width).max() <= 0.3
+    for aspect in (height / width, depth / np.sqrt(height * width)):
+        assert 0.7 < aspect.min() < 0.85 and 1.15 < aspect.max() < 1.35
+        assert np.median(aspect) == pytest.approx((0.8 + 1.25) / 2, abs=0.06)
+    assert abs(np.corrcoef(height / width, depth / np.sqrt(height * width))[0, 1]) < 0.2
+
+
 def test_a_box_that_is_too_long_is_cut_to_the_frame():
     _, _, height, width = sides_of(sample(KEY, area=(0.4, 0.4), aspect=(0.1, 0.1)))
     assert_array_equal(width, SHAPE[1])
@@ -74,6 +92,13 @@ def test_every_place_of_the_frame_is_reached():
     }
 
 
+def test_every_place_of_a_volume_is_reached():
+    sides = np.tile(np.float32([[0.5, 2 / 3, 1.0]]), (400, 1))
+    first = np.stack(sides_of(place(KEY, sides, shape=(4, 6, 3))), 1)
+    assert_array_equal(first[:, 3:], [[2, 4, 3]] * 400)
+    assert len(np.unique(first[:, :3], axis=0)) == 3 * 3 * 1
+
+
 def test_an_empty_box_and_one_as_large_as_the_frame():
     boxes = place(KEY, np.tile(np.array([[0.0], [1.0], [2.0]]), 2), shape=(5, 4))
     assert_array_equal(boxes, np.broadcast_to([[[0.0]], [[1.0]], [[1.0]]], (3, 5, 4)))
@@ -88,6 +113,11 @@ def test_paste_takes_maps_and_labels_and_leaves_nan_behind():
     labels = transforms.paste(box, np.zeros((2, 3, 3), int), np.full((2, 3, 3), 4))
     assert labels.dtype == np.int32
     assert_allclose(labels, 4 * box)
+    boxes = np.stack([box, 1 - box], 1)  # of a volume of two slices
+    volume = transforms.paste(boxes, np.zeros((2, 2, 3, 3, 1)), np.ones((2, 2, 3, 3, 1)))
+    assert_array_equal(volume[..., 0], boxes)
+    one = transforms.paste(boxes[:1], np.zeros((2, 2, 3, 3)), np.ones((2, 2, 3, 3)))
+    assert_array_equal(one, boxes[[0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mijax.transforms import validity, warp
 
 KEY = jax.random.key(0)
 IMAGES, TANGENT = np.random.default_rng(0).normal(size=(2, 2, 8, 6, 3)).astype(np.float32)
-STATIC = ("count", "rotation", "shear", "scale", "flip", "translation", "shape")
+STATIC = ("count", "rotation", "shear", "scale", "flip", "translation", "shape", "dims")
 
 # Compiled once a shape: op by op, the tests would take several times as long.
 sample_view = jax.jit(transforms.sample_view, static_argnames=STATIC)
@@ -18,14 +18,20 @@ plain_warp = jax.jit(warp)
 validity = jax.jit(validity, static_argnums=2)
 
 
+def gathered(view):
+    """Whether the gradients of ``apply`` and ``restore`` are."""
+    # That of apply is gathered by the inverse, that of restore by the matrix.
+    return tuple(norm <= 2 for norm in view.norms[::-1])
+
+
 def gathered_within_the_limit(**ranges):
     # Op by op, as the ops are the same for all ranges.
     view = transforms.sample_view(KEY, 2000, flip=True, **ranges)
-    # The gradient of apply is gathered by the inverse, that of restore by the matrix.
-    for gathered, matrix in zip(view.gathered, (view.inverse, view.matrix), strict=True):
-        if gathered:
-            assert np.abs(np.asarray(matrix)[:, :2, :2]).sum(-1).max() <= 2 + 1e-5
-    return view.gathered
+    for norm, matrix in zip(view.norms, (view.matrix, view.inverse), strict=True):
+        linear = np.asarray(matrix)[:, :-1, :-1]
+        linear = linear[:, -2:, -2:] if view.in_plane else linear
+        assert np.abs(linear).sum(-1).max() <= norm + 1e-5
+    return gathered(view)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 20.0, 45.0, 180.0])
@@ -43,6 +49,14 @@ def test_a_gathered_view_keeps_within_the_limit(rotation, shear, low):
         ({"rotation": 180.0, "scale": (0.7, 1.0)}, (True, False)),
         ({"rotation": 180.0, "scale": (1.0, 1.42)}, (False, True)),
         ({"scale": (0.4, 2.5)}, (False, False)),
+        ({"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "dims": 3}, (True, True)),
+        ({"rotation": 30.0, "spacing": (10.0, 1.2, 1.2), "dims": 3}, (True, True)),
+        ({"rotation": (180.0, 180.0, 180.0), "scale": (0.87, 1.15), "dims": 3}, (True, True)),
+        ({"rotation": (180.0, 180.0, 180.0), "scale": (0.86, 1.16), "dims": 3}, (False, False)),
+        ({"rotation": (30.0, 10.0, 0.0), "scale": (0.8, 1.25), "dims": 3}, (True, True)),
+        ({"rotation": (30.0, 10.0, 0.0), "spacing": (3.0, 1.0, 1.0), "dims": 3}, (False, False)),
+        ({"rotation": (30.0, 10.0, 10.0), "spacing": (1.5, 1.0, 1.0), "dims": 3}, (False, False)),
+        ({"rotation": (10.0, 5.0, 5.0), "spacing": (1.5, 1.0, 1.0), "dims": 3}, (True, True)),
     ],
     ids=str,
 )
@@ -50,27 +64,88 @@ def test_all_that_may_be_gathered_is(ranges, gathered):
     assert gathered_within_the_limit(**ranges) == gathered
 
 
+SPACE = np.random.default_rng(1).normal(size=(2, 4, 8, 6, 3)).astype(np.float32)
+
+
 @pytest.mark.parametrize("translation", [0.0, 0.2])
-def test_a_view_is_of_one_draw_and_goes_in_and_out_of_jit(translation):
-    ranges = {"rotation": 30.0, "scale": (0.9, 1.1), "flip": True}
-    view = sample_view(KEY, 2, **ranges, translation=translation, shape=(8, 6))
+@pytest.mark.parametrize(
+    ("images", "rotation"),
+    [(IMAGES, 30.0), (SPACE, 30.0), (SPACE, (30.0, 10.0, 10.0))],
+    ids=["plane", "in-plane", "space"],
+)
+def test_a_view_is_of_one_draw_and_goes_in_and_out_of_jit(images, rotation, translation):
+    shape = images.shape[1:-1]
+    ranges = {"rotation": rotation, "scale": (0.9, 1.1), "flip": True}
+    view = sample_view(KEY, 2, **ranges, translation=translation, shape=shape)
+    coarse = images[(slice(None), *[slice(None, None, 2)] * len(shape))]
     same, there, back, mask = jax.jit(
-        lambda v, x: (v, v.apply(x), v.restore(x[:, ::2, ::2]), v.mask((8, 6)))
-    )(view, IMAGES)
-    assert (same.gathered, same.height) == ((True, True), 8 if translation else None)
+        lambda v, x: (v, v.apply(x), v.restore(coarse), v.mask(shape))
+    )(view, images)
+    in_plane = rotation == 30.0
+    frame = shape if translation or not in_plane else None
+    assert (same.norms, same.frame, same.in_plane) == (view.norms, frame, in_plane)
     matrix, inverse = np.array(view.matrix), np.array(view.inverse)
     assert_array_equal(same.matrix, matrix)
-    assert_allclose(matrix @ inverse, [np.eye(3)] * 2, atol=1e-6)
-    assert_allclose(there, plain_warp(IMAGES, matrix), atol=1e-6)
-    assert_array_equal(mask, validity(matrix, inverse, (8, 6)))
-    inverse[:, :2, 2] /= 2  # in pixels twice as large
-    assert_allclose(back, plain_warp(IMAGES[:, ::2, ::2], inverse), atol=1e-6)
+    assert_allclose(matrix @ inverse, [np.eye(len(shape) + 1)] * 2, atol=1e-6)
+    moves = np.abs(matrix[:, :-1, -1])
+    assert (moves[:, -2:].min() > 0) == (translation > 0)
+    assert (moves[:, 0].max() > 0) == (translation > 0 and (len(shape) == 2 or not in_plane))
+    assert_allclose(there, plain_warp(images, matrix), atol=1e-6)
+    assert_array_equal(mask, validity(matrix, inverse, shape))
+    inverse[:, :-1, -1] /= 2  # in pixels twice as large
+    assert_allclose(back, plain_warp(coarse, inverse), atol=1e-6)
+
+
+def test_the_axes_of_a_frame_may_be_pooled_by_different_factors():
+    # Smooth volumes, so that sampling them at half the resolution in-plane changes little.
+    z, y, x = np.indices((12, 24, 24)) / 9
+    volume = np.stack([np.cos(z + y / 2 + i) * np.sin(x / 2 - z / 2) for i in range(2)])[..., None]
+    volume = volume.astype(np.float32)
+
+    def pooled(maps):
+        return maps.reshape(2, 12, 12, 2, 12, 2, -1).mean((3, 5))
+
+    @jax.jit
+    def there(view, volume, coarse):
+        masks = (view.inside(x.shape[1:-1])[..., None] for x in (volume, coarse))
+        return view.apply(volume), view.apply(coarse), *masks
+
+    for rotation in (20.0, (20.0, 15.0, 15.0)):
+        ranges = {"rotation": rotation, "scale": (0.9, 1.1), "translation": 0.15}
+        view = sample_view(KEY, 2, **ranges, shape=(12, 24, 24))
+        fine, coarse, inside, inside_coarse = there(view, volume, pooled(volume))
+        valid = (pooled(inside) == 1) & (inside_coarse == 1)
+        assert valid.mean() > 0.2
+        assert_allclose(np.where(valid, pooled(fine) - coarse, 0), 0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "shape", "gathered"),
+    [
+        ((10.0, 5.0, 5.0), (4, 8, 6), True),
+        ((10.0, 5.0, 5.0), (4, 4, 3), False),  # 1.3 · 2, in voxels of other proportions
+        (10.0, (4, 4, 3), True),  # depth takes no part in it
+    ],
+    ids=str,
+)
+def test_a_gradient_is_gathered_where_voxels_of_the_map_allow_it(rotation, shape, gathered):
+    view = sample_view(KEY, 2, rotation=rotation, translation=0.1, shape=(4, 8, 6))
+    assert max(view.norms) < 2
+    probs = np.random.default_rng(2).normal(size=(2, *shape, 1)).astype(np.float32)
+    gradient = jax.jit(lambda x: jax.vjp(view.restore, x)[1](x)[0]).trace(probs)
+    assert ("scatter" not in str(gradient.jaxpr)) == gathered
+    if not gathered:
+        return
+    zoom = np.append(np.divide(shape, (4, 8, 6)), 1)
+    inverse = np.asarray(view.inverse) * np.float32(zoom[:, None] / zoom)
+    plain = jax.jit(lambda x: jax.vjp(lambda y: warp(y, inverse), x)[1](x)[0])
+    assert_allclose(gradient.lower().compile()(probs), plain(probs), atol=1e-5)
 
 
 @pytest.mark.parametrize("ranges", [{"scale": (0.8, 1.2)}, {"scale": (0.4, 0.5)}], ids=str)
 def test_gradients_are_those_of_the_plain_warp(ranges):
     view = sample_view(KEY, 2, rotation=25.0, **ranges)
-    assert view.gathered == (True, ranges["scale"][0] > 0.5)
+    assert gathered(view) == (True, ranges["scale"][0] > 0.5)
     ours, plain = jax.jit(
         lambda x, t: (
             [jax.vjp(f, x)[1](t)[0] for f in (view.apply, view.restore)],
@@ -82,7 +157,7 @@ def test_gradients_are_those_of_the_plain_warp(ranges):
 
 def test_views_are_differentiated_forwards_too():
     view = sample_view(KEY, 2, rotation=25.0, scale=(0.8, 1.2))
-    assert view.gathered == (True, True)
+    assert gathered(view) == (True, True)
     shape = (5, 9)  # cut along one axis, padded along the other
     cotangent = np.random.default_rng(3).normal(size=(2, *shape, 3)).astype(np.float32)
 
