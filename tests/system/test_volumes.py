@@ -22,7 +22,6 @@ SOLID = {
     "data__slices__size": (4, 32, 32),
     "augmentation__crop": (4, 8, 12),
     "augmentation__foreground": 0.5,
-    "augmentation__tilt": 10.0,
     "model__strides": ((1, 2, 2),),
     "model__kernels": ((1, 3, 3), (3, 3, 3)),
 }
