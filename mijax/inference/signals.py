@@ -53,7 +53,8 @@ def votes(probs, copy):
       (b, k, 2) float32: pixels whose most probable class it is in the copy, and in both.
     """
     ours, theirs = _chosen(probs), _chosen(copy)
-    return jnp.stack([x.sum((1, 2), dtype=jnp.float32) for x in (theirs, ours * theirs)], -1)
+    pixels = tuple(range(1, ours.ndim - 1))
+    return jnp.stack([x.sum(pixels, dtype=jnp.float32) for x in (theirs, ours * theirs)], -1)
 
 
 def disagreement(probs, others):

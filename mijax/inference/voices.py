@@ -34,20 +34,21 @@ def make_voices(network, augmentation):
     """
     transform = network.jit(lambda number, images: _transformed(number, images, augmentation))
     restore = network.jit(lambda number, probs, copy: _restored(number, probs, copy, augmentation))
-    compare, count = network.jit(_compared), network.jit(votes)
+    compare = network.jit(_compared)
 
     def with_voices(predict):
         def voices(weights, images):
             probs, total, counts = predict(weights, images), 0.0, []
             for number in range(COPIES):
-                restored = restore(number, probs, predict(weights, transform(number, images)))
-                total, counts = total + restored, [*counts, count(probs, restored)]
+                copy = predict(weights, transform(number, images))
+                restored, count = restore(number, probs, copy)
+                total, counts = total + restored, [*counts, count]
             return compare(probs, total, counts)
 
         def voices_of_volumes(weights, images):
             probs = predict(weights, images)
             copies = [
-                restore(number, probs, predict(weights, transform(number, images)))
+                restore(number, probs, predict(weights, transform(number, images)))[0]
                 for number in range(COPIES)
             ]
             return jnp.concatenate([probs, *copies], -1)
@@ -76,9 +77,10 @@ def _transformed(number, images, augmentation):
 
 
 def _restored(number, probs, copy, augmentation):
-    """A copy turned back."""
+    """A copy turned back, and what it votes for."""
     restored = warp(copy, inverse_affine(_matrix(number, copy, augmentation)))
-    return restored + (1 - restored.sum(-1, keepdims=True)) * probs
+    restored = restored + (1 - restored.sum(-1, keepdims=True)) * probs
+    return restored, votes(probs, restored)
 
 
 def _matrix(number, images, augmentation):
