@@ -194,7 +194,7 @@ def _vectors(x, kind):
 def _tile(v, vectors):
     """(b, c) for every pixel of such vectors."""
     v = jnp.tile(v, vectors.shape[-1] // v.shape[-1])
-    return v.reshape(len(v), *(1 for _ in vectors.shape[1:-1]), -1)
+    return v.reshape(v.shape[0], *(1 for _ in vectors.shape[1:-1]), -1)
 
 
 def _image_means(*vectors, kind):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.export import symbolic_shape
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mijax.models import CLASSIFIER, UNet
@@ -104,6 +105,15 @@ def test_images_of_another_rank_are_refused(shape):
 def test_blocks_are_of_two_axes_and_two_levels(shape, options):
     with pytest.raises(ValueError, match="blocks are of 2×2 pixels"):
         shapes_of(UNet(2, **{"widths": (2, 2), "blocks": True} | options), shape)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("shape", ["b, 2*h, 2*w, 1", "b, d, 2*h, 2*w, 1"])
+def test_it_is_one_program_for_all_sizes(shape, norm):
+    shape = symbolic_shape(shape)
+    model = UNet(3, widths=(2, 3), strides=((1, 2, 2)[5 - len(shape) :],), norm=norm)
+    logits = shapes_of(model, shape)[0][0]
+    assert logits.shape == (*shape[:-1], 3)
 
 
 def test_only_activations_are_of_the_compute_type():

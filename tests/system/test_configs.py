@@ -1,6 +1,7 @@
 """Every configuration with every method: it loads, it traces, every value is a flag."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mijax import configs, methods
-from mijax.inference.network import evaluated
+from mijax.inference.network import evaluated, make_network
 from mijax.methods import Unlabelled
 from mijax.runs.source import open_data, slice_volume
 from mijax.training.batches import TrainingSet
@@ -55,6 +56,25 @@ def test_method_is_the_only_difference_between_methods(name):
         config.method = ours.method
         if methods.build(method).examination is None:  # pre-training is another thing
             assert config.to_dict() == ours.to_dict()
+
+
+def test_options_of_the_network_reach_it_from_a_file():
+    config = get_config("phantom")
+    options = {
+        "widths": (2, 3),
+        "strides": ((1, 2),),
+        "kernels": ((1, 3), (3, 3)),
+        "norm": "instance",
+        "dropout": 0.1,
+        "encoder_dropout": (0.1, 0.2),
+        "remat": True,
+    }
+    assert set(config.model.keys()) == options.keys()
+    config.model.update(options)
+    network = make_network(ConfigDict(json.loads(config.to_json_best_effort())), classes=3)
+    assert {name: getattr(network.model, name) for name in options} == options
+    assert network.stride == 2
+    assert hash(network.model)  # nothing in it is a list
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
