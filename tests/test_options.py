@@ -63,7 +63,9 @@ def test_a_configuration_is_found_from_anywhere(tmp_path, monkeypatch):
         assert settled([f"--config={name}"]) == [f"--config={HOME / 'folder.py'}"]
     assert settled(["--config", "configs/acdc.py:uamt"]) == [f"--config={HOME / 'acdc.py'}:uamt"]
     for nowhere in ("configs/nowhere.py", "other/folder.py", "common"):
-        with pytest.raises(UserError, match=f"--config {nowhere}: no such file; .*hippocampus, ph"):
+        with pytest.raises(
+            UserError, match=f"--config {nowhere}: no such file; .*hippocampus, hippocampus3d, ph"
+        ):
             settled([f"--config={nowhere}"])
     own = tmp_path / "configs" / "folder.py"
     own.parent.mkdir()

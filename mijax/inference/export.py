@@ -12,13 +12,16 @@ def export(predictor):
     """The network of a ``Predictor`` that is on one device, softmax included.
 
     Returns:
-      ``jax.export.Exported``: (b, h, w, c) float32 -> (b, h, w, k) float32.
+      ``jax.export.Exported``: (b, *space, c) float32 -> (b, *space, k) float32, for any sizes that
+      are multiples of the network's stride.
 
     Raises:
       UserError: if its run learned without labels.
     """
     predictor.check_segments()
-    network, stride = predictor.network, predictor.network.stride
-    shape = symbolic_shape(f"b, {stride}*h, {stride}*w, {predictor.channels}")
+    network = predictor.network
+    axes = zip(network.stride, "dhw"[-len(network.stride) :], strict=True)
+    space = ", ".join(f"{n}*{axis}" for n, axis in axes)
+    shape = symbolic_shape(f"b, {space}, {predictor.channels}")
     program = jax.jit(lambda images: network.predict(predictor.weights, images))
     return export_program(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -85,7 +85,7 @@ def heard():
     """``heard(predict)`` of images (2, 8, 8, 1), compiled once; views turn, scale and recolour."""
     augmentation = common.get_config("supervised").augmentation
     augmentation.update({"rotation": 160.0, "scale": (0.5, 2.0), "contrast": 0.5, "noise": 0.2})
-    with_voices = make_voices(SimpleNamespace(jit=jax.jit), augmentation)
+    with_voices = make_voices(SimpleNamespace(jit=jax.jit, patch=None), augmentation)
     return lambda predict, images: jax.device_get(with_voices(predict)(None, images))
 
 
