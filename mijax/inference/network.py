@@ -73,11 +73,12 @@ def make_network(config, *, classes, devices=None):
     """
     mesh = parallel.make_mesh(devices)
     options = {name: _tuples(value) for name, value in config.model.to_dict().items()}
-    plain = len(options["widths"]) > 1 and not any(options.get(n) for n in ("strides", "kernels"))
+    plain = config.data.slices.dims == 2 and not options["strides"] and not options["kernels"]
+    on_tpu = mesh.devices.flat[0].platform == "tpu"
     model = UNet(
         num_classes=classes,
         **options,
-        blocks=plain and mesh.devices.flat[0].platform == "tpu",
+        blocks=on_tpu and plain and len(options["widths"]) > 1,
         dtype=precision(config),
     )
     jit = functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))

@@ -99,7 +99,8 @@ def make(
     )  # fmt: skip
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window is odd and at least 3, not {window}")
-    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
     head = ClusterHead(clusters=clusters, subheads=subheads, hidden=hidden, temperature=temperature)
 
     def init(key, start):
@@ -117,17 +118,8 @@ def make(
         return {"head": head.init(key, jnp.zeros(start.features[feature]))["params"]}, {}
 
     def draw(key, images):
-        return sample_view(
-            key,
-            images.shape[0],
-            dims=images.ndim - 2,
-            rotation=rotation,
-            shear=shear,
-            scale=scale,
-            flip=flip,
-            translation=translation,
-            shape=images.shape[1:-1],
-        )
+        space = images.shape[1:-1]
+        return sample_view(key, images.shape[0], **ranges, translation=translation, shape=space)
 
     def compare(params, plain, transformed, view, images):
         """Assignments (s, b, h, w, k) of both views, mask, joints (s, k, k), correlations (s,)."""

@@ -81,7 +81,8 @@ def make(
         raise ValueError(f"importance is at least 0 and not all 0, not {tuple(importance)}")
     if len(set(features)) < len(features):
         raise ValueError(f"features are there once each, not {tuple(features)}")
-    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
     check_least(0, **weights, radius=min(radius), hidden=hidden, ramp_steps=ramp_steps, **jitter)
@@ -130,15 +131,7 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
-        view = sample_view(
-            view_key,
-            images.shape[0],
-            dims=images.ndim - 2,
-            rotation=rotation,
-            shear=shear,
-            scale=scale,
-            flip=flip,
-        )
+        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
         labelled, plain, transformed = forward(
             params["network"],
             batch.image,

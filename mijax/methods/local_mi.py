@@ -72,7 +72,8 @@ def make(
     if consistency not in ("kl", "mse"):
         raise ValueError(f"consistency is 'kl' or 'mse', not {consistency!r}")
     check_positive(temperature=temperature)
-    check_ranges(rotation=rotation, shear=shear, scale=scale, flip=flip)
+    ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
+    check_ranges(**ranges)
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
     check_least(0, weight=weight, **weights, radius=radius, ramp_steps=ramp_steps, **jitter)
@@ -81,15 +82,7 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
-        view = sample_view(
-            view_key,
-            images.shape[0],
-            dims=images.ndim - 2,
-            rotation=rotation,
-            shear=shear,
-            scale=scale,
-            flip=flip,
-        )
+        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
         labelled, plain, transformed = forward(
             params["network"],
             batch.image,
