@@ -73,7 +73,7 @@ def test_options_of_the_network_reach_it_from_a_file():
     config.model.update(options)
     network = make_network(ConfigDict(json.loads(config.to_json_best_effort())), classes=3)
     assert {name: getattr(network.model, name) for name in options} == options
-    assert network.stride == 2
+    assert network.stride == (1, 2)
     assert hash(network.model)  # nothing in it is a list
 
 
