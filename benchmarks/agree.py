@@ -58,7 +58,7 @@ def _compare(accelerator, name):
 def logs_of(name, device, precision):
     """{name: (steps,)} of some train steps of a method on one device."""
     config = common.get_config(name)
-    config.data.slices.size = (_SIZE, _SIZE)
+    config.data.patches.size = (_SIZE, _SIZE)
     config.model.widths = (8, 16, 32)
     config.labelled_batch = config.unlabelled_batch = 4
     config.warmup_steps = 0

@@ -23,7 +23,7 @@ _FIRST = flags.DEFINE_integer("first", 0, "the first of them, from 0")
 
 def main(argv):
     config = _CONFIG.value
-    found, plane = index_data(config), PLANES.index(config.data.slices.plane)
+    found, plane = index_data(config), PLANES.index(config.data.patches.plane)
     drawn = {}
     for name in choose_splits(config.data, found.cases).labelled:
         shape, _, affine = found.geometry(name)

@@ -1,7 +1,7 @@
 """Where along a structure runs are right: python -m benchmarks.fifths RUN [RUN …]
 
 DSC by fifth of the slices that the annotation shows a class in, along the axis across
-``config.data.slices.plane``: mean over classes, pooled over the voxels of all test cases (or,
+``config.data.patches.plane``: mean over classes, pooled over the voxels of all test cases (or,
 without any, validation cases), on the native grid. One line a run of Markdown, for runs of slices
 and of volumes alike; best checkpoint.
 """
@@ -28,7 +28,7 @@ def main(argv):
         counts = np.zeros((5, len(source.classes), 2))
         for (labels, _), volume in zip(predictor.segment(volumes), volumes, strict=True):
             maps = (
-                cut(x, volume.affine, plane=config.data.slices.plane)
+                cut(x, volume.affine, plane=config.data.patches.plane)
                 for x in (labels, volume.label)
             )
             counts += by_fifth(*maps, len(source.classes))

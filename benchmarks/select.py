@@ -91,9 +91,9 @@ def protocol(data, folder, method):
     if "ramp_steps" in config.method:
         config.method.ramp_steps = 80
     if data == "hippocampus":
-        config.data.slices.size, config.data.slices.fit = (40, 56), "crop"
+        config.data.patches.size, config.data.patches.fit = (40, 56), "crop"
     else:
-        config.data.slices.size, config.augmentation.crop = (64, 64), ()
+        config.data.patches.size, config.augmentation.crop = (64, 64), ()
         config.learning_rate = 5e-3
     return config
 
@@ -144,7 +144,7 @@ class Trainer:
         self.source = source = open_data(config)
         step = 3 if data == "hippocampus" else 1
         self.slices = functools.cache(
-            lambda name: slice_volume(source.volume(name), config.data.slices)
+            lambda name: slice_volume(source.volume(name), config.data.patches)
         )
         splits, self.scans = dealt(data, source.cases)
         self.scored = {

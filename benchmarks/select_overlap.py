@@ -32,7 +32,7 @@ def main():
     alike = overlaps([label_of(source, names[0], config) for names in scans.values()])
     pairs = np.triu_indices(len(alike), 1)
     print(f"mean DSC of two patients {alike[pairs].mean():.3f}")
-    config.data.slices = CONFIGS[data].get_config("supervised").data.slices
+    config.data.patches = CONFIGS[data].get_config("supervised").data.patches
     for name, embedding in embeddings(config, scans, runs).items():
         distances = pairwise(embedding)
         rank = stats.spearmanr(distances[pairs], -alike[pairs]).statistic
@@ -43,7 +43,7 @@ def main():
 
 def label_of(source, name, config):
     """(k − 1, pixels) of the classes of a scan, at ``_HEIGHTS`` of its slices."""
-    label = slice_volume(source.volume(name), config.data.slices).label
+    label = slice_volume(source.volume(name), config.data.patches).label
     places = (np.arange(_HEIGHTS) + 0.5) / _HEIGHTS * len(label)
     label = label[places.astype(int)].ravel()
     return np.stack([label == k for k in range(1, len(source.classes))]).astype(np.float32)

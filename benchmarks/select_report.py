@@ -20,7 +20,7 @@ def embeddings(config, scans, runs=()):
     source, rows = open_data(config), {}
     for name in (n for names in scans.values() for n in names):
         volume = source.volume(name)
-        image = slice_volume(volume._replace(label=None), config.data.slices, multiple=1).image
+        image = slice_volume(volume._replace(label=None), config.data.patches, multiple=1).image
         rows[name] = describe(image, np.multiply(volume.image.shape[:3], volume.spacing))
     found = _by_patient(rows, scans)
     blocks = {block: [{block: row[block]} for row in found] for block in found[0]}

@@ -53,12 +53,12 @@ def examine(run):
     """What the table says of a run, by name, as fractions."""
     source = open_data(run.config)
     splits = read_splits(run.folder / "splits.json")
-    if run.config.data.slices.dims != 2:
+    if run.config.data.patches.dims != 2:
         raise UserError(f"{run.folder} predicts volumes; these measures are of slices")
     predictor = Predictor(run)
     network = predictor.network
     names = splits.test or splits.validation
-    cuts = [slice_volume(source.volume(name), run.config.data.slices) for name in names]
+    cuts = [slice_volume(source.volume(name), run.config.data.patches) for name in names]
     images = np.concatenate([cut.image for cut in cuts])
     truth = np.concatenate([cut.label for cut in cuts])
     thirds = np.concatenate([third_of(cut.label) for cut in cuts])

@@ -44,7 +44,7 @@ def get_config(method="local_mi"):
     config.model.widths = (8, 16, 32, 64, 128)
     config.method.update(OF_METHOD.get(method, {}))
     data = config.data
-    data.slices.size = (128, 128)
+    data.patches.size = (128, 128)
     data.splits.labelled = 3
     data.splits.validation = 10
     data.splits.test = 20

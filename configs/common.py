@@ -68,7 +68,7 @@ def get_config(method):
                     "file": "",  # a JSON file: slices that were annotated, classes that were drawn
                     "empty_is_unlabelled": False,  # slices that are background all over
                 },
-                "slices": {  # made of the volumes
+                "patches": {  # what the network sees of the volumes
                     "dims": 2,  # or 3: a volume is one 3-D image, predicted in windows
                     "plane": "axial",  # of the slices, which the depth of a 3-D image is across
                     "size": (256, 256),  # height and width; depth, height and width with dims=3

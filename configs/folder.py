@@ -6,7 +6,7 @@ FOLDER proposes, and how many patients are held back for validation (default 2) 
 
 python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER \
     --config.data.splits.validation=3 --config.data.splits.test=5 \
-    --config.data.slices.size='(256,256)'
+    --config.data.patches.size='(256,256)'
 """
 
 from mijax import methods
@@ -41,8 +41,8 @@ def get_config(method="local_mi"):
     data.source.test_images = True  # whether imagesTs are unlabelled cases
     data.splits.labelled = 0
     data.splits.validation = 2
-    data.slices.size = ()  # no default; a run without one names one that holds all slices
-    data.slices.fit = "resize"
+    data.patches.size = ()  # no default; a run without one names one that holds all slices
+    data.patches.fit = "resize"
     augmentation = config.augmentation
     augmentation.brightness = 0.1
     augmentation.contrast = 0.2

@@ -55,12 +55,12 @@ def get_config(method="local_mi"):
         config.unlabelled_batch = 16
         config.learning_rate = 2e-3
     data = config.data
-    data.slices.size = (48, 64)
+    data.patches.size = (48, 64)
     data.splits.labelled = 4
     data.splits.validation = 20
     data.splits.test = 60
     # Scales differ by orders of magnitude between volumes, from 0–255 to 1.7 million.
-    data.slices.intensity = "zscore"
+    data.patches.intensity = "zscore"
     augmentation = config.augmentation
     augmentation.rotation = 30.0
     augmentation.shear = 10.0

@@ -28,6 +28,6 @@ def get_config(method="local_mi"):
     config.predict_batch = 2
     config.model.widths = (8, 16, 32, 64)
     config.method.update(OF_METHOD.get(method, {}))
-    config.data.slices.dims = 3
-    config.data.slices.size = (48, 48, 64)
+    config.data.patches.dims = 3
+    config.data.patches.size = (48, 48, 64)
     return config

@@ -76,7 +76,7 @@ def describe(root):
     yield from _class_table(layout.classes, looks)
     plane = thin_plane(seen)
     yield ""
-    turned = f" --config.data.slices.plane={plane}" if plane != "axial" else ""
+    turned = f" --config.data.patches.plane={plane}" if plane != "axial" else ""
     window = _intensity_flags(propose_window(looks, layout.channels))
     yield f"flags: {slice_flags(geometries, plane=plane)}{turned}{window}"
     if bad:
@@ -85,9 +85,9 @@ def describe(root):
 
 def _intensity_flags(window):
     if window is None:
-        return " --config.data.slices.intensity=percentile"
+        return " --config.data.patches.intensity=percentile"
     low, high = window
-    slices = "--config.data.slices"
+    slices = "--config.data.patches"
     return f" {slices}.intensity=window {slices}.window='({low},{high})'"
 
 

@@ -13,7 +13,9 @@ LONGER = (
     "--config FILE --config.steps=N --config.init_from={run} --workdir OTHER"
 )
 _SOURCE = ("dir", "follow_links", "patients", "seed", "shape", "testing")
-_SLICES = ("plane", "size", "fit", "spacing", "intensity", "window", "percentiles")
+_PATCHES = (
+    "plane", "size", "fit", "spacing", "intensity", "window", "percentiles", "bias_correction",
+)  # fmt: skip
 RENAMED = {  # flags of earlier versions
     "config.data.source": "config.data.source.name",
     "config.data.splits": "config.data.splits.file",
@@ -25,9 +27,13 @@ RENAMED = {  # flags of earlier versions
         f"config.data.{key}": f"config.data.{section}.{key}"
         for section, keys in (
             ("source", (*_SOURCE, "patient_pattern", "test_images")),
-            ("slices", (*_SLICES, "bias_correction")),
+            ("patches", _PATCHES),
         )
         for key in keys
+    },
+    **{
+        f"config.data.slices.{key}": f"config.data.patches.{key}"
+        for key in (*_PATCHES, "dims", "depth_spacing")
     },
     **{
         f"config.outer.{key}": f"config.hypergradient.{key}" for key in ("weights", "rate", "batch")

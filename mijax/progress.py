@@ -135,12 +135,12 @@ def out_of_memory(error):
         whose = "the device"
         advice = (
             "lower config.labelled_batch and unlabelled_batch (predict_batch where it predicts), "
-            "config.data.slices.size or config.model.widths, or set config.precision=bfloat16 or "
+            "config.data.patches.size or config.model.widths, or set config.precision=bfloat16 or "
             "config.stream=True"
         )
     elif isinstance(error, MemoryError):
         whose = "this machine"
-        advice = "lower config.data.slices.size, use fewer or smaller volumes, or a larger machine"
+        advice = "lower config.data.patches.size, use fewer or smaller volumes, or a larger machine"
     else:
         return None
     notes = [n for n in getattr(error, "__notes__", ()) if n.startswith(_DOING)]

@@ -19,12 +19,13 @@ FLOORS = [
     {"files", "progress"},
     {"losses", "transforms", "metrics", "models", "data", "options", "parallel"},
     {"methods", "commands"},
+    {"configs"},
     {"runs"},
     {"inference"},
     {"training"},
     {"report"},
     {"jobs", "selection"},
-    {"configs", "main", "evaluate", "export", "inspect", "predict", "select", "table1"},
+    {"main", "evaluate", "export", "inspect", "predict", "select", "table1"},
 ]
 PURE = ("losses", "transforms", "metrics", "models")  # the ground floor of a JAX programmer
 

@@ -36,12 +36,12 @@ def test_the_last_flag_holds(arguments, wanted):
 def test_a_tuple_that_is_given_twice_is_the_last():
     argv = ["", f"--config={HOME / 'phantom.py'}"]
     argv = settled(
-        [*argv, "--config.data.slices.size=(32,32)", "--config.data.slices.size=(64,48)"]
+        [*argv, "--config.data.patches.size=(32,32)", "--config.data.patches.size=(64,48)"]
     )
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     values(argv)
-    assert values.config.data.slices.size == (64, 48)
+    assert values.config.data.patches.size == (64, 48)
 
 
 def test_a_flag_of_an_earlier_version_is_told_its_name():
@@ -88,7 +88,7 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
         "data.source.test_images": "whether imagesTs are unlabelled cases",
         "data.splits.seed": "of the draw",
         "hypergradient.batch": "validation slices a step",
-        "data.slices.size": "no default; a run without one names one that holds all slices",
+        "data.patches.size": "no default; a run without one names one that holds all slices",
     }.items():
         (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
         assert line.endswith(f"  {comment}")

@@ -40,7 +40,7 @@ def test_out_of_memory_of_the_device(text, asked):
     assert line.startswith(
         f"out of memory of the device while compiling the step ({asked} asked for); lower config."
     )
-    for remedy in ("labelled_batch", "data.slices.size", "precision=bfloat16", "stream=True"):
+    for remedy in ("labelled_batch", "data.patches.size", "precision=bfloat16", "stream=True"):
         assert remedy in line
 
 

@@ -4,7 +4,7 @@ A JSON object says it of the cases that were annotated in part; of others all co
 
     {"case_01": {"slices": [0, 4, 8]}, "case_02": {"classes": ["liver"]}}
 
-"slices" are those across ``config.data.slices.plane`` in the order of the file, from 0; voxels of
+"slices" are those across ``config.data.patches.plane`` in the order of the file, from 0; voxels of
 the others are ``UNLABELLED``. "classes" are those that were drawn: what is background there may be
 of any other class.
 """

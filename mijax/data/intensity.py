@@ -47,22 +47,22 @@ def _scale(intensity, percentiles):
         low, high = _two_numbers(intensity)
         if not low < high:
             raise UserError(
-                f"data.slices.intensity={intensity!r}: a window is two numbers, low < high"
+                f"data.patches.intensity={intensity!r}: a window is two numbers, low < high"
             )
         return lambda values: _to_unit(values, low, high)
     if intensity == "percentile":
         first, last = _two_numbers(percentiles)
         if not 0 <= first < last <= 100:
             raise UserError(
-                f"data.slices.percentiles={percentiles!r}: must be two numbers, 0 ≤ first < last "
+                f"data.patches.percentiles={percentiles!r}: must be two numbers, 0 ≤ first < last "
                 "≤ 100"
             )
         return lambda values: _percentile(values, first, last)
     if intensity not in _SCALES:
         names = ", ".join(sorted((*_SCALES, "percentile")))
         raise UserError(
-            f"data.slices.intensity={intensity!r}: must be one of {names}, or window with "
-            "data.slices.window=(low, high)"
+            f"data.patches.intensity={intensity!r}: must be one of {names}, or window with "
+            "data.patches.window=(low, high)"
         )
     return _SCALES[intensity]
 

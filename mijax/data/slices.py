@@ -112,8 +112,8 @@ def to_slices(
         target_in_image = target
         if fit == "pad" and min(start) < 0:
             raise UserError(
-                f"case {volume.name}: {_WHAT[dims]} of {times(target)} exceed data.slices.size "
-                f"{times(sizes)}; raise data.slices.size or use data.slices.fit=resize or crop"
+                f"case {volume.name}: {_WHAT[dims]} of {times(target)} exceed data.patches.size "
+                f"{times(sizes)}; raise data.patches.size or use data.patches.fit=resize or crop"
             )
     grid = Grid(
         shape=volume.image.shape[:3],
@@ -165,7 +165,7 @@ def slice_shape(
         pixels.append(int(shape[axis]) if mm is None else max(1, round(millimetres / mm)))
     if max(pixels) > _LARGEST:
         flags = {"depth_spacing": depth_spacing, "spacing": spacing}
-        given = ", ".join(f"data.slices.{k}={v!r}" for k, v in flags.items() if v is not None)
+        given = ", ".join(f"data.patches.{k}={v!r}" for k, v in flags.items() if v is not None)
         raise UserError(
             f"case {name}: {_WHAT[dims]} of {times(pixels)} pixels at {given}; raise it, or repair "
             "the voxel sizes of the file"
@@ -175,7 +175,7 @@ def slice_shape(
 
 def _axis_of(plane: str) -> int:
     if plane not in PLANES:
-        raise UserError(f"data.slices.plane={plane!r}: must be one of {', '.join(PLANES)}")
+        raise UserError(f"data.patches.plane={plane!r}: must be one of {', '.join(PLANES)}")
     return PLANES.index(plane)
 
 
@@ -216,18 +216,18 @@ def check_slice_options(
     _axis_of(plane)
     check_intensity(intensity, percentiles)
     if fit not in _FITS:
-        raise UserError(f"data.slices.fit={fit!r}: must be one of {', '.join(_FITS)}")
+        raise UserError(f"data.patches.fit={fit!r}: must be one of {', '.join(_FITS)}")
     if dims not in _WHAT:
-        raise UserError(f"data.slices.dims={dims!r}: must be 2, for slices, or 3, for volumes")
+        raise UserError(f"data.patches.dims={dims!r}: must be 2, for slices, or 3, for volumes")
     for name, mm in (("spacing", spacing), ("depth_spacing", depth_spacing)):
         if mm is not None and not mm > 0:
-            raise UserError(f"data.slices.{name}={mm!r}: must be millimetres above 0, or None")
+            raise UserError(f"data.patches.{name}={mm!r}: must be millimetres above 0, or None")
     if dims == 2 and depth_spacing is not None:
-        raise UserError("data.slices.depth_spacing is for data.slices.dims=3")
+        raise UserError("data.patches.depth_spacing is for data.patches.dims=3")
     sizes = np.atleast_1d(size)
     if sizes.size not in (1, dims) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
-        number = {2: "two", 3: "three"}[dims]
-        raise UserError(f"data.slices.size={size!r}: must be one or {number} whole numbers above 0")
+        number = f"one or {'two' if dims == 2 else 'three'} whole numbers"
+        raise UserError(f"data.patches.size={size!r}: must be {number} above 0")
     return tuple(int(n) for n in np.broadcast_to(sizes, dims))
 
 

@@ -122,8 +122,8 @@ def slice_flags(geometries: Mapping[str, Geometry], **options) -> str:
     """What ``propose_slices`` proposes, to paste into a command."""
     size, spacing = propose_slices(geometries, **options)
     given = ",".join(map(str, size))
-    flags = f"--config.data.slices.size='({given})' --config.data.slices.fit=pad"
-    return flags if spacing is None else f"{flags} --config.data.slices.spacing={spacing}"
+    flags = f"--config.data.patches.size='({given})' --config.data.patches.fit=pad"
+    return flags if spacing is None else f"{flags} --config.data.patches.spacing={spacing}"
 
 
 def _round(value: float, *, up: bool = False) -> float:

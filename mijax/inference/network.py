@@ -24,7 +24,7 @@ class Network(NamedTuple):
       mesh: of all devices.
       predict: ``(weights, images (b, *space, c)) -> probs (b, *space, k)``, jitted.
       jit: ``jax.jit`` with results on every device.
-      slices: ``config.data.slices``.
+      slices: ``config.data.patches``.
       batch: images a call.
       stride: each axis of an image is a multiple of these.
       patch: (d, h, w) of the windows that 3-D images are predicted in; None of slices.
@@ -55,9 +55,9 @@ class Network(NamedTuple):
 
 def patch_of(config):
     """(d, h, w) of the windows that 3-D images are predicted in, those of training; or None."""
-    if config.data.slices.dims == 2:
+    if config.data.patches.dims == 2:
         return None
-    return tuple(config.augmentation.crop or config.data.slices.size)
+    return tuple(config.augmentation.crop or config.data.patches.size)
 
 
 def make_network(config, *, classes, devices=None):
@@ -73,7 +73,7 @@ def make_network(config, *, classes, devices=None):
     """
     mesh = parallel.make_mesh(devices)
     options = {name: _tuples(value) for name, value in config.model.to_dict().items()}
-    plain = config.data.slices.dims == 2 and not options["strides"] and not options["kernels"]
+    plain = config.data.patches.dims == 2 and not options["strides"] and not options["kernels"]
     on_tpu = mesh.devices.flat[0].platform == "tpu"
     model = UNet(
         num_classes=classes,
@@ -95,9 +95,9 @@ def make_network(config, *, classes, devices=None):
         mesh=mesh,
         predict=jit(predict),
         jit=jit,
-        slices=config.data.slices,
+        slices=config.data.patches,
         batch=-(-config.predict_batch // mesh.size) * mesh.size,
-        stride=model.stride(config.data.slices.dims),
+        stride=model.stride(config.data.patches.dims),
         patch=patch_of(config),
     )
 

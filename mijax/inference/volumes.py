@@ -31,7 +31,7 @@ def segment(
 
     The next volume is taken and sliced on a thread while the device works; one at a time, as
     a CT is hundreds of megabytes. Labels are not looked at. A slice that exceeds
-    ``data.slices.size`` is padded further rather than refused, at the cost of compiling the
+    ``data.patches.size`` is padded further rather than refused, at the cost of compiling the
     network for its size.
 
     Args:

@@ -80,7 +80,7 @@ def predict(rows, *, data_dir):
       UserError, OSError: if the data cannot be had.
     """
     config = rows[0].runs[0].run.config
-    source, slices = source_of(rows[0].runs[0].run, data_dir), flat_slices(config.data.slices)
+    source, slices = source_of(rows[0].runs[0].run, data_dir), flat_slices(config.data.patches)
     chosen = choose_cases(rows)
     volumes = [without_gaps(source.volume(name)) for name in chosen.values()]
     cuts = [slice_volume(volume, slices) for volume in volumes]
@@ -193,7 +193,7 @@ def _validation_slices(source, run):
     names = read_splits(run.folder / "splits.json").validation[:_CASES]
     images, labels, patch = [], [], patch_of(run.config)
     for name in names:
-        cut = slice_volume(source.volume(name), run.config.data.slices, patch=patch)
+        cut = slice_volume(source.volume(name), run.config.data.patches, patch=patch)
         if patch is not None:
             middle = [
                 slice((n - m) // 2, (n + m) // 2)

@@ -27,7 +27,7 @@ def settle_annotation(run, found):
                 drawn,
                 found.cases,
                 classes=found.classes,
-                plane=data.slices.plane,
+                plane=data.patches.plane,
                 geometry=found.geometry,
             )
         except UserError as error:
@@ -42,6 +42,6 @@ def annotation_of(run):
     path, data = run.folder / _NAME, run.config.data
     return Annotation(
         read_annotation(path) if path.exists() else {},
-        plane=data.slices.plane,
+        plane=data.patches.plane,
         empty_is_unlabelled="annotation" in data and data.annotation.empty_is_unlabelled,
     )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import ml_collections
 
+from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.files import locked, read_json, write_json
@@ -146,12 +147,19 @@ def open_run(folder):
     """The run of an existing folder, configured as it was.
 
     Raises:
-      UserError: if there is no run there.
+      UserError: if there is no run there, or one of a version that had other configurations.
     """
     folder = Path(folder)
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run: it has no config.json")
-    return Run(folder, ml_collections.ConfigDict(read_json(folder / "config.json")))
+    config = ml_collections.ConfigDict(read_json(folder / "config.json"))
+    known = {key for key, _ in flat(config.to_dict())}
+    for key, _ in flat(common.get_config("supervised").to_dict()):
+        if key not in known:
+            raise UserError(
+                f"{folder} is a run of another version of mijax: it has no config.{key}"
+            )
+    return Run(folder, config)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ def index_data(config):
             config.data.source.name,
             **_options(config.data.source),
             cache=cache,
-            bias_correction=config.data.slices.bias_correction,
+            bias_correction=config.data.patches.bias_correction,
         )
 
 
@@ -57,11 +57,11 @@ def same_volumes(source, other):
 
 
 def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
-    """``data.to_slices`` of a volume as ``config.data.slices`` says.
+    """``data.to_slices`` of a volume as ``config.data.patches`` says.
 
     Args:
       volume: ``data.Volume``.
-      slices: ``config.data.slices``.
+      slices: ``config.data.patches``.
       stored: whether it comes from ``open_data``, which stores images without their bias field;
         that of a new scan is corrected here, which takes seconds.
       multiple: as there.
@@ -77,7 +77,7 @@ def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
 
 
 def flat_slices(slices):
-    """``config.data.slices`` of 2-D slices, where it is of 3-D images: to describe and to show."""
+    """``config.data.patches`` of 2-D slices, where it is of 3-D images: to describe and to show."""
     if slices.dims == 2:
         return slices
     found = slices.copy_and_resolve_references()
@@ -86,7 +86,7 @@ def flat_slices(slices):
 
 
 def slice_options(slices):
-    """``config.data.slices`` as keywords of ``data.to_slices``."""
+    """``config.data.patches`` as keywords of ``data.to_slices``."""
     return {
         "size": slices.size,
         "fit": slices.fit,

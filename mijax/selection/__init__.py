@@ -69,7 +69,7 @@ def select_first(config, *, count, output, features=None):
     if features:
         predictor = _predictor(features)
         config = copy.deepcopy(config)
-        config.data.slices = predictor.run.config.data.slices
+        config.data.patches = predictor.run.config.data.patches
     return _select(config, count=count, output=output, predictor=predictor)
 
 
@@ -101,7 +101,7 @@ def select_next(run, *, count, output):
 def _select(config, *, count, output, predictor, splits=None):
     """``splits`` is the file of a run that is asked how far its predictions disagree, or None."""
     found = index_data(config)
-    if not config.data.slices.size:
+    if not config.data.patches.size:
         from mijax.training.training_set import refuse_without_size  # imports JAX
 
         refuse_without_size(config, found)
@@ -109,7 +109,7 @@ def _select(config, *, count, output, predictor, splits=None):
     output, names = Path(output), [n for scans in candidates.scans.values() for n in scans]
     _make(output, splits or config.data.splits.file)
     source = prepare_data(config, found)
-    key = {"data": found.key, "slices": config.data.slices.to_dict()}
+    key = {"data": found.key, "slices": config.data.patches.to_dict()}
 
     def of_cases(make, what, **more):
         def made(missing):
@@ -165,7 +165,7 @@ def _select(config, *, count, output, predictor, splits=None):
 
 def _described(volumes, config):
     for volume in volumes:
-        slices = flat_slices(config.data.slices)
+        slices = flat_slices(config.data.patches)
         image = slice_volume(volume._replace(label=None), slices, multiple=1).image
         size = np.multiply(volume.image.shape[:3], volume.spacing)
         yield describe(image, size)
@@ -178,7 +178,7 @@ def _of_patient(rows, scans):
 
 def _slices(source, name, config):
     volume = source.volume(name)._replace(label=None)
-    return slice_volume(volume, flat_slices(config.data.slices), multiple=1).image
+    return slice_volume(volume, flat_slices(config.data.patches), multiple=1).image
 
 
 def _predictor(run):

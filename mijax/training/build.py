@@ -98,7 +98,7 @@ def build(config, *, classes, channels, devices=None):
         )
         return network.jit(step, donate_argnums=0)
 
-    shape = (*config.data.slices.size, channels)
+    shape = (*config.data.patches.size, channels)
     init = make_init(network.model, method, optimizer, shape, hypergradient=hypergradient)
     return Experiment(
         classes=tuple(classes),

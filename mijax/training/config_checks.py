@@ -26,11 +26,11 @@ def check_config(config):
     Raises:
       UserError: for the first of them.
     """
-    check_slice_options(**slice_options(config.data.slices))
+    check_slice_options(**slice_options(config.data.patches))
     check_numbers(config)
     check_augmentation(config)
-    if config.data.slices.dims == 3 and config.method.name == "position_contrast":
-        raise UserError("method position_contrast compares slices: config.data.slices.dims is 2")
+    if config.data.patches.dims == 3 and config.method.name == "position_contrast":
+        raise UserError("method position_contrast compares slices: config.data.patches.dims is 2")
     precision(config)
     if config.label_loss not in LABEL_LOSSES:
         raise UserError(
@@ -73,7 +73,7 @@ def check_numbers(config):
             config.model.strides,
             config.model.kernels,
             depth=len(widths),
-            dims=config.data.slices.dims,
+            dims=config.data.patches.dims,
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"config.model.{error}") from error
@@ -91,11 +91,11 @@ def check_augmentation(config):
     Raises:
       UserError: for the first of them.
     """
-    augmentation, dims = config.augmentation.to_dict(), config.data.slices.dims
-    size, crop = tuple(config.data.slices.size), tuple(augmentation["crop"])
+    augmentation, dims = config.augmentation.to_dict(), config.data.patches.dims
+    size, crop = tuple(config.data.patches.size), tuple(augmentation["crop"])
     stride = total_stride(config.model.strides, depth=len(config.model.widths), dims=dims)
     for name, shape, lengths in (
-        ("data.slices.size", size, [dims]),
+        ("data.patches.size", size, [dims]),
         ("augmentation.crop", crop, [0, dims]),
     ):
         whole = all(
@@ -108,11 +108,11 @@ def check_augmentation(config):
                 f"{' and '.join(map(str, stride))}"
             )
     if any(c > n for c, n in zip(crop, size, strict=False)):
-        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.slices.size {size}")
+        raise UserError(f"config.augmentation.crop {crop} exceeds config.data.patches.size {size}")
     if not 0 <= (part := augmentation["foreground"]) <= 1:
         raise UserError(f"config.augmentation.foreground is a part of the crops, not {part}")
     if augmentation["tilt"] and dims == 2:
-        raise UserError("config.augmentation.tilt is for config.data.slices.dims=3")
+        raise UserError("config.augmentation.tilt is for config.data.patches.dims=3")
     try:
         check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
         check_ranges(rotation=augmentation["tilt"], shear=0.0, scale=(1.0, 1.0))

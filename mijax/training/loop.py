@@ -63,7 +63,7 @@ def train(run, *, devices=None):
 
 def _train(run, devices):
     config = run.config
-    if config.data.slices.size:
+    if config.data.patches.size:
         check_config(config)
     else:
         refuse_without_size(config, index_data(config))

@@ -42,7 +42,7 @@ def refuse_without_size(config, found):
     Raises:
       UserError: in any case.
     """
-    geometries, slices = {}, config.data.slices
+    geometries, slices = {}, config.data.patches
     for case in found.cases:
         with contextlib.suppress(UserError):  # a bad header, told when there is a size
             geometries[case.name] = found.geometry(case.name)
@@ -53,11 +53,11 @@ def refuse_without_size(config, found):
         advice.append(f"{flags} holds {what}{len(geometries)} cases whole")
     if found.builder:  # a folder of files
         advice.append(f"python -m mijax.inspect {config.data.source.dir} describes them")
-    raise UserError("; ".join(["no config.data.slices.size is given", *advice]))
+    raise UserError("; ".join(["no config.data.patches.size is given", *advice]))
 
 
 def check_slices(splits, found, config, method, annotation):
-    """Refuses training slices that exceed ``data.slices.size``, before any voxel is read.
+    """Refuses training slices that exceed ``data.patches.size``, before any voxel is read.
 
     Args:
       splits: ``data.Splits``.
@@ -74,7 +74,7 @@ def check_slices(splits, found, config, method, annotation):
     if method.unlabelled and not (unlabelled or found.gaps or annotation.partial):
         raise _no_unlabelled(config.method.name)
     names = [*labelled, *(unlabelled if method.unlabelled else ())]
-    slices = config.data.slices
+    slices = config.data.patches
     if config.hypergradient.weights:
         names += splits.validation
     shapes = {}
@@ -90,8 +90,8 @@ def check_slices(splits, found, config, method, annotation):
         most = np.max([pixels[name] for name in larger], axis=0)
         raise UserError(
             f"{'slices' if slices.dims == 2 else 'volumes'} of {len(larger)} of {len(names)} "
-            f"training cases exceed data.slices.size {times(size)}: up to {times(most)}, "
-            f"{larger[0]} the first; raise data.slices.size or use data.slices.fit=resize or crop"
+            f"training cases exceed data.patches.size {times(size)}: up to {times(most)}, "
+            f"{larger[0]} the first; raise data.patches.size or use data.patches.fit=resize or crop"
         )
 
 
@@ -108,7 +108,7 @@ def load_training_set(source, splits, config, method):
         has an annotated pixel.
     """
     labelled, unlabelled = divide(splits, method)
-    slices, held_out, others = config.data.slices, None, None
+    slices, held_out, others = config.data.patches, None, None
     image, label, partly = _labelled_slices(source, labelled, slices)
     if config.hypergradient.weights:
         held_out = _labelled_slices(source, splits.validation, slices)[:2]

@@ -264,21 +264,21 @@ def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ({"plane": "oblique"}, "data.slices.plane"),
-        ({"fit": "stretch"}, "data.slices.fit"),
-        ({"intensity": "max"}, "data.slices.intensity"),
+        ({"plane": "oblique"}, "data.patches.plane"),
+        ({"fit": "stretch"}, "data.patches.fit"),
+        ({"intensity": "max"}, "data.patches.intensity"),
         ({"intensity": (3, 3)}, "low < high"),
         ({"intensity": (1, 2, 3)}, "two numbers"),
-        ({"spacing": 0.0}, "data.slices.spacing"),
-        ({"size": 0}, "data.slices.size"),
-        ({"size": (8, 8, 8)}, "data.slices.size"),
+        ({"spacing": 0.0}, "data.patches.spacing"),
+        ({"size": 0}, "data.patches.size"),
+        ({"size": (8, 8, 8)}, "data.patches.size"),
         (
             {"size": 16},
-            "13×17 exceed data.slices.size 16×16; raise data.slices.size or use data.slices.fit=re",
+            "13×17 exceed data.patches.size 16×16; raise data.patches.size or use ",
         ),
-        ({"intensity": "percentile", "percentiles": (99, 1)}, "data.slices.percentiles"),
-        ({"intensity": "percentile", "percentiles": (0, 101)}, "data.slices.percentiles"),
-        ({"intensity": "percentile", "percentiles": (1,)}, "data.slices.percentiles"),
+        ({"intensity": "percentile", "percentiles": (99, 1)}, "data.patches.percentiles"),
+        ({"intensity": "percentile", "percentiles": (0, 101)}, "data.patches.percentiles"),
+        ({"intensity": "percentile", "percentiles": (1,)}, "data.patches.percentiles"),
     ],
 )
 def test_refused(option, expected):
@@ -384,12 +384,12 @@ def test_multiples_by_axis_and_resizing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": (4, 24, 24)}, r"volumes of 6×13×17 exceed data.slices.size 4×24×24"),
+        ({"size": (4, 24, 24)}, r"volumes of 6×13×17 exceed data.patches.size 4×24×24"),
         ({"size": (24, 24)}, "one or three whole numbers"),
         ({"dims": 4}, "must be 2, for slices, or 3, for volumes"),
         ({"depth_spacing": 0.0}, "depth_spacing=0.0: must be millimetres above 0"),
         ({"dims": 2, "size": 24, "depth_spacing": 1.0}, "depth_spacing is for"),
-        ({"depth_spacing": 1e-4}, "volumes of 300000×13×17 pixels at data.slices.depth_spacing"),
+        ({"depth_spacing": 1e-4}, "volumes of 300000×13×17 pixels at data.patches.depth_spacing"),
     ],
 )
 def test_3d_options_are_refused(options, message):

@@ -72,11 +72,11 @@ def test_proposed_size_and_spacing(grid, plane, size, spacing):
 def test_a_spacing_that_is_given_is_kept():
     geometries = {"a": geometry((30, 60, 9))}
     assert slice_flags(geometries, plane="axial", spacing=2.0) == (
-        "--config.data.slices.size='(16,32)' --config.data.slices.fit=pad "
-        "--config.data.slices.spacing=2.0"
+        "--config.data.patches.size='(16,32)' --config.data.patches.fit=pad "
+        "--config.data.patches.spacing=2.0"
     )
     assert "spacing" not in slice_flags(geometries, plane="axial")
-    with pytest.raises(UserError, match="data.slices.plane='oblique'"):
+    with pytest.raises(UserError, match="data.patches.plane='oblique'"):
         slice_flags(geometries, plane="oblique")
 
 

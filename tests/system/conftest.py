@@ -152,7 +152,7 @@ def tiny(cache):
                 "model.widths": (4, 8),
                 "data.source.patients": 8,
                 "data.source.shape": (32, 32, 4),
-                "data.slices.size": (32, 32),
+                "data.patches.size": (32, 32),
                 "data.splits.validation": 2,
                 "data.splits.test": 2,
                 **{name.replace("__", "."): value for name, value in changes.items()},

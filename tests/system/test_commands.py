@@ -148,8 +148,8 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.steps=2.5"], "flag --config.steps=2.5: "),
         ([PHANTOM, "--config.learning_rate=fast"], "flag --config.learning_rate=fast: "),
         (
-            [PHANTOM, "--config.data.slices.spacing=wide"],
-            "flag --config.data.slices.spacing=wide: ",
+            [PHANTOM, "--config.data.patches.spacing=wide"],
+            "flag --config.data.patches.spacing=wide: ",
         ),
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
         (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
@@ -258,7 +258,7 @@ def test_bad_volume(command, tiny, tmp_path):
         ({"data.splits.labelled": 7}, "there are 8; lower data.splits.labelled"),
         ({"data.splits.validation": 0}, "data.splits.validation=0 is an empty split"),
         ({"labelled_batch": 3}, "19 images a forward pass do not divide over 8 devices"),
-        ({"data.slices.size": (33, 32)}, "multiples of 2"),
+        ({"data.patches.size": (33, 32)}, "multiples of 2"),
         ({"method.weight": float("inf")}, "config.method.weight is inf"),
     ],
 )

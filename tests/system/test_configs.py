@@ -80,7 +80,7 @@ def test_options_of_the_network_reach_it_from_a_file():
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_traces(name, method):
     config = get_config(name, method)
-    config.data.slices.size = config.data.slices.size or (256, 256)  # a folder's is its user's
+    config.data.patches.size = config.data.patches.size or (256, 256)  # a folder's is its user's
     if name == "phantom" and "features" not in config.method:
         # Tracing a level takes as long as a method does, and every file has all of its own once.
         config.model.widths = config.model.widths[:2]
@@ -93,7 +93,7 @@ def test_traces(name, method):
     )
 
     def slices(n, *channels, dtype=np.float32):
-        return jax.ShapeDtypeStruct((n, *config.data.slices.size, *channels), dtype)
+        return jax.ShapeDtypeStruct((n, *config.data.patches.size, *channels), dtype)
 
     numbers = jax.ShapeDtypeStruct((50,), np.float32)
     unlabelled = Unlabelled(slices(50, channels), numbers, numbers)
@@ -108,7 +108,7 @@ def test_traces(name, method):
     weights = jax.eval_shape(lambda state: evaluated(experiment.method, state), state)
     images = slices(config.predict_batch, channels)
     probs = jax.eval_shape(experiment.network.predict, weights, images)
-    assert probs.shape == (config.predict_batch, *config.data.slices.size, classes)
+    assert probs.shape == (config.predict_batch, *config.data.patches.size, classes)
 
 
 def another(value):
@@ -157,7 +157,7 @@ def test_spleen_takes_a_real_volume(cache):
     source = open_data(config)
     assert source.classes == ("background", "spleen") and source.channels == 1
     volume = source.volume(source.cases[0].name)
-    slices = slice_volume(volume, config.data.slices)
+    slices = slice_volume(volume, config.data.patches)
     assert slices.image.shape == (volume.image.shape[2], 512, 512, 1)
     assert slices.label.shape == slices.image.shape[:3]
     np.testing.assert_allclose((slices.image.min(), slices.image.max()), (0, 1), atol=0.02)
@@ -175,6 +175,6 @@ def test_hippocampus_takes_real_volumes(cache):
     asked = config.data.splits.validation + config.data.splits.test + config.data.splits.labelled
     assert len(labelled) > asked
     for case in labelled[:3]:
-        slices = slice_volume(source.volume(case.name), config.data.slices)
+        slices = slice_volume(source.volume(case.name), config.data.patches)
         assert slices.image.shape[1:] == (48, 64, 1)
         assert set(np.unique(slices.label)) <= {0, 1, 2}

@@ -102,7 +102,7 @@ def test_segment_never_sees_a_label(scored):
     hidden = [v._replace(label=None) for v in volumes]
     pairs = zip(predictor.segment(volumes), predictor.segment(hidden), strict=True)
     assert all(np.array_equal(a, b) for (a, _), (b, _) in pairs)
-    assert slice_volume(hidden[0], run.config.data.slices).label is None
+    assert slice_volume(hidden[0], run.config.data.patches).label is None
 
 
 # By hand ---------------------------------------------------------------------------------

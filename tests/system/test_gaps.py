@@ -84,7 +84,7 @@ def test_what_does_not_count_changes_nothing(tiny, splits, drawn):
 
 def test_pixels_without_a_label_are_of_no_class(tiny, splits):
     """Half a slice to ignore, and a case of which the core was not drawn."""
-    config = tiny("local_mi", **{"data.slices.size": (64, 32)})
+    config = tiny("local_mi", **{"data.patches.size": (64, 32)})
     name = splits.labelled[0]
 
     class Source(Redrawn):

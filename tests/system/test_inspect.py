@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import SHAPE, write_msd, write_nifti
 
 FLAGS = (
-    "--config.data.slices.size='(16,16)' --config.data.slices.fit=pad "
-    "--config.data.slices.spacing=1.2"
+    "--config.data.patches.size='(16,16)' --config.data.patches.fit=pad "
+    "--config.data.patches.spacing=1.2"
 )
 
 
@@ -41,7 +41,7 @@ def test_tables_and_flags(tmp_path):
         "no labelled case shows b",
     ):
         assert f"{line}\n" in text
-    assert lines[-1] == f"flags: {FLAGS} --config.data.slices.intensity=percentile"
+    assert lines[-1] == f"flags: {FLAGS} --config.data.patches.intensity=percentile"
 
 
 def test_a_label_to_ignore(tmp_path):
@@ -67,9 +67,9 @@ def test_flags_of_a_ct_in_sagittal_slices(tmp_path):
     (root / "imagesTs" / "test_0.nii.gz").unlink()
     *_, flags = describe(root)
     assert flags == (
-        "flags: --config.data.slices.size='(16,16)' --config.data.slices.fit=pad "
-        "--config.data.slices.plane=sagittal "
-        "--config.data.slices.intensity=window --config.data.slices.window='(-1990.0,1990.0)'"
+        "flags: --config.data.patches.size='(16,16)' --config.data.patches.fit=pad "
+        "--config.data.patches.plane=sagittal "
+        "--config.data.patches.intensity=window --config.data.patches.window='(-1990.0,1990.0)'"
     )
 
 
@@ -113,6 +113,6 @@ def test_a_run_without_a_size_is_told_one(tmp_path):
     with pytest.raises(UserError) as caught:
         train(start_run(tmp_path / "run", config))
     assert str(caught.value) == (
-        f"no config.data.slices.size is given; {FLAGS} holds every slice of 4 cases whole; "
+        f"no config.data.patches.size is given; {FLAGS} holds every slice of 4 cases whole; "
         f"python -m mijax.inspect {config.data.source.dir} describes them"
     )

@@ -36,7 +36,7 @@ def parts_of(classes, slices, predict=None):
 
 
 def slices(**changes):
-    config = ml_collections.ConfigDict(phantom.get_config("supervised").data.slices)
+    config = ml_collections.ConfigDict(phantom.get_config("supervised").data.patches)
     config.update({"size": (32, 32), **changes})
     return config
 

@@ -58,7 +58,7 @@ def test_clusters_of_pixels(run):
     predictor = Predictor(run, checkpoint="last")
     scoring = make_scoring(predictor.network, make_method(run.config).examination)
     volumes = [open_data(run.config).volume(name) for name in run_splits(run)["validation"]]
-    images = even_slices(volumes, run.config.data.slices, count=8)
+    images = even_slices(volumes, run.config.data.patches, count=8)
     clusters = np.asarray(scoring.clusters(predictor.weights, images))
     assert clusters.shape == images.shape[:3]
     assert clusters.min() >= 0 and clusters.max() < scoring.count == 4

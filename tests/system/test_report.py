@@ -706,7 +706,7 @@ def test_cases_chosen(study):
 def test_some_slices_of_a_label_map(plane, tiny):
     """They are those of the whole volume, whichever way that faces."""
     rng = np.random.default_rng(0)
-    slices = tiny("local_mi", data__slices__plane=plane).data.slices
+    slices = tiny("local_mi", data__patches__plane=plane).data.patches
     affine = np.array([[0, 0, -2, 0], [1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)
     image = rng.normal(size=(6, 7, 8, 1)).astype(np.float32)
     volume = Volume("a", image, rng.integers(0, 3, (6, 7, 8)).astype(np.uint8), affine)

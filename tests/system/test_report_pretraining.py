@@ -129,7 +129,7 @@ def test_seeds_of_a_pretrained_row_have_each_its_own_pretraining(write):
     assert row.label == "Mean Teacher, pre-trained (Boundary-aware IIC)"
     assert [one.seed for one in row.runs] == [0, 1]
     assert row.settings["init_from.method.clusters"] == 40
-    absent = {"init_from", "init_from.seed", "init_from.init_from", "init_from.data.slices.size"}
+    absent = {"init_from", "init_from.seed", "init_from.init_from", "init_from.data.patches.size"}
     assert not absent & row.settings.keys()
 
 
@@ -195,7 +195,7 @@ def test_clusters_of_a_run(copied):
     source = source_of(run, None)
     volumes = [source.volume(name) for name in json.loads(
         (run.folder / "splits.json").read_text())["validation"]]  # fmt: skip
-    images = even_slices(volumes, run.config.data.slices, count=8)  # all that there are
+    images = even_slices(volumes, run.config.data.patches, count=8)  # all that there are
     maps = np.asarray(scoring.clusters(predictor.weights, images))
     for image, clusters in zip(found.images, found.maps, strict=True):
         (i,) = np.flatnonzero((images[..., 0] == image).all((1, 2)))

@@ -176,6 +176,14 @@ def test_not_a_run(tmp_path):
         open_run(tmp_path)
 
 
+def test_a_run_of_another_version(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["data"]["slices"] = config["data"].pop("patches")
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="a run of another version of mijax: it has no config.data"):
+        open_run(saved)
+
+
 @pytest.mark.parametrize("content", ["", '{"seed": 0', "\0"])
 def test_damaged_configuration(saved, tiny, content):
     (saved / "config.json").write_text(content)

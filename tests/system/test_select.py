@@ -38,7 +38,7 @@ def bare(tmp_path):
     root = write_msd(tmp_path / "set", labelled=0, unlabelled=6)
     config = folder.get_config("supervised")
     config.data.source.dir, config.cache = str(root), str(tmp_path / "cache")
-    config.data.slices.size, config.data.splits.validation = (16, 16), 1
+    config.data.patches.size, config.data.splits.validation = (16, 16), 1
     return config
 
 

@@ -9,7 +9,7 @@ from mijax.runs.source import slice_volume
 
 
 def test_new_scan_is_corrected_as_a_stored_one_was():
-    slices = phantom.get_config("supervised").data.slices
+    slices = phantom.get_config("supervised").data.patches
     slices.size, slices.bias_correction = (32, 32), True
     image, _, affine, _ = phantom_volume(0, 0, (32, 32, 4))
     scan = Volume("scan", image, None, affine)

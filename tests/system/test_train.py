@@ -74,7 +74,7 @@ def test_tensorboard_has_pictures_and_hyperparameters(uninterrupted, events_of):
     values = found.session_start_info.hparams
     assert values["method.name"].string_value == "local_mi"
     assert values["method.weight"].number_value == 30.0
-    assert values["data.slices.size"].string_value == "(32, 32)"
+    assert values["data.patches.size"].string_value == "(32, 32)"
 
 
 def volume_of(name, value):
@@ -312,12 +312,12 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"data.splits.labelled": 0}, "learns from unlabelled cases and there are none"),
         ({"data.splits.labelled": 5}, "but there are 8"),
         ({"data.splits.validation": 0}, "empty split"),
-        ({"data.slices.size": (32, 31)}, "config.data.slices.size .*multiples of 2"),
-        ({"data.slices.size": (32,)}, "config.data.slices.size .*multiples of 2"),
-        ({"data.slices.size": ("abc",)}, "data.slices.size=.*one or two whole numbers"),
+        ({"data.patches.size": (32, 31)}, "config.data.patches.size .*multiples of 2"),
+        ({"data.patches.size": (32,)}, "config.data.patches.size .*multiples of 2"),
+        ({"data.patches.size": ("abc",)}, "data.patches.size=.*one or two whole numbers"),
         (
-            {"data.slices.size": (32, 16)},
-            "slices of 4 of 4 training cases exceed data.slices.size 32×16: up to "
+            {"data.patches.size": (32, 16)},
+            "slices of 4 of 4 training cases exceed data.patches.size 32×16: up to "
             "32×32, phantom_000. the first",
         ),
         ({"augmentation.crop": (33, 33)}, "config.augmentation.crop"),
@@ -351,9 +351,9 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"seed": 2**40}, "config.seed"),
         ({"method.consistency": "l1"}, "method local_mi: consistency"),
         ({"data.source.name": "cloud"}, "data source 'cloud'"),
-        ({"data.slices.plane": "oblique"}, "data.slices.plane"),
-        ({"data.slices.fit": "stretch"}, "data.slices.fit"),
-        ({"data.slices.intensity": "log"}, "intensity"),
+        ({"data.patches.plane": "oblique"}, "data.patches.plane"),
+        ({"data.patches.fit": "stretch"}, "data.patches.fit"),
+        ({"data.patches.intensity": "log"}, "intensity"),
         ({"data.splits.file": "nowhere.json"}, "nowhere.json"),
     ],
 )
@@ -369,7 +369,7 @@ def test_refusals(tiny, tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(
-    "key", ["label_loss", "method.consistency", "data.slices.fit", "augmentation.scale"]
+    "key", ["label_loss", "method.consistency", "data.patches.fit", "augmentation.scale"]
 )
 def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkeypatch):
     monkeypatch.setattr(loop, "prepare_data", lambda *_: pytest.fail("the data were read"))
@@ -380,15 +380,15 @@ def test_values_are_refused_before_the_data_are_read(tiny, tmp_path, key, monkey
 
 
 def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
-    config = tiny("local_mi", **{"data.slices.size": (16, 16)})
+    config = tiny("local_mi", **{"data.patches.size": (16, 16)})
     config.cache = str(tmp_path / "cache")
     monkeypatch.setattr("mijax.data.store.prepare", lambda *_: pytest.fail("prepared"))
-    with pytest.raises(UserError, match="exceed data.slices.size"):
+    with pytest.raises(UserError, match="exceed data.patches.size"):
         train(start_run(tmp_path, config))
 
 
 @pytest.mark.parametrize("intensity", ["percentile", "minmax", "zscore", "window"])
 def test_good_values_are_not_refused(tiny, intensity):
     config = tiny("local_mi")
-    config.data.slices.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
+    config.data.patches.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
     check_config(config)

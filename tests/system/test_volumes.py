@@ -18,8 +18,8 @@ from mijax.training.step import drawn_centres
 from mijax.training.training_set import foreground_places
 
 SOLID = {
-    "data__slices__dims": 3,
-    "data__slices__size": (4, 32, 32),
+    "data__patches__dims": 3,
+    "data__patches__size": (4, 32, 32),
     "augmentation__crop": (4, 8, 12),
     "augmentation__foreground": 0.5,
     "model__strides": ((1, 2, 2),),
@@ -102,10 +102,10 @@ def test_places_of_structures_are_of_all_classes_alike():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data__slices__size": (32, 32)}, "data.slices.size.*three whole numbers"),
-        ({"data__slices__size": (4, 32, 33)}, "three numbers, depth, height and width.*1 and 2"),
+        ({"data__patches__size": (32, 32)}, "data.patches.size.*three whole numbers"),
+        ({"data__patches__size": (4, 32, 33)}, "three numbers, depth, height and width.*1 and 2"),
         ({"augmentation__crop": (8, 12)}, "augmentation.crop .*must be three numbers"),
-        ({"augmentation__crop": (8, 8, 12)}, "exceeds config.data.slices.size"),
+        ({"augmentation__crop": (8, 8, 12)}, "exceeds config.data.patches.size"),
         ({"augmentation__foreground": 2.0}, "foreground is a part of the crops, not 2.0"),
         ({"augmentation__tilt": -1.0}, "config.augmentation: rotation"),
         ({"model__strides": ((2, 2),)}, "config.model.strides"),

@@ -61,7 +61,7 @@ def voxelwise(_, images):
 
 
 def network(*, patch, batch=3, **slices):
-    options = common.get_config("supervised").data.slices
+    options = common.get_config("supervised").data.patches
     options.update({"dims": 3, "intensity": "minmax", **slices})
     return SimpleNamespace(predict=voxelwise, slices=options, batch=batch, stride=1, patch=patch)
 

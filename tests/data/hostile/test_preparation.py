@@ -16,7 +16,7 @@ def test_voxels_of_ten_metres_in_slices_of_millimetres(refused, fit):
     refused(
         lambda: to_slices(volume, fit=fit, spacing=1.0, **options),
         "case a: ",
-        "data.slices.spacing",
+        "data.patches.spacing",
     )
 
 
