@@ -16,7 +16,7 @@ from mijax.losses import kl_divergence, local_mutual_information
 from mijax.losses.labels import label_loss
 from mijax.methods import Unlabelled, build
 from mijax.models import UNet
-from mijax.training.batches import PerRole, TrainingSet, counts_of
+from mijax.training.batches import PerRole, TrainingSet
 from mijax.training.feed import stream
 from mijax.training.optimizer import learning_rate, make_optimizer
 from mijax.training.state import make_init
@@ -105,7 +105,7 @@ def _step(settings, options, method, shared, *, streamed, seeds):
         batches=batches,
         augmentation={"crop": (settings.size,) * 2, "rotation": settings.rotation},
         length=options.steps_per_dispatch,
-        counts=counts_of(training_set) if streamed else None,
+        streamed=streamed,
     )
     init = make_init(model, method, optimizer, (settings.size, settings.size, 1))
     init = functools.partial(init, slices=160)

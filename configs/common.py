@@ -49,6 +49,7 @@ def get_config(method):
                 "norm": "batch",  # or instance
                 "dropout": 0.0,
                 "encoder_dropout": (),  # of each level; empty: none
+                "deep_supervision": False,  # the label loss at coarser levels of the decoder too
                 "remat": False,  # less memory and more time
             },
             "data": {
@@ -72,7 +73,7 @@ def get_config(method):
                     "dims": 2,  # or 3: a volume is one 3-D image, predicted in windows
                     "plane": "axial",  # of the slices, which the depth of a 3-D image is across
                     "size": (256, 256),  # height and width; depth, height and width with dims=3
-                    "fit": "pad",  # or crop larger slices and pad smaller ones, or resize
+                    "fit": "pad",  # or crop, or resize; or whole, of which patches are drawn
                     "spacing": placeholder(float),  # in-plane mm to resample to first
                     "depth_spacing": placeholder(float),  # likewise mm a slice, with dims=3
                     "intensity": "percentile",  # or minmax, zscore, window

@@ -12,7 +12,7 @@ from mijax.data.volume import Volume
 from mijax.errors import UserError, times
 
 PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
-_FITS = ("pad", "crop", "resize")
+_FITS = ("pad", "crop", "resize", "whole")
 _LARGEST = 2**14  # pixels along an axis that is resampled
 _WHAT = {2: "slices", 3: "volumes"}  # by the number of axes of an image
 
@@ -60,7 +60,7 @@ def to_slices(
       volume: as it came. Padding is labelled background, in a slice that nobody annotated too.
       size: h and w, or d, h and w; one number for all or as many as ``dims``.
       fit: "pad" with zeros on all sides; "crop": the same, and an axis that exceeds ``size`` is
-        cut on both sides; or "resize".
+        cut on both sides; "resize"; or, with dims=3, "whole": padded, and never cut.
       spacing: millimetres a pixel to resample to before the fit; None keeps the native one.
       plane: "axial", "coronal" or "sagittal".
       intensity: see ``intensity.normalise``; over the whole volume, before resampling.
@@ -105,6 +105,8 @@ def to_slices(
         sizes = tuple(
             max(n, int(-(-t // m) * m)) for n, t, m in zip(sizes, target, multiples, strict=True)
         )
+    if fit == "whole":
+        sizes = tuple(map(max, sizes, target))
     if fit == "resize":
         start, target_in_image = (0,) * dims, sizes
     else:
@@ -224,6 +226,8 @@ def check_slice_options(
             raise UserError(f"data.patches.{name}={mm!r}: must be millimetres above 0, or None")
     if dims == 2 and depth_spacing is not None:
         raise UserError("data.patches.depth_spacing is for data.patches.dims=3")
+    if dims == 2 and fit == "whole":
+        raise UserError("data.patches.fit=whole is for data.patches.dims=3")
     sizes = np.atleast_1d(size)
     if sizes.size not in (1, dims) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
         number = f"one or {'two' if dims == 2 else 'three'} whole numbers"

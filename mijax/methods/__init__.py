@@ -26,7 +26,7 @@ from mijax.methods.method import (
     Start,
     Unlabelled,
 )
-from mijax.methods.parts import with_teacher
+from mijax.methods.parts import with_deep_supervision, with_teacher
 
 __all__ = [
     "FULL",
@@ -48,6 +48,7 @@ __all__ = [
     "quantities",
     "rows",
     "teacher_defaults",
+    "with_deep_supervision",
     "with_teacher",
 ]
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mijax.errors import UserError
 from mijax.losses import squared_error
 from mijax.methods.method import Aux, Rounds
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
@@ -161,6 +162,61 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
         unlabelled=method.unlabelled or used,
         rounds=method.rounds and Rounds(method.rounds.count, refresh, pseudo_labels),
     )
+
+
+def with_deep_supervision(method):
+    """A method with the label loss at coarser levels too: + Σₗ 2^(1 − l) · L(logitsₗ, labels).
+
+    Of each labelled image that it shows to the network as it is, where the network has logits of
+    level l among its features (``UNet(deep_supervision=True)``). The label of a coarse pixel is
+    that of the pixel at its middle.
+
+    Args:
+      method: ``Method`` that learns with labels.
+
+    Returns:
+      ``Method``.
+
+    Raises:
+      ValueError: for a method that learns from images alone.
+      UserError: under tracing, for a method that does not show labelled images as they are, and
+        for a network without such logits.
+
+    Reference: Lee et al., AISTATS 2015; with these weights Isensee et al., Nature Methods 2021.
+    """
+    if method.examination:
+        raise ValueError("a method that learns without labels has no use for deep supervision")
+
+    def loss(params, memory, batch, *, forward, label_loss, **how):
+        shown = []
+
+        def noted(network, *images, **options):
+            outputs = forward(network, *images, **options)
+            shown.extend(o for x, o in zip(images, outputs, strict=True) if x is batch.image)
+            return outputs
+
+        value, aux = method.loss(params, memory, batch, forward=noted, label_loss=label_loss, **how)
+        terms = [_deep(output, batch.label, label_loss) for output in shown]
+        if not terms:
+            raise UserError(
+                "deep supervision is of labelled images as they are, and the method shows others"
+            )
+        return value + sum(terms), Aux(aux.batch_stats, aux.logs | {"deep_supervision": sum(terms)})
+
+    return method._replace(loss=loss)
+
+
+def _deep(output, label, label_loss):
+    found = {name: x for name, x in output.features.items() if name.startswith("logits")}
+    if not found:
+        raise UserError("deep supervision is of a network with logits of several levels")
+    total = 0.0
+    for name, logits in found.items():
+        size = logits.shape[1:-1]
+        steps = [n // m for n, m in zip(label.shape[1:], size, strict=True)]
+        middle = label[:, *(slice(step // 2, None, step) for step in steps)]
+        total += 0.5 ** (int(name.removeprefix("logits")) - 1) * label_loss(logits, middle)
+    return total
 
 
 def first_teacher(start):

@@ -38,6 +38,9 @@ class UNet(nn.Module):
         encoder, as SSL4MIS, UniMatch and AD-MT have it (there of pixels); empty is none.
       remat: whether the inside of each level is computed again for the gradient and not kept:
         the same results, in less memory and more time.
+      deep_supervision: whether features have logits of coarser levels as well, by name:
+        ``logits2`` … of all levels of the decoder but the finest and the coarsest, of the latter
+        too where there is no other; see ``methods.with_deep_supervision``. Needs three levels.
       blocks: whether the finest level is computed on 2×2 blocks of pixels, for TPUs: the same
         function to rounding, of the same parameters. Needs two axes and two levels.
       dtype: of activations. Parameters, statistics and logits are float32.
@@ -51,6 +54,7 @@ class UNet(nn.Module):
     dropout: float = 0.0
     encoder_dropout: Sequence[float] = ()
     remat: bool = False
+    deep_supervision: bool = False
     blocks: bool = False
     dtype: jnp.dtype = jnp.float32
 
@@ -79,7 +83,8 @@ class UNet(nn.Module):
         Returns:
           Logits (b, *space, k) float32, and the features by name: ``Conv1`` … ``Conv5`` down
           and ``Up_conv5`` … ``Up_conv2`` up, each (b, *space of the level, width of the level),
-          as in the authors' release; the deepest is ``bottleneck`` as well.
+          as in the authors' release; the deepest is ``bottleneck`` as well. And float32 logits
+          ``logits2`` … with ``deep_supervision``.
 
         Raises:
           ValueError: for images of another rank, a size that is not a multiple of the stride,
@@ -91,7 +96,7 @@ class UNet(nn.Module):
         run = functools.partial(self._run, train=train, streams=streams)
         x = images.astype(self.dtype)
         x = to_blocks(x) if self.blocks else x
-        features = {}
+        features, point = {}, (1,) * len(kernels[0])
         depth = len(self.widths)
         for level in range(1, depth + 1):
             if level > 1:
@@ -109,11 +114,14 @@ class UNet(nn.Module):
             between = {"strides": strides[level - 2], "kernel": kernels[level - 2]}
             x = run(UNet._up, x, skip, level=level, **between)
             features[f"Up_conv{level}"] = to_pixels(x) if self.blocks and level == 2 else x
+            if self.deep_supervision and level > 2 and (level < depth or depth == 3):
+                name = f"logits{level - 1}"
+                head = Conv(self.num_classes, point, use_bias=True, name=f"Deep{level - 1}_1x1")
+                features[name] = head(x)
         if self.blocks:
             logits = to_pixels(BlockDense(self.num_classes, name=CLASSIFIER)(x))
             # XLA would carry the blocks on, and lay them out anew for every pixel that is gathered.
             return lax.optimization_barrier(logits), features
-        point = (1,) * len(kernels[0])
         return Conv(self.num_classes, point, use_bias=True, name=CLASSIFIER)(x), features
 
     def _levels(self, shape):

@@ -5,7 +5,8 @@ from mijax.errors import UserError
 
 
 def make_method(config, weights=None):
-    """The ``Method`` of a configuration, with a teacher on top where it asks for one.
+    """The ``Method`` of a configuration, with deep supervision and a teacher on top where it asks
+    for them.
 
     Args:
       config: of a run.
@@ -16,9 +17,13 @@ def make_method(config, weights=None):
     """
     hyperparameters = config.method.to_dict() | (weights or {})
     method = methods.build(hyperparameters.pop("name"), **hyperparameters)
-    if not config.teacher.decay:
-        return method
     try:
-        return methods.with_teacher(method, **config.teacher.to_dict())
+        part = "model.deep_supervision"
+        if config.model.deep_supervision:
+            method = methods.with_deep_supervision(method)
+        part = "teacher"
+        if config.teacher.decay:
+            method = methods.with_teacher(method, **config.teacher.to_dict())
     except ValueError as error:
-        raise UserError(f"config.teacher: {error}") from error
+        raise UserError(f"config.{part}: {error}") from error
+    return method

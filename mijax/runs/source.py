@@ -82,6 +82,8 @@ def flat_slices(slices):
         return slices
     found = slices.copy_and_resolve_references()
     found.update({"dims": 2, "size": tuple(slices.size)[-2:], "depth_spacing": None})
+    if slices.fit == "whole":
+        found.fit = "resize"
     return found
 
 

@@ -11,12 +11,13 @@ from mijax.errors import UserError
 from mijax.inference.network import Network, make_network
 from mijax.inference.scoring import Scoring, make_scoring
 from mijax.runs.method import make_method
-from mijax.training.batches import PerRole
+from mijax.training.batches import Cropping, PerRole
 from mijax.training.gaps import make_label_loss
 from mijax.training.hypergradient import make_hypergradient
 from mijax.training.optimizer import learning_rate, make_optimizer
 from mijax.training.state import make_init
 from mijax.training.step import make_train_step
+from mijax.transforms import reach
 
 
 class Experiment(NamedTuple):
@@ -29,10 +30,11 @@ class Experiment(NamedTuple):
       network: ``inference.network.Network``.
       scoring: ``inference.scoring.Scoring``.
       batches: ``PerRole``, how many slices a step takes.
+      cropping: ``Cropping``.
       schedule: step → learning rate.
       init: ``(seed, slices, given=None) -> TrainState``, jitted, see ``state.make_init``.
-      train_step: (number of steps, counts=None, *, gaps=False, undrawn=()) → jitted train step of
-        so many, see ``step.make_train_step`` and ``gaps.make_label_loss``.
+      train_step: (number of steps, streamed=False, *, gaps=False, undrawn=()) → jitted train step
+        of so many, see ``step.make_train_step`` and ``gaps.make_label_loss``.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +43,7 @@ class Experiment(NamedTuple):
     network: Network
     scoring: Scoring
     batches: PerRole
+    cropping: Cropping
     schedule: Callable
     init: Callable
     train_step: Callable
@@ -81,7 +84,9 @@ def build(config, *, classes, channels, devices=None):
         config.optimizer, schedule, weight_decay=config.weight_decay, momentum=config.momentum
     )
 
-    def train_step(length, counts=None, *, gaps=False, undrawn=()):
+    augmentation, cropping = augmentation_of(config)
+
+    def train_step(length, streamed=False, *, gaps=False, undrawn=()):
         step = make_train_step(
             network.model,
             method,
@@ -91,9 +96,10 @@ def build(config, *, classes, channels, devices=None):
                 config.label_loss, classes=len(classes), gaps=gaps, undrawn=undrawn
             ),
             batches=batches,
-            augmentation=config.augmentation.to_dict(),
+            augmentation=augmentation,
+            cropping=cropping,
             length=length,
-            counts=counts,
+            streamed=streamed,
             hypergradient=hypergradient,
         )
         return network.jit(step, donate_argnums=0)
@@ -107,10 +113,28 @@ def build(config, *, classes, channels, devices=None):
         network=network,
         scoring=make_scoring(network, method.examination),
         batches=batches,
+        cropping=cropping,
         schedule=schedule,
         init=network.jit(init, static_argnums=1, compiler_options=_for_once(network.mesh)),
         train_step=train_step,
     )
+
+
+def augmentation_of(config):
+    """Keywords of ``transforms.augment``, and the ``Cropping``, as a configuration says."""
+    options = config.augmentation.to_dict()
+    tilt, foreground = options.pop("tilt"), options.pop("foreground")
+    patches = config.data.patches
+    if tilt:
+        options["rotation"] = (options["rotation"], tilt, tilt)
+        if patches.depth_spacing and patches.spacing:  # so that what turns keeps its shape
+            options["spacing"] = (patches.depth_spacing, patches.spacing, patches.spacing)
+    if patches.fit != "whole":
+        return options, Cropping(foreground=foreground if options["crop"] else 0.0)
+    patch = tuple(patches.size)
+    names = ("rotation", "shear", "scale", "quarter_turns", "spacing")
+    ranges = {name: options[name] for name in names if name in options}
+    return options | {"crop": patch}, Cropping(patch, reach(patch, **ranges), foreground)
 
 
 def hypergradient_of(config, method):

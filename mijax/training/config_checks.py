@@ -31,12 +31,18 @@ def check_config(config):
     check_augmentation(config)
     if config.data.patches.dims == 3 and config.method.name == "position_contrast":
         raise UserError("method position_contrast compares slices: config.data.patches.dims is 2")
+    method = make_method(config)
+    if method.rounds and config.data.patches.fit == "whole":
+        raise UserError(
+            f"method {config.method.name} keeps pseudo-labels of images of one size: "
+            "config.data.patches.fit is not whole"
+        )
     precision(config)
     if config.label_loss not in LABEL_LOSSES:
         raise UserError(
             f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {config.label_loss!r}"
         )
-    hypergradient_of(config, make_method(config))
+    hypergradient_of(config, method)
 
 
 def check_numbers(config):
@@ -66,6 +72,8 @@ def check_numbers(config):
             f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
             f"1, for each of the {len(widths)} levels"
         )
+    if config.model.deep_supervision and len(widths) < 3:
+        raise UserError("config.model.deep_supervision needs three levels of config.model.widths")
     if config.model.norm not in NORMS:
         raise UserError(f"config.model.norm is {' or '.join(NORMS)}, not {config.model.norm!r}")
     try:
@@ -109,6 +117,11 @@ def check_augmentation(config):
             )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.patches.size {size}")
+    if crop and config.data.patches.fit == "whole":
+        raise UserError(
+            "with config.data.patches.fit=whole the patches are of config.data.patches.size, and "
+            f"config.augmentation.crop is empty, not {crop}"
+        )
     if not 0 <= (part := augmentation["foreground"]) <= 1:
         raise UserError(f"config.augmentation.foreground is a part of the crops, not {part}")
     if augmentation["tilt"] and dims == 2:

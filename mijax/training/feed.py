@@ -8,12 +8,13 @@ import numpy as np
 
 from mijax import parallel
 from mijax.errors import UserError
-from mijax.training.batches import TrainingSet, counts_of, pick, take
+from mijax.training.batches import UNCROPPED, pick, take
+from mijax.training.ragged import Ragged
 
 _SHARE = 0.4  # of the device's memory, that a training set may fill
 
 
-def feed(training_set, key, calls, *, streams, mesh, batches):
+def feed(training_set, key, calls, *, streams, mesh, batches, cropping=UNCROPPED):
     """What each call of the train step takes: the whole set on the device, or slices in time.
 
     Args:
@@ -23,26 +24,32 @@ def feed(training_set, key, calls, *, streams, mesh, batches):
       streams: whether they stream; None where they do if the set does not fit.
       mesh: of all devices.
       batches: ``PerRole``, how many slices a step takes.
+      cropping: ``Cropping``.
 
     Returns:
-      ``counts`` of ``step.make_train_step``, and an iterator of ``TrainingSet``.
+      Whether they stream, and an iterator of what ``step.make_train_step`` takes then.
     """
     if streams is None:
         streams = not fits(training_set, mesh.local_devices[0])
     if not streams:
-        return None, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
-    rows = stream(training_set, key, calls, mesh=mesh, batches=batches)
-    return counts_of(training_set), rows
+        return False, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
+    return True, stream(training_set, key, calls, mesh=mesh, batches=batches, cropping=cropping)
 
 
 def fits(training_set, device):
-    """Whether a training set may lie on the device; where its memory is the host's, always."""
+    """Whether a training set may lie on the device.
+
+    Where its memory is the host's, always, but for volumes of more voxels than an index of a
+    device has numbers.
+    """
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    size = sum(x.nbytes for x in jax.tree.leaves(training_set))
-    return limit is None or size <= _SHARE * limit
+    leaves = jax.tree.leaves(training_set)
+    if any(x.shape[0] >= 2**31 for x in leaves):
+        return False
+    return limit is None or sum(x.nbytes for x in leaves) <= _SHARE * limit
 
 
-def stream(training_set, key, dispatches, *, mesh, batches):
+def stream(training_set, key, dispatches, *, mesh, batches, cropping=UNCROPPED):
     """Yields what each call of a streaming train step takes, in time.
 
     The same slices as the resident step would draw. They are gathered on threads, and those of
@@ -54,9 +61,10 @@ def stream(training_set, key, dispatches, *, mesh, batches):
       dispatches: list of (step, number of steps) of each call.
       mesh: of all devices.
       batches: ``PerRole``, how many slices a step takes.
+      cropping: ``Cropping``.
 
     Yields:
-      ``TrainingSet``, each array with a leading axis of the steps of the call.
+      ``TrainingSet`` and its picks, each array with a leading axis of the steps of the call.
 
     Raises:
       UserError: if Grain is not installed.
@@ -68,19 +76,22 @@ def stream(training_set, key, dispatches, *, mesh, batches):
             "config.stream needs Grain: pip install grain, or mijax with its extra stream"
         ) from error
     begin, (last, length) = dispatches[0][0], dispatches[-1]
-    counts = counts_of(training_set)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         # Of all steps at once: a thread that asked JAX for those of one would wait for the step.
-        picks = jax.vmap(lambda step: pick(np.asarray(key), step, counts, batches))
-        picks = jax.device_get(jax.jit(picks)(np.arange(begin, last + length, dtype=np.int32)))
+        draw = jax.vmap(lambda step: pick(np.asarray(key), step, training_set, batches, cropping))
+        picks = jax.device_get(jax.jit(draw)(np.arange(begin, last + length, dtype=np.int32)))
 
     def rows(dispatch):
         step, length = dispatch
         part = slice(step - begin, step - begin + length)
-        taken = take(training_set, jax.tree.map(lambda x: x[part], picks))
-        return tuple(jax.tree.leaves(taken))
+        some = jax.tree.map(lambda x: x[part], picks)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), some)
+        taken = take(training_set, flat, cropping)
+        stacked = jax.tree.map(lambda x: x.reshape(length, -1, *x.shape[1:]), taken)
+        return tuple(jax.tree.leaves((stacked, some)))
 
-    structure = jax.tree.structure(training_set)
+    whole = (training_set._replace(foreground=None), picks)
+    structure = jax.tree.structure(whole, is_leaf=lambda x: isinstance(x, Ragged))
     dataset = (
         grain.MapDataset.source(dispatches)
         .map(rows)
@@ -90,6 +101,6 @@ def stream(training_set, key, dispatches, *, mesh, batches):
     for leaves in dataset:
         coming.append(jax.device_put(leaves, parallel.replicated(mesh)))
         if len(coming) > 1:
-            yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))
+            yield jax.tree.unflatten(structure, coming.popleft())
     while coming:
-        yield TrainingSet(*jax.tree.unflatten(structure, coming.popleft()))
+        yield jax.tree.unflatten(structure, coming.popleft())

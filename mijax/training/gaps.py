@@ -14,6 +14,7 @@ from mijax.data import UNLABELLED
 from mijax.errors import UserError
 from mijax.losses.labels import label_loss, merge_undrawn
 from mijax.losses.pointwise import masked
+from mijax.training.ragged import arrays_of
 
 
 def coded(volume, undrawn, classes):
@@ -39,7 +40,12 @@ def coded(volume, undrawn, classes):
 def have_gaps(training_set, classes):
     """Whether a label of a ``TrainingSet``, held out ones included, is no class of these."""
     labels = [training_set.label, (training_set.held_out or (None, None))[1]]
-    return any(label is not None and bool((label >= len(classes)).any()) for label in labels)
+    return any(
+        bool((part >= len(classes)).any())
+        for label in labels
+        if label is not None
+        for part in arrays_of(label)
+    )
 
 
 def make_label_loss(kind, *, classes, gaps, undrawn=()):

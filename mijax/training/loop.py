@@ -73,7 +73,9 @@ def _train(run, devices):
     check_slices(splits, found, config, experiment.method, annotation)
     source = prepare_data(config, found, annotation)
     with doing("cutting the training slices"):
-        training_set = load_training_set(source, splits, config, experiment.method)
+        training_set = load_training_set(
+            source, splits, config, experiment.method, experiment.cropping
+        )
     validation = [source.volume(name) for name in splits.validation]
     if not experiment.method.examination:
         check_classes(training_set.label, validation, source.classes)
@@ -119,15 +121,16 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
     config, start = run.config, int(state.step)
     calls = list(dispatches(start, config))
     with doing("taking the training slices to the devices"):
-        counts, rows = feed(
+        streamed, rows = feed(
             training_set,
             state.key,
             calls,
             streams=config.stream,
             mesh=experiment.mesh,
             batches=experiment.batches,
+            cropping=experiment.cropping,
         )
-    train_step = functools.cache(lambda length: experiment.train_step(length, counts))
+    train_step = functools.cache(lambda length: experiment.train_step(length, streamed))
     compiled, means = set(), LogMeans(run.folder, start)
     new_rounds = round_starts(experiment.method.rounds, config)
     first = parallel.is_first()

@@ -10,7 +10,7 @@ import optax
 from mijax import parallel
 from mijax.errors import UserError
 from mijax.methods import Batch, Output
-from mijax.training.batches import counts_of, pick, step_keys, take
+from mijax.training.batches import UNCROPPED, pick, step_keys, take
 from mijax.training.hypergradient import Gradients
 from mijax.transforms import augment
 
@@ -24,8 +24,9 @@ def make_train_step(
     label_loss,
     batches,
     augmentation,
+    cropping=UNCROPPED,
     length,
-    counts=None,
+    streamed=False,
     hypergradient=None,
 ) -> Callable:
     """``train_step(state, training_set) -> (state, logs)``, to be jitted.
@@ -41,13 +42,12 @@ def make_train_step(
       mesh: of all devices; each forward pass is divided over it by images.
       label_loss: ``(logits, labels) -> scalar``.
       batches: ``PerRole``, how many slices a step takes.
-      augmentation: keywords of ``transforms.augment``; ``foreground``, the part of the labelled
-        crops that is centred on a structure, if there are crops; and ``tilt``, the rotation of
-        3-D images out of the plane.
+      augmentation: keywords of ``transforms.augment``.
+      cropping: ``batches.Cropping``.
       length: steps a call. 1 is unrolled; more are a ``lax.scan``, for GPU and TPU: XLA's
         CPU backend runs convolutions inside a loop tens of times slower.
-      counts: of a training set that is on the host (see ``counts_of``); the function then
-        takes what ``take`` makes of it by ``pick``, stacked over the steps.
+      streamed: whether the training set is on the host; the function then takes what
+        ``feed.stream`` yields in its place.
       hypergradient: ``Hypergradient``, of weights that learn from the slices held out; None for
         none.
 
@@ -58,22 +58,20 @@ def make_train_step(
         model, method, optimizer, mesh=mesh, label_loss=label_loss, hypergradient=hypergradient
     )
 
-    def one_step(state, rows, picks):
+    def one_step(state, taken):
+        rows, picks = taken
         keys = step_keys(state.key, state.step)
         pseudo_labels = method.rounds and method.rounds.pseudo_labels(state.memory)
-        batch = augmented(rows, picks, pseudo_labels, keys, augmentation)
+        batch = augmented(rows, picks, pseudo_labels, keys, augmentation, cropping)
         return update(state, batch, rows.held_out, keys.loss)
 
     def resident(state, training_set):
-        picks = pick(state.key, state.step, counts_of(training_set), batches)
-        return one_step(state, take(training_set, picks), picks)
-
-    def streamed(state, rows):
-        return one_step(state, rows, pick(state.key, state.step, counts, batches))
+        picks = pick(state.key, state.step, training_set, batches, cropping)
+        return one_step(state, (take(training_set, picks, cropping), picks))
 
     def train_step(state, training_set):
-        step = streamed if counts else lambda state, _: resident(state, training_set)
-        each = training_set if counts else None
+        step = one_step if streamed else lambda state, _: resident(state, training_set)
+        each = training_set if streamed else None
         if length > 1:
             return jax.lax.scan(step, state, each, length=length)
         state, logs = step(state, jax.tree.map(lambda x: x[0], each))
@@ -82,51 +80,38 @@ def make_train_step(
     return train_step
 
 
-def augmented(rows, picks, pseudo_labels, keys, augmentation):
+def augmented(rows, picks, pseudo_labels, keys, augmentation, cropping):
     """The ``Batch`` of a step.
 
     Args:
       rows: ``TrainingSet`` of the step.
-      picks: ``PerRole`` of their indices.
+      picks: ``PerRole`` of its ``Pick``.
       pseudo_labels: (m, h, w) of all unlabelled slices, or None.
       keys: ``StepKeys``.
-      augmentation: see ``make_train_step``.
+      augmentation, cropping: see ``make_train_step``.
     """
     image = label = unlabelled = position = pseudo_label = None
-    augmentation = dict(augmentation)
-    foreground, tilt = (augmentation.pop(name, 0) for name in ("foreground", "tilt"))
-    if tilt:
-        augmentation["rotation"] = (augmentation["rotation"], tilt, tilt)
+
+    def centres(picked):
+        if not cropping.patch:
+            return picked.centre
+        return np.broadcast_to(np.float32(cropping.box) // 2, picked.centre.shape)
+
     if rows.image is not None:
-        key, centres = keys.augment_labelled, None
-        if rows.foreground is not None:
-            key, centre_key = jax.random.split(key)
-            centres = drawn_centres(centre_key, rows.foreground, foreground)
-        image, label = augment(key, rows.image, rows.label, centres=centres, **augmentation)
+        around = centres(picks.labelled)
+        image, label = augment(
+            keys.augment_labelled, rows.image, rows.label, centres=around, **augmentation
+        )
     if rows.unlabelled is not None:
         position = rows.unlabelled.position
         unlabelled, pseudo_label = augment(
             keys.augment_unlabelled,
             rows.unlabelled.image,
-            None if pseudo_labels is None else pseudo_labels[picks.unlabelled],
+            None if pseudo_labels is None else pseudo_labels[picks.unlabelled.index],
+            centres=centres(picks.unlabelled),
             **augmentation,
         )
     return Batch(image, label, unlabelled, position, pseudo_label)
-
-
-def drawn_centres(key, places, part):
-    """Places that crops are centred on, (b, number of axes); NaN for those that lie anywhere.
-
-    Args:
-      key: PRNG key.
-      places: (b, m, number of axes), see ``TrainingSet``.
-      part: of the images whose crop is centred on one of its places, on average.
-    """
-    place_key, part_key = jax.random.split(key)
-    which = jax.random.randint(place_key, (len(places),), 0, places.shape[1])
-    found = jnp.take_along_axis(places, which[:, None, None], axis=1)[:, 0]
-    chosen = jax.random.bernoulli(part_key, jnp.float32(part), (len(places), 1))
-    return jnp.where(chosen, found.astype(jnp.float32), jnp.nan)
 
 
 def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient=None) -> Callable:

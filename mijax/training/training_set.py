@@ -1,6 +1,7 @@
 """The training slices of a run: which cases they are of, checked, and cut from the volumes."""
 
 import contextlib
+import itertools
 import logging
 
 import numpy as np
@@ -10,8 +11,9 @@ from mijax.errors import UserError, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
 from mijax.runs.source import slice_volume
-from mijax.training.batches import TrainingSet
+from mijax.training.batches import UNCROPPED, TrainingSet
 from mijax.training.gaps import coded
+from mijax.training.ragged import arrays_of, packed
 
 _SHAPING = ("spacing", "plane", "dims", "depth_spacing")  # what the pixels of an image hang on
 _PLACES = 60  # of structures in an image, that crops are centred on
@@ -91,27 +93,30 @@ def check_slices(splits, found, config, method, annotation):
         raise UserError(
             f"{'slices' if slices.dims == 2 else 'volumes'} of {len(larger)} of {len(names)} "
             f"training cases exceed data.patches.size {times(size)}: up to {times(most)}, "
-            f"{larger[0]} the first; raise data.patches.size or use data.patches.fit=resize or crop"
+            f"{larger[0]} the first; raise data.patches.size or use data.patches.fit=resize"
+            + (" or crop" if slices.dims == 2 else ", crop, or whole")
         )
 
 
-def load_training_set(source, splits, config, method):
+def load_training_set(source, splits, config, method, cropping=UNCROPPED):
     """Training slices on the host, labels only of the labelled cases.
 
     This is the gate where the labels of unlabelled cases are dropped. Those of the validation
     cases are let through where weights learn from them. Of a labelled case the slices without
     an annotated pixel are left out, and those with another pixel are unlabelled ones as well:
-    their images alone, behind those of the unlabelled cases.
+    their images alone, behind those of the unlabelled cases. Of 3-D images that patches are cut
+    from, ``Ragged`` arrays.
 
     Raises:
       UserError: if the method needs unlabelled slices and there are none, or if no labelled slice
         has an annotated pixel.
     """
     labelled, unlabelled = divide(splits, method)
-    slices, held_out, others = config.data.patches, None, None
+    slices, held_out, others, foreground = config.data.patches, None, None, None
     image, label, partly = _labelled_slices(source, labelled, slices)
     if config.hypergradient.weights:
         held_out = _labelled_slices(source, splits.validation, slices)[:2]
+        held_out = tuple(_joined(part, cropping) for part in held_out)
     if method.unlabelled:
         volumes = (source.volume(name)._replace(label=None) for name in unlabelled)
         images = [slice_volume(volume, slices).image for volume in volumes]
@@ -121,28 +126,39 @@ def load_training_set(source, splits, config, method):
         if not images:
             raise _no_unlabelled(config.method.name)
         others = Unlabelled(
-            image=np.concatenate(images),
+            image=_joined(images, cropping),
             position=np.concatenate(positions),
             volume=np.repeat(np.arange(len(images), dtype=np.int32), [len(i) for i in images]),
         )
     if partly:
         _log.info(
             "labelled cases: %d slices have labels; %d have none in some pixel%s",
-            len(label),
+            sum(map(len, label)),
             sum(len(image) for image, _ in partly),
             ", and join the unlabelled ones" * method.unlabelled,
         )
-    foreground = None
-    if label is not None and config.augmentation.crop and config.augmentation.foreground:
-        foreground = foreground_places(label, len(source.classes), seed=config.seed)
-    return TrainingSet(image, label, others, held_out, foreground)
+    if label and cropping.foreground:
+        maps = itertools.chain(*label)
+        foreground = foreground_places(maps, len(source.classes), seed=config.seed)
+    return TrainingSet(
+        _joined(image, cropping), _joined(label, cropping), others, held_out, foreground
+    )
+
+
+def _joined(stacks, cropping):
+    """Stacks of images (n, *space, …) as one, or, of whole volumes, as ``Ragged``."""
+    if not stacks:
+        return None
+    if cropping.patch is None:
+        return np.concatenate(stacks)
+    return packed([one for stack in stacks for one in stack], margin=cropping.box[-1])
 
 
 def foreground_places(label, classes, *, seed):
     """Places of voxels of structures in label maps, for each as many of every class it shows.
 
     Args:
-      label: (n, *space) of the ``TrainingSet``.
+      label: n arrays (*space) of labels.
       classes: number of them.
       seed: of the draw.
 
@@ -159,10 +175,10 @@ def foreground_places(label, classes, *, seed):
 
 
 def _labelled_slices(source, cases, slices):
-    """Images (n, *space, c) and labels (n, *space) of the slices with an annotated pixel.
+    """Images (n, *space, c) and labels (n, *space) of the slices with an annotated pixel, by case.
 
     Labels are as ``gaps`` has them. And, of each case that has some, the images and positions of
-    the slices that have another pixel. None, None and none without a case.
+    the slices that have another pixel.
     """
     images, labels, partly = [], [], []
     for name in cases:
@@ -178,13 +194,11 @@ def _labelled_slices(source, cases, slices):
         labels.append(cut.label if kept.all() else cut.label[kept])
         if some.any():
             partly.append((cut.image[some], _positions(cut.image)[some]))
-    if not images:
-        return None, None, []
-    if not any(map(len, images)):
+    if images and not any(map(len, images)):
         raise UserError(
             f"no slice of {len(cases)} cases has an annotated pixel, {cases[0]} the first of them"
         )
-    return np.concatenate(images), np.concatenate(labels), partly
+    return images, labels, partly
 
 
 def _positions(images):
@@ -198,7 +212,7 @@ def check_classes(label, validation, classes):
     And which of these were annotated in part.
 
     Args:
-      label: (n, h, w) of the ``TrainingSet``.
+      label: of the ``TrainingSet``.
       validation: list of ``data.Volume``.
       classes: names, background first.
 
@@ -214,7 +228,7 @@ def check_classes(label, validation, classes):
     if line := partly_annotated(validation, classes):
         _log.info("validation cases: %s", line)
     for cases, shown, then in (
-        ("labelled", shown_classes([label], classes), "it cannot be learned"),
+        ("labelled", shown_classes(arrays_of(label), classes), "it cannot be learned"),
         ("validation", scored, "it has no part in the validation DSC"),
     ):
         for name in classes[1:]:

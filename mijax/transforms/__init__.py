@@ -7,7 +7,13 @@ in the order of the array. In-plane is along rows and columns. Angles are in deg
 are expected in about [0, 1]. Random functions take ``key`` first.
 """
 
-from mijax.transforms.affine import affine_matrix, check_ranges, inverse_affine, sample_affine
+from mijax.transforms.affine import (
+    affine_matrix,
+    check_ranges,
+    inverse_affine,
+    reach,
+    sample_affine,
+)
 from mijax.transforms.augment import augment, gaussian_blur, jitter_intensity
 from mijax.transforms.components import largest_components
 from mijax.transforms.mix import check_boxes, paste, place_boxes, sample_boxes
@@ -26,6 +32,7 @@ __all__ = [
     "largest_components",
     "paste",
     "place_boxes",
+    "reach",
     "sample_affine",
     "sample_boxes",
     "sample_view",

@@ -149,6 +149,42 @@ def sample_affine(
     )
 
 
+def reach(shape, *, rotation=0.0, shear=0.0, scale=(1.0, 1.0), quarter_turns=False, spacing=None):
+    """Size of the part of an image that a warp to a smaller frame can sample.
+
+    Args:
+      shape: of the frame, (height, width) or (depth, height, width).
+      rotation, shear, scale, quarter_turns, spacing: see ``sample_affine``.
+
+    Returns:
+      Pixels along each axis, about the same centre; as many more than ``shape`` on both sides.
+    """
+    half = (np.array(shape) - 1) / 2
+    check_ranges(rotation=rotation, shear=shear, scale=scale, dims=len(half))
+    shrunk = np.full(len(half), scale[0])
+    if len(half) == 3 and np.ndim(rotation) == 0:
+        shrunk[0] = 1.0
+    size = np.ones(len(half)) if spacing is None else np.float64(spacing)
+    found = half * size  # then as the matrix does: turns about columns, rows, depth; lean, scale
+    angles = np.atleast_1d(rotation)
+    for axis in reversed(range(len(angles))):
+        a, b = (-2, -1) if axis == 0 else np.delete(range(3), axis)
+        pairs = [(found[a], found[b])]
+        if quarter_turns and axis == 0:
+            pairs += [pairs[0][::-1]]
+        turned = [[_farthest(x, y, angles[axis]), _farthest(y, x, angles[axis])] for x, y in pairs]
+        found[[a, b]] = np.max(turned, 0)
+    found[-2] += np.tan(np.deg2rad(shear)) * found[-1]
+    more = np.ceil(found / size / shrunk - half).astype(int) + 1  # and a pixel to interpolate with
+    return tuple(int(n + 2 * max(m, 0)) for n, m in zip(shape, more, strict=True))
+
+
+def _farthest(along, across, degrees):
+    """Largest coordinate of a rectangle of these half sizes, turned by at most an angle."""
+    angle = min(np.arctan2(across, along), np.deg2rad(degrees))
+    return along * np.cos(angle) + across * np.sin(angle)
+
+
 def check_ranges(*, rotation, shear, scale, flip=False, dims=None):
     """Raises ValueError where ``sample_affine`` could not draw from these ranges.
 

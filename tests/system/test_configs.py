@@ -17,11 +17,18 @@ from mijax.methods import Unlabelled
 from mijax.runs.source import open_data, slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
+from mijax.training.ragged import Ragged
 
 FOLDER = Path(configs.__file__).parent
 NAMES = sorted(f.stem for f in FOLDER.glob("[a-z]*.py") if f.stem != "common")
 # Background and what there is to find; image channels. Another configuration has (4, 1).
-SHAPES = {"folder": (4, 2), "hippocampus": (3, 1), "phantom": (3, 1), "spleen": (2, 1)}
+SHAPES = {
+    "folder": (4, 2),
+    "hippocampus": (3, 1),
+    "phantom": (3, 1),
+    "spleen": (2, 1),
+    "spleen3d": (2, 1),
+}
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 # Every file with its default method, and every method once.
 PAIRS = sorted({(n, "local_mi") for n in NAMES} | {("phantom", m) for m in methods.names()})
@@ -68,6 +75,7 @@ def test_options_of_the_network_reach_it_from_a_file():
         "dropout": 0.1,
         "encoder_dropout": (0.1, 0.2),
         "remat": True,
+        "deep_supervision": True,
     }
     assert set(config.model.keys()) == options.keys()
     config.model.update(options)
@@ -95,9 +103,15 @@ def test_traces(name, method):
     def slices(n, *channels, dtype=np.float32):
         return jax.ShapeDtypeStruct((n, *config.data.patches.size, *channels), dtype)
 
+    def images(n, *channels, dtype=np.float32):
+        if config.data.patches.fit != "whole":
+            return slices(n, *channels, dtype=dtype)
+        shapes = ((10**6, *channels), dtype), ((n,), np.int32), ((n, 3), np.int32)
+        return Ragged(*(jax.ShapeDtypeStruct(*shape) for shape in shapes), margin=512)
+
     numbers = jax.ShapeDtypeStruct((50,), np.float32)
-    unlabelled = Unlabelled(slices(50, channels), numbers, numbers)
-    training_set = TrainingSet(slices(30, channels), slices(30, dtype=np.uint8), unlabelled)
+    unlabelled = Unlabelled(images(50, channels), numbers, numbers)
+    training_set = TrainingSet(images(30, channels), images(30, dtype=np.uint8), unlabelled)
     state = experiment.like(50)
     after, logs = jax.eval_shape(experiment.train_step(1), state, training_set)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
@@ -106,8 +120,8 @@ def test_traces(name, method):
     assert "loss" in logs and len(logs) > 1
     assert all(x.shape == (1,) for x in logs.values())
     weights = jax.eval_shape(lambda state: evaluated(experiment.method, state), state)
-    images = slices(config.predict_batch, channels)
-    probs = jax.eval_shape(experiment.network.predict, weights, images)
+    taken = slices(config.predict_batch, channels)
+    probs = jax.eval_shape(experiment.network.predict, weights, taken)
     assert probs.shape == (config.predict_batch, *config.data.patches.size, classes)
 
 
@@ -163,6 +177,19 @@ def test_spleen_takes_a_real_volume(cache):
     np.testing.assert_allclose((slices.image.min(), slices.image.max()), (0, 1), atol=0.02)
     assert slices.image.min() >= 0 and slices.image.max() <= 1
     assert set(np.unique(slices.label)) == {0, 1}
+
+
+@needs("Task09_Spleen_crop")
+def test_spleen3d_takes_a_real_volume(cache):
+    config = get_config("spleen3d")
+    config.cache, config.data.source.dir = str(cache), str(SHARED / "Task09_Spleen_crop")
+    source = open_data(config)
+    volume = source.volume(source.cases[0].name)
+    (image,), (label,), _ = slice_volume(volume, config.data.patches)
+    wanted = np.linalg.norm(volume.affine[:3, :3], axis=0) * volume.image.shape[:3]
+    wanted = np.round(wanted[[2, 0, 1]] / (1.6, 0.8, 0.8))
+    assert image.shape == (*np.maximum(wanted, (64, 192, 160)), 1)  # whole, or padded to a patch
+    assert label.shape == image.shape[:3] and set(np.unique(label)) == {0, 1}
 
 
 @needs("Task04_Hippocampus")

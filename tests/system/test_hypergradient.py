@@ -15,7 +15,7 @@ from mijax.models import UNet
 from mijax.runs.folder import start_run
 from mijax.runs.source import open_data
 from mijax.training import train
-from mijax.training.batches import counts_of, pick
+from mijax.training.batches import pick
 from mijax.training.build import build
 from mijax.training.training_set import load_training_set
 
@@ -59,8 +59,8 @@ def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt, restored
     splits = read_splits(run.folder / "splits.json")
     training_set = load_training_set(source, splits, config, experiment.method)
     training_set = jax.device_put(training_set, parallel.replicated(experiment.mesh))
-    picked = pick(state.key, state.step, counts_of(training_set), experiment.batches).held_out
-    image, label = (x[picked] for x in training_set.held_out)
+    picked = pick(state.key, state.step, training_set, experiment.batches).held_out
+    image, label = (x[picked.index] for x in training_set.held_out)
     model = UNet(num_classes=3, widths=config.model.widths)
 
     @jax.jit
@@ -71,7 +71,7 @@ def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt, restored
     def after(**change):
         moved = {name: x + change.get(name, 0.0) for name, x in state.hyper.log_factors.items()}
         start = state._replace(hyper=state.hyper._replace(log_factors=moved))
-        return experiment.train_step(1, None)(jax.tree.map(jnp.copy, start), training_set)[0]
+        return experiment.train_step(1)(jax.tree.map(jnp.copy, start), training_set)[0]
 
     before, moments = (s.hyper.opt_state[0].mu for s in (state, after()))
     for name in WEIGHTS:

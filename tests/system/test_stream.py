@@ -12,7 +12,7 @@ from mijax.errors import UserError
 from mijax.methods import Unlabelled
 from mijax.runs.folder import start_run
 from mijax.training import train
-from mijax.training.batches import PerRole, TrainingSet, counts_of, pick, take
+from mijax.training.batches import PerRole, TrainingSet, pick, take
 from mijax.training.feed import fits, stream
 
 BATCHES = PerRole(3, 5, 2)
@@ -38,14 +38,15 @@ def test_the_batches_of_a_resident_set(left_out):
     slices = training_set(**left_out)
     key = np.array([1, 2], np.uint32)
     dispatches = [(4, 1), (5, 3), (8, 2)]
-    picks_of = jax.jit(lambda step: pick(key, step, counts_of(slices), BATCHES))
+    picks_of = jax.jit(lambda step: pick(key, step, slices, BATCHES))
     found = list(stream(slices, key, dispatches, mesh=parallel.make_mesh(), batches=BATCHES))
     assert len(found) == len(dispatches)
-    for (start, length), rows in zip(dispatches, found, strict=True):
-        assert jax.tree.structure(rows) == jax.tree.structure(slices)
+    for (start, length), taken in zip(dispatches, found, strict=True):
+        assert jax.tree.structure(taken[0]) == jax.tree.structure(slices)
         for i in range(length):
-            wanted = take(slices, jax.device_get(picks_of(start + i)))
-            jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), rows, wanted)
+            picks = jax.device_get(picks_of(start + i))
+            wanted = take(slices, picks), picks
+            jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), taken, wanted)
 
 
 def test_the_same_run(tiny, uninterrupted, restored, tmp_path):

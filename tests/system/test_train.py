@@ -273,8 +273,8 @@ def test_nan_stops_the_run_and_keeps_the_checkpoints_before(tiny, tmp_path, monk
     def spoiled(config, **shape):
         experiment = real(config, **shape)
 
-        def train_step(length, counts):
-            step = experiment.train_step(length, counts)
+        def train_step(length, streamed):
+            step = experiment.train_step(length, streamed)
 
             def spoil(state, training_set):
                 at = int(state.step)

@@ -13,8 +13,8 @@ from mijax.report import make_report
 from mijax.runs.folder import open_run, start_run
 from mijax.runs.source import open_data
 from mijax.training import train
+from mijax.training.batches import Cropping, PerRole, TrainingSet, pick
 from mijax.training.config_checks import check_config
-from mijax.training.step import drawn_centres
 from mijax.training.training_set import foreground_places
 
 SOLID = {
@@ -27,10 +27,21 @@ SOLID = {
 }
 
 
+DRAWN = {
+    **SOLID,
+    "data__patches__size": (4, 8, 12),
+    "data__patches__fit": "whole",
+    "augmentation__crop": (),
+    "steps": 4,
+    "evaluate_every": 2,
+    "data__splits__validation": 3,
+}
+
+
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    """The tiny run, of volumes."""
-    config = tiny("local_mi", steps=4, evaluate_every=2, data__splits__validation=3, **SOLID)
+    """The tiny run, of patches of volumes."""
+    config = tiny("local_mi", **DRAWN)
     run = start_run(tmp_path_factory.mktemp("volumes") / "run", config)
     train(run)
     evaluate(run)
@@ -65,7 +76,7 @@ def test_a_report_of_volumes(run, tmp_path, told):
 
 
 def test_a_run_of_volumes_goes_on_where_it_stopped(run, tiny, tmp_path):
-    config = tiny("local_mi", steps=4, evaluate_every=2, data__splits__validation=3, **SOLID)
+    config = tiny("local_mi", **DRAWN)
     part = start_run(tmp_path / "run", config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mijax.training.metrics_log.MetricsLog.progress", stop_after(2))
@@ -74,6 +85,15 @@ def test_a_run_of_volumes_goes_on_where_it_stopped(run, tiny, tmp_path):
     state, lines = jax.device_get(train(part)), "metrics.jsonl"
     assert int(state.step) == 4
     assert (part.folder / lines).read_text() == (run.folder / lines).read_text()
+
+
+def test_a_run_of_volumes_streams(run, tiny, tmp_path):
+    streamed = start_run(tmp_path / "run", tiny("local_mi", **DRAWN, stream=True))
+    train(streamed)
+    logs = [(r.folder / "metrics.jsonl").read_text().splitlines() for r in (streamed, run)]
+    for lines in zip(*logs, strict=True):
+        found, wanted = map(json.loads, lines)
+        assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def stop_after(step):
@@ -92,11 +112,14 @@ def test_places_of_structures_are_of_all_classes_alike():
     values = label[0][tuple(places[0].T)]
     assert np.bincount(values).tolist() == [0, 30, 30]
     assert len(np.unique(places[1], axis=0)) > 20  # anywhere, where there is none
-    centres = jax.jit(drawn_centres)(jax.random.key(0), np.repeat(places, 100, 0), 0.3)
-    centres = np.asarray(centres)
+    slices = TrainingSet(label[..., None], label, None, None, places)
+    step, batches = (np.array([0, 1], np.uint32), 0), PerRole(200, None, None)
+    draw = jax.jit(lambda: pick(*step, slices, batches, Cropping(foreground=0.3)))
+    index, centres = map(np.asarray, draw().labelled)
     chosen = ~np.isnan(centres[:, 0])
     assert 0.2 < chosen.mean() < 0.4
-    assert all(tuple(c) in set(map(tuple, places[0])) for c in centres[:100][chosen[:100]])
+    for i, centre in zip(index[chosen], centres[chosen], strict=True):
+        assert tuple(centre) in set(map(tuple, places[i]))
 
 
 @pytest.mark.parametrize(
@@ -110,6 +133,10 @@ def test_places_of_structures_are_of_all_classes_alike():
         ({"augmentation__tilt": -1.0}, "config.augmentation: rotation"),
         ({"model__strides": ((2, 2),)}, "config.model.strides"),
         ({"model__kernels": ()}, None),
+        (
+            {"data__patches__fit": "whole"},
+            "fit=whole the patches are of .*crop is empty, not .4, 8, 12",
+        ),
     ],
 )
 def test_values_that_do_not_fit_volumes(tiny, changes, message):
@@ -124,5 +151,9 @@ def test_values_that_do_not_fit_volumes(tiny, changes, message):
 def test_what_is_for_volumes_or_for_slices_alone(tiny):
     with pytest.raises(UserError, match="tilt is for"):
         check_config(tiny("local_mi", augmentation__tilt=5.0))
+    with pytest.raises(UserError, match="fit=whole is for data.patches.dims=3"):
+        check_config(tiny("local_mi", data__patches__fit="whole"))
     with pytest.raises(UserError, match="position_contrast compares slices"):
         check_config(tiny("position_contrast", **SOLID))
+    with pytest.raises(UserError, match="local_contrast keeps pseudo-labels of images of one size"):
+        check_config(tiny("local_contrast", **DRAWN))

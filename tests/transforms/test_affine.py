@@ -1,6 +1,7 @@
 """Affine matrices: where known points go, the order of the cascade, inverses, and ranges."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mijax.transforms import affine_matrix, check_ranges, inverse_affine, sample_affine
+from mijax.transforms import affine_matrix, check_ranges, inverse_affine, reach, sample_affine
 
 KEY = jax.random.key(0)
 
@@ -239,3 +240,37 @@ def test_ranges_of_the_other_dimension_are_refused():
         with pytest.raises(ValueError, match=next(iter(bad))):
             sample_affine(KEY, 1, **bad, dims=dims)
     check_ranges(rotation=(1.0, 1.0, 1.0), shear=0.0, scale=(1.0, 1.0), flip=(0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("shape", "ranges"),
+    [
+        ((7, 12), {}),
+        ((7, 12), {"rotation": 30.0}),
+        ((7, 12), {"rotation": 180.0, "scale": (0.7, 1.4)}),
+        ((40, 12), {"rotation": 10.0, "shear": 10.0, "scale": (1.1, 1.4)}),
+        ((9, 20), {"quarter_turns": True, "rotation": 5.0}),
+        ((5, 9, 20), {"rotation": 30.0, "scale": (0.5, 1.0)}),
+        ((8, 16, 11), {"rotation": (180.0, 20.0, 10.0), "shear": 8.0, "scale": (0.8, 1.25)}),
+        ((8, 16, 11), {"rotation": (20.0, 90.0, 45.0), "quarter_turns": True}),
+        ((8, 16, 11), {"rotation": (20.0, 10.0, 30.0), "spacing": (3.0, 0.8, 1.0)}),
+        ((16, 11), {"rotation": 30.0, "shear": 8.0, "spacing": (0.5, 1.0)}),
+    ],
+)
+def test_reach_is_as_far_as_a_frame_is_sampled(shape, ranges):
+    """Of many maps none goes beyond it; and in-plane it is not much larger than it must be."""
+    matrices = sample_affine(KEY, 20_000, flip=True, **ranges, dims=len(shape))[:, :-1, :-1]
+    half = (np.array(shape) - 1) / 2
+    corners = np.array(list(itertools.product(*([-h, h] for h in half))))
+    farthest = np.abs(np.einsum("nij,cj->nci", matrices, corners)).max((0, 1))
+    found = reach(shape, **ranges)
+    beyond = (np.array(found) - 1) / 2 - farthest
+    assert (beyond >= 1).all()
+    if np.ndim(ranges.get("rotation", 0)) == 0:
+        assert (beyond < 3).all()
+    assert all((n - m) % 2 == 0 for n, m in zip(found, shape, strict=True))
+
+
+def test_reach_of_ranges_that_are_none():
+    with pytest.raises(ValueError, match="scale is"):
+        reach((8, 8), scale=(0.0, 1.0))
