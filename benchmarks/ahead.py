@@ -1,8 +1,9 @@
 """What programs cost on a GPU or TPU that is not there: python -m benchmarks.ahead [--chip CHIP]
 
-Compiles the train step or the prediction of the paper's ACDC experiment for a chip, without one,
-and counts in what comes out. A row a program, as each is done, of one device and one step; the
-lists of --top, temporary MB and CPU s, of the compiler, are of all steps of the program:
+Compiles the train step or the prediction of the paper's ACDC experiment, or of another --config,
+for a chip, without one, and counts in what comes out. A row a program, as each is done, of one
+device and one step; the lists of --top, temporary MB and CPU s, of the compiler, are of all steps
+of the program:
 
 - kernels: GPU launches or TPU instructions, those of loops as often as they run ("+": a loop runs
   an unknown number of times and counts once); GB read and written in the main memory.
@@ -31,14 +32,16 @@ from jax.experimental import topologies
 
 from benchmarks.hlo import Program
 from mijax import methods, parallel
-from mijax.configs import acdc
 from mijax.errors import UserError
 from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
+from mijax.training.ragged import Ragged
 
-LABELLED, UNLABELLED, SIZE = 76, 1580, (256, 256)  # slices of ACDC as configs/acdc.py splits it
+# Classes, labelled and unlabelled images as configs/CONFIG.py splits them.
+SETS = {"acdc": (4, 76, 1580), "hippocampus3d": (3, 4, 116), "spleen3d": (2, 4, 32)}
+_VOXELS = 25 * 10**6  # of a volume that patches are drawn from
 LAUNCH_MS = 3e-3
 TOLERANCE = 0.03  # of a budget
 _ROOT = Path(__file__).parent.parent
@@ -90,7 +93,8 @@ _ENVIRONMENT = {
 }
 _GPU_FLAGS = " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # none to try on
 _COLUMNS = (  # title, width, format; in JSON with _ for spaces
-    ("chip", 4, ""), ("devices", 7, ""), ("method", 18, ""), ("precision", 9, ""), ("steps", 5, ""),
+    ("config", 13, ""), ("chip", 4, ""), ("devices", 7, ""), ("method", 18, ""),
+    ("precision", 9, ""), ("steps", 5, ""),
     ("kernels", 8, ",.0f"), ("GB read", 7, ".2f"), ("GB written", 10, ".2f"),
     ("temporary MB", 12, ",.0f"), ("roof ms", 8, ".3f"), ("memory ms", 9, ".3f"),
     ("FLOP ms", 8, ".3f"), ("launch ms", 9, ".2f"), ("Mcycles", 8, ".2f"), ("cycles ms", 9, ".2f"),
@@ -106,10 +110,11 @@ class Job(NamedTuple):
     method: str
     precision: str
     steps: int
+    config: str = "acdc"
 
     @classmethod
     def of(cls, row):
-        return cls(*(row[key] for key in cls._fields))
+        return cls(**{key: row[key] for key in cls._fields if key in row})
 
     def __str__(self):
         return " ".join(map(str, self))
@@ -158,6 +163,7 @@ def _options():
     add("--devices", type=int, nargs="+", default=[1])
     add("--method", nargs="+", choices=(*known, "all"), default=["local_mi"], metavar="METHOD",
         help=f"all, or some of {', '.join(known)} (local_mi)")  # fmt: skip
+    add("--config", choices=SETS, default="acdc", help=f"{', '.join(SETS)} (acdc)")
     add("--precision", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16"])
     add("--steps", type=int, nargs="+", default=[1], help="of a dispatch (1)")
     add("--jobs", type=int, default=1, help="programs to compile at once (1)")
@@ -177,7 +183,14 @@ def _jobs(options):
     names = [n for m in options.method for n in (methods.names() if m == "all" else [m])]
     jobs = itertools.starmap(
         Job,
-        itertools.product([options.chip], options.devices, names, options.precision, options.steps),
+        itertools.product(
+            [options.chip],
+            options.devices,
+            names,
+            options.precision,
+            options.steps,
+            [options.config],
+        ),
     )
     return list(dict.fromkeys(j._replace(steps=1) if j.method == "predict" else j for j in jobs))
 
@@ -221,29 +234,35 @@ def measure(job, *, top=0, save=None):
 
 def lower(job):
     """The program of a job, lowered."""
-    config = acdc.get_config("local_mi" if job.method == "predict" else job.method)
+    module = importlib.import_module(f"mijax.configs.{job.config}")
+    config = module.get_config("local_mi" if job.method == "predict" else job.method)
     config.precision = job.precision
-    classes = ("background", "rv", "myo", "lv")
-    experiment = build(config, classes=classes, channels=1, devices=_devices(job))
-    state = experiment.like(UNLABELLED)
+    classes, labelled, unlabelled = SETS[job.config]
+    names = [f"class {n}" for n in range(classes)]
+    experiment = build(config, classes=names, channels=1, devices=_devices(job))
+    state = experiment.like(unlabelled)
 
     def array(dtype, *shape):
         sharding = parallel.replicated(experiment.mesh)
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
+    def images(dtype, count, *channels):
+        if config.data.patches.fit != "whole":
+            return array(dtype, count, *config.data.patches.size, *channels)
+        places = array(jnp.int32, count), array(jnp.int32, count, 3)
+        return Ragged(array(dtype, count * _VOXELS, *channels), *places, margin=512)
+
     if job.method == "predict":
         network = experiment.network
-        images = array(jnp.float32, network.batch, *SIZE, 1)
-        return network.predict.lower(evaluated(experiment.method, state), images)
-    image = label = unlabelled = None
+        taken = array(jnp.float32, network.batch, *config.data.patches.size, 1)
+        return network.predict.lower(evaluated(experiment.method, state), taken)
+    image = label = others = None
     if not experiment.method.examination:
-        image = array(jnp.float32, LABELLED, *SIZE, 1)
-        label = array(jnp.uint8, LABELLED, *SIZE)
+        image, label = images(jnp.float32, labelled, 1), images(jnp.uint8, labelled)
     if experiment.method.unlabelled:
-        pictures = array(jnp.float32, UNLABELLED, *SIZE, 1)
-        rest = (array(dtype, UNLABELLED) for dtype in (jnp.float32, jnp.int32))
-        unlabelled = Unlabelled(pictures, *rest)
-    return experiment.train_step(job.steps).lower(state, TrainingSet(image, label, unlabelled))
+        rest = (array(dtype, unlabelled) for dtype in (jnp.float32, jnp.int32))
+        others = Unlabelled(images(jnp.float32, unlabelled, 1), *rest)
+    return experiment.train_step(job.steps).lower(state, TrainingSet(image, label, others))
 
 
 def _devices(job):

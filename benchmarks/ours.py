@@ -10,9 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.worker import Case, Settings, probability_maps, serve, training_slices
+from benchmarks.worker import (
+    Case,
+    Settings,
+    probability_maps,
+    serve,
+    training_slices,
+    volumes,
+)
 from mijax import parallel
-from mijax.losses import kl_divergence, local_mutual_information
+from mijax.losses import cross_entropy, kl_divergence, local_mutual_information
 from mijax.losses.labels import label_loss
 from mijax.methods import Unlabelled, build
 from mijax.models import UNet
@@ -64,6 +71,8 @@ def make_case(settings, options, name):
         ranges = {"crop": (settings.size,) * 2, "rotation": settings.rotation}
         function = jax.jit(lambda key, *rows: augment(key, *rows, **ranges)[0].mean())
         return _case(function, jax.random.key(0), *map(jnp.asarray, rows), compare=False)
+    if name.startswith("volumes"):
+        return _of_volumes(settings, options, name)
     steps = {
         "step": ("local_mi", False),
         "step, shared statistics": ("local_mi", True),
@@ -127,6 +136,26 @@ def _step(settings, options, method, shared, *, streamed, seeds):
         return float(logs["loss"].mean())
 
     return Case(run, options.steps_per_dispatch * max(seeds, 1), *_cost(lowered, compiled))
+
+
+def _of_volumes(settings, options, name):
+    """The gradient of a network in all its weights, or its prediction, of two volumes."""
+    model = UNet(settings.classes, settings.widths, dtype=jnp.dtype(options.precision))
+    images, labels = map(jnp.asarray, volumes(settings))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    draw = np.random.default_rng(0)  # which need not be compiled
+    variables = jax.tree.map(lambda x: draw.uniform(0.01, 0.1, x.shape).astype(x.dtype), shapes)
+    if name == "volumes, prediction":
+        predict = jax.jit(lambda v, x: model.apply(v, x, train=False)[0].argmax(-1))
+        return _case(predict, variables, images, compare=False)
+
+    def loss(params):
+        found, _ = model.apply(
+            variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return cross_entropy(found[0], labels)
+
+    return _case(jax.jit(jax.value_and_grad(loss)), variables["params"], compare=False)
 
 
 def _gradient(function, *arguments):

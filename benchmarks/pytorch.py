@@ -15,7 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.worker import Case, Settings, probability_maps, serve, training_slices
+from benchmarks.worker import (
+    Case,
+    Settings,
+    probability_maps,
+    serve,
+    training_slices,
+    volumes,
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -36,34 +43,35 @@ def main():
 
 
 class UNet(nn.Module):
-    """The U-Net of mijax.models.UNet."""
+    """The U-Net of mijax.models.UNet, of two or three axes."""
 
-    def __init__(self, classes, widths):
+    def __init__(self, classes, widths, dims=2):
         super().__init__()
+        self.pool = F.max_pool2d if dims == 2 else F.max_pool3d
         pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(
-            nn.Sequential(_block(a, b), _block(b, b)) for a, b in [(1, widths[0]), *pairs]
+            nn.Sequential(_block(a, b, dims), _block(b, b, dims))
+            for a, b in [(1, widths[0]), *pairs]
         )
-        self.up = nn.ModuleList(_block(b, a) for a, b in reversed(pairs))
+        self.up = nn.ModuleList(_block(b, a, dims) for a, b in reversed(pairs))
         self.join = nn.ModuleList(
-            nn.Sequential(_block(2 * a, a), _block(a, a)) for a, _ in reversed(pairs)
+            nn.Sequential(_block(2 * a, a, dims), _block(a, a, dims)) for a, _ in reversed(pairs)
         )
-        self.classifier = nn.Conv2d(widths[0], classes, 1)
+        self.classifier = (nn.Conv2d if dims == 2 else nn.Conv3d)(widths[0], classes, 1)
 
     def forward(self, x):
         skips = []
         for level, down in enumerate(self.down):
-            x = down(F.max_pool2d(x, 2) if level else x)
+            x = down(self.pool(x, 2) if level else x)
             skips.append(x)
         for up, join, skip in zip(self.up, self.join, reversed(skips[:-1]), strict=True):
             x = join(torch.cat([skip, up(F.interpolate(x, scale_factor=2))], 1))
         return self.classifier(x)
 
 
-def _block(a, b):
-    return nn.Sequential(
-        nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)
-    )
+def _block(a, b, dims):
+    conv, norm = ((nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d))[dims - 2]
+    return nn.Sequential(conv(a, b, 3, padding=1, bias=False), norm(b), nn.ReLU(inplace=True))
 
 
 def make_case(settings, options, name):
@@ -92,6 +100,8 @@ def make_case(settings, options, name):
         return _step(settings, options, shared=True)
     if name == "step, supervised":
         return _step(settings, options, shared=None)
+    if name.startswith("volumes"):
+        return _of_volumes(settings, options, name)
     raise ValueError(f"no case {name!r}")
 
 
@@ -152,6 +162,33 @@ def _step(settings, options, *, shared):
         return value.item()
 
     return Case(run, options.steps_per_dispatch)
+
+
+def _of_volumes(settings, options, name):
+    """The gradient of a network in all its weights, or its prediction, of two volumes."""
+    layout = torch.channels_last_3d if options.channels_last else torch.contiguous_format
+    network = UNet(settings.classes, settings.widths, dims=3).to(DEVICE, memory_format=layout)
+    images, labels = (torch.as_tensor(x, device=DEVICE) for x in volumes(settings))
+    images = images.movedim(-1, 1).contiguous(memory_format=layout)
+    amp = torch.autocast(DEVICE, torch.bfloat16) if options.amp else contextlib.nullcontext()
+    forward = _compiled(options, network)
+
+    def predict():
+        with amp:
+            forward(images).argmax(1)
+        return _done(None)
+
+    def gradient():
+        with amp:
+            logits = forward(images).float()
+        network.zero_grad(set_to_none=True)
+        F.cross_entropy(logits, labels.long()).backward()
+        return _done(None)
+
+    if name == "volumes, gradient":
+        return Case(gradient)
+    network.eval()
+    return Case(torch.inference_mode()(predict))
 
 
 def mutual_information(p, q, radius):

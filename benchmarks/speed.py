@@ -32,7 +32,7 @@ CASES = (
     "step",
     "step, streamed",
 )
-ASKED = ("step, three seeds",)  # takes minutes on a CPU
+ASKED = ("step, three seeds", "volumes, gradient", "volumes, prediction")  # or minutes on a CPU
 # glibc gives large blocks back to the system and takes them again at every step, which makes
 # either framework slower, and the times depend on the moment.
 _ENVIRONMENT = {
@@ -66,7 +66,7 @@ def main():
         action="append",
         choices=known,
         metavar="CASE",
-        help=f"again for more: {', '.join(map(repr, known))} (all but the last)",
+        help=f"again for more: {', '.join(map(repr, known))} (all but the last three)",
     )
     parser.add_argument("--runs", type=int, default=7, help="of each case and side (7)")
     parser.add_argument("--size", type=int, default=224, help="of a slice (224)")

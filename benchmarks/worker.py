@@ -90,6 +90,14 @@ def training_slices(settings):
     return image, label, discs(160)[0]
 
 
+def volumes(settings):
+    """Two volumes (2, s/4, s, s, 1) with labels (2, s/4, s, s)."""
+    draw, size = np.random.default_rng(0), settings.size
+    label = draw.integers(settings.classes, size=(2, size // 4, size, size), dtype=np.int32)
+    noise = draw.normal(scale=0.1, size=label.shape)
+    return (label / settings.classes + noise)[..., None].astype(np.float32), label
+
+
 def serve(make_case, *, device_memory):
     """Answers orders until they end.
 

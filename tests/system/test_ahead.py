@@ -212,7 +212,7 @@ def test_budget():
         return overruns([row | changes], allowed["programs"])
 
     assert grown() == grown(kernels=103.0, GB_read=1.55) == grown(kernels=1.0) == []
-    name = "h100 4 local_mi bfloat16 1"
+    name = "h100 4 local_mi bfloat16 1 acdc"
     assert grown(kernels=104.0) == [f"{name}: 104 kernels, where 100 are allowed"]
     assert grown(GB_read=1.6) == [f"{name}: 2.1 GB, where 2 are allowed"]
     more = {"all-reduce": {"count": 2.0, "MB": 1.0}, "all-to-all": {"count": 1.0, "MB": 1.0}}
