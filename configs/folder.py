@@ -1,12 +1,11 @@
 """Any folder in the layout of MSD or of nnU-Net, raw; classes come from its dataset.json.
 
 Cases without a label are unlabelled, and all others are labelled unless splits.labelled says how
-many patients are. Set a size (multiples of 16) that holds the slices, which python -m mijax.inspect
-FOLDER proposes, and how many patients are held back for validation (default 2) and test (0):
+many patients are. Without a size of images, what no flag says is planned from what is in the
+folder; python -m mijax.plan says how and why. Set how many patients are held back for test:
 
 python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER \
-    --config.data.splits.validation=3 --config.data.splits.test=5 \
-    --config.data.patches.size='(256,256)'
+    --config.data.splits.test=5
 """
 
 from mijax import methods
@@ -41,7 +40,7 @@ def get_config(method="local_mi"):
     data.source.test_images = True  # whether imagesTs are unlabelled cases
     data.splits.labelled = 0
     data.splits.validation = 2
-    data.patches.size = ()  # no default; a run without one names one that holds all slices
+    data.patches.size = ()  # none: all that no flag says is planned, see python -m mijax.plan
     data.patches.fit = "resize"
     augmentation = config.augmentation
     augmentation.brightness = 0.1

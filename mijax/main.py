@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.options import given, settled
 from mijax.progress import doing, out_of_memory
 
 _log = logging.getLogger("mijax")
@@ -24,6 +25,7 @@ _log = logging.getLogger("mijax")
 def main(argv):
     """Trains the run, or goes on with it, and scores it."""
     from mijax import parallel  # these take seconds to import
+    from mijax.planning import settle_plan, write_plan
     from mijax.runs.folder import default_folder, open_run, start_run
     from mijax.runs.growth import grown_config
 
@@ -46,8 +48,13 @@ def main(argv):
     if not first:  # one talks
         _log.setLevel(logging.CRITICAL)
     _log.info("devices: %s", parallel.devices())
+    with doing("planning", logged=False):
+        plan = settle_plan(config, folder, given=given(settled(sys.argv[1:]))[1])
     if first:
         run = start_run(folder, config)
+        if plan:
+            path = write_plan(folder, plan)
+            _log.info("what was left open is as %s has it, with reasons", path)
     parallel.barrier("the run folder is there")
     if not first:
         run = start_run(folder, config)

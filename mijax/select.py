@@ -12,14 +12,18 @@ those it stands for; and splits.json, to train with by --config.data.splits.file
 goes on after an interruption.
 """
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.options import given, settled
 
 
 def main(argv):
     """Chooses, and prints the list."""
+    from mijax.planning import settle_plan
     from mijax.runs.folder import open_run
     from mijax.selection import select_first, select_next
     from mijax.selection.words import summary
@@ -40,10 +44,14 @@ def main(argv):
         commands.prepare_jax(run.config)
         selection = select_next(run, count=values.count, output=values.output)
     else:
-        if values.features:
-            commands.prepare_jax(values.config)
+        config = values.config
+        planned = not config.data.patches.size
+        if values.features or planned:
+            commands.prepare_jax(config)
+        if planned:
+            settle_plan(config, values.output, given=given(settled(sys.argv[1:]))[1])
         selection = select_first(
-            values.config, count=values.count, output=values.output, features=values.features
+            config, count=values.count, output=values.output, features=values.features
         )
     for line in summary(selection):
         print(line)

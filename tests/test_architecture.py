@@ -24,8 +24,8 @@ FLOORS = [
     {"inference"},
     {"training"},
     {"report"},
-    {"jobs", "selection"},
-    {"main", "evaluate", "export", "inspect", "predict", "select", "table1"},
+    {"jobs", "planning", "selection"},
+    {"main", "evaluate", "export", "inspect", "plan", "predict", "select", "table1"},
 ]
 PURE = ("losses", "transforms", "metrics", "models")  # the ground floor of a JAX programmer
 

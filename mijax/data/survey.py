@@ -110,10 +110,10 @@ def propose_slices(
     in_plane = np.delete(grids(geometries.values()).spacing, PLANES.index(plane), axis=1)
     median = float(np.median(in_plane))
     if spacing is None and not np.allclose(in_plane, median, rtol=0.1):
-        spacing = _round(median)
+        spacing = round_to_two(median)
         most = largest(spacing)
     if max(most[-2:]) > _LARGEST:
-        spacing = _round((spacing or median) * max(most[-2:]) / _LARGEST, up=True)
+        spacing = round_to_two((spacing or median) * max(most[-2:]) / _LARGEST, up=True)
         most = largest(spacing)
     return tuple(int(-(-n // _MULTIPLE) * _MULTIPLE) for n in most), spacing
 
@@ -126,7 +126,7 @@ def slice_flags(geometries: Mapping[str, Geometry], **options) -> str:
     return flags if spacing is None else f"{flags} --config.data.patches.spacing={spacing}"
 
 
-def _round(value: float, *, up: bool = False) -> float:
+def round_to_two(value: float, *, up: bool = False) -> float:
     """Two digits of a positive number."""
     step = 10.0 ** (np.floor(np.log10(value)) - 1)
     digits = np.ceil(value / step - 1e-9) if up else np.round(value / step)

@@ -1,0 +1,63 @@
+"""A plan for a folder, with reasons: python -m mijax.plan --config configs/folder.py
+
+With --config.data.source.dir=FOLDER. It says what a run of the folder would do where no flag says
+otherwise, and what a training step costs on this machine (--notry leaves that out). The run makes
+the same plan by itself; --output FILE writes it as JSON.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from mijax import commands
+from mijax.options import given, settled
+
+_log = logging.getLogger("mijax")
+
+
+def main(argv):
+    """Prints the plan."""
+    from mijax.files import write_json  # these take seconds to import
+    from mijax.planning import describe, make_plan
+    from mijax.planning.cost import step_cost
+    from mijax.progress import doing
+    from mijax.runs.source import index_data
+
+    values = flags.FLAGS
+    if values.config is None:
+        commands.fail("needs --config FILE, such as configs/folder.py")
+    config = values.config
+    commands.prepare_jax(config)
+    cost = None
+    if values["try"].value:
+        found = index_data(config)
+
+        def cost(trial):
+            with doing("trying a training step"):
+                return step_cost(trial, classes=found.classes, channels=found.channels)
+
+    plan = make_plan(config, given=given(settled(sys.argv[1:]))[1], cost=cost, memory=_memory())
+    for line in describe(plan):
+        print(line)
+    if values.output:
+        write_json(Path(values.output), plan)
+
+
+def _memory():
+    """Bytes of the device, or None where that is not known."""
+    import jax
+
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def define_flags():
+    config_flags.DEFINE_config_file("config", None, "configuration file, with a method")
+    flags.DEFINE_bool("try", True, "try a training step: its memory and its time")
+    flags.DEFINE_string("output", "", "a JSON file for the plan")
+
+
+if __name__ == "__main__":
+    commands.run(main, define_flags)

@@ -1,0 +1,60 @@
+"""What is in a data set: grids of all cases, intensities and classes of some."""
+
+import numpy as np
+
+from mijax.data.survey import LEVELS, grids, look, propose_window
+from mijax.errors import UserError
+
+_LOOKED_AT = 12  # cases whose voxels are read
+
+
+def fingerprint(recipe):
+    """Fingerprint of a data set.
+
+    Args:
+      recipe: ``data.Recipe``.
+
+    Returns:
+      A dict for JSON. Axes are x, y, z in the order of RAS+, ``least``, ``median``, ``most`` are
+      over the cases, shares are of the voxels of the labelled cases that were looked at, and
+      ``window`` is that of a CT, in Hounsfield units, or None.
+
+    Raises:
+      UserError: for a file that cannot be read.
+    """
+    geometries = {case.name: recipe.geometry(case.name) for case in recipe.cases}
+    if not geometries:
+        raise UserError("there is no case to plan for")
+    seen = grids(geometries.values())
+    labelled = [case for case in recipe.cases if case.labelled]
+    looks = [
+        look(recipe.read(case.name), len(recipe.classes))
+        for case in _spread(labelled or recipe.cases)
+    ]
+    counts = [found.counts for found in looks if found.counts is not None]
+    share = np.sum(counts, 0)[:-1] / np.sum(counts) if counts else np.zeros(len(recipe.classes))
+    levels = np.median([found.levels for found in looks], axis=0)
+    return {
+        "cases": len(recipe.cases),
+        "labelled": len(labelled),
+        "labelled_patients": len({case.patient for case in labelled}),
+        "channels": recipe.channels,
+        "classes": list(recipe.classes),
+        "voxels": _summary(seen.shape),
+        "mm": _summary(seen.spacing),
+        "axes": {code: seen.axcodes.count(code) for code in sorted(set(seen.axcodes))},
+        "levels": [dict(zip(map(str, LEVELS), row, strict=True)) for row in levels.tolist()],
+        "share": dict(zip(recipe.classes, share.tolist(), strict=True)),
+        "window": propose_window(looks, [""] * recipe.channels),
+    }
+
+
+def _spread(cases):
+    """Some of the cases, evenly over all."""
+    count = min(_LOOKED_AT, len(cases))
+    return [cases[i] for i in np.linspace(0, len(cases) - 1, count).round().astype(int)]
+
+
+def _summary(values):
+    found = {"least": values.min(0), "median": np.median(values, 0), "most": values.max(0)}
+    return {name: row.tolist() for name, row in found.items()}

@@ -1,0 +1,252 @@
+"""Rules from a fingerprint to values of a configuration, each with its reason."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mijax.data.slices import PLANES
+from mijax.data.survey import round_to_two
+from mijax.models import plan_levels
+
+_CUBIC = 3  # voxels are thick from this ratio on, as nnU-Net has it
+_DEEP = 16  # slices at least that make a volume
+_UNEVEN = 1.1  # spacings differ where one exceeds another by so much
+_PIXELS = {"cpu": 2**17, "gpu": 2**20, "tpu": 2**20}  # of the slices of a stream in a step
+_WIDEST = {"cpu": 128, "gpu": 512, "tpu": 512}  # pixels of a slice along an axis
+_PATCH = {"cpu": 2**16, "gpu": 2**21, "tpu": 2**21}  # voxels
+_FIRST = {"cpu": 8, "gpu": 16, "tpu": 16}  # channels of the finest level
+_STEPS = {"cpu": 2000, "gpu": 20_000, "tpu": 20_000}
+_MOST = 320  # channels of a level
+_LEVELS = {2: 5, 3: 6}
+_RARE = 0.01  # share of voxels
+_FEW = 20  # labelled patients
+_RATE = {"cpu": 3e-3, "gpu": 1e-3, "tpu": 1e-3}
+
+
+class Choice(NamedTuple):
+    """A value of the configuration.
+
+    Attributes:
+      key: without ``config.``.
+      value: of it.
+      reason: a sentence.
+    """
+
+    key: str
+    value: Any
+    reason: str
+
+
+def choices(found, *, device, devices, kept):
+    """The choices for a data set.
+
+    Args:
+      found: ``fingerprint``.
+      device: "cpu", "gpu" or "tpu".
+      devices: how many.
+      kept: {key: value} of what was given, which the others follow.
+
+    Returns:
+      List of ``Choice``, those that were given left out.
+    """
+    made = {}
+
+    def choose(key, value, reason):
+        if key not in kept:
+            made[key] = Choice(key, value, reason)
+        return kept.get(key, value)
+
+    spacing, voxels = (np.array(found[name]["median"]) for name in ("mm", "voxels"))
+    thick = int(spacing.argmax())
+    ratio = spacing[thick] / np.sort(spacing)[1]
+    mm = " × ".join(f"{n:.2g}" for n in spacing)
+    plane = choose(
+        "data.patches.plane",
+        PLANES[thick] if ratio > 1.5 else "axial",
+        f"voxels are {mm} mm: slices are across the thickest side"
+        if ratio > 1.5
+        else f"voxels of {mm} mm are about as thick as wide",
+    )
+    axis = PLANES.index(plane)
+    order = [axis, *(i for i in range(3) if i != axis)]
+    depth = voxels[axis]
+    solid = ratio < _CUBIC and depth >= _DEEP and device != "cpu"
+    dims = choose(
+        "data.patches.dims",
+        3 if solid else 2,
+        _about_dims(solid, ratio, depth, device),
+    )
+    size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose)
+    _intensities(found, choose)
+    _network(size, grid, dims, device, choose)
+    pixels = _PIXELS[device] / math.prod(size)
+    batch = 2 if dims == 3 else int(np.clip(round(pixels), 2, 16))
+    batch = _multiple(batch, math.lcm(2, devices))
+    reason = f"so many of {' × '.join(map(str, size))} pixels are what a {device} takes well"
+    choose("labelled_batch", batch, reason)
+    choose("unlabelled_batch", batch, "as many as labelled ones")
+    choose("predict_batch", 2 if dims == 3 else 16, "nothing is kept for gradients")
+    steps = choose("steps", _STEPS[device], f"a {device} does so many in an hour or a few")
+    choose("warmup_steps", steps // 20, "a twentieth of the steps")
+    if not {"evaluate_every", "log_every"} & kept.keys():  # one is a multiple of the other
+        every = max(steps // 100, 1)
+        choose("log_every", every, "a hundred lines of the log")
+        choose("evaluate_every", 10 * every, "ten checkpoints to choose from")
+    choose("learning_rate", _RATE[device], f"what suits {steps} steps of Adam")
+    patients = found["labelled_patients"]
+    validation = choose(
+        "data.splits.validation",
+        int(np.clip(patients // 5, 1, 10)),
+        f"a fifth of {patients} labelled patients, 10 at most, chooses the checkpoint"
+        if patients > 1
+        else "one labelled patient cannot teach and choose the checkpoint: annotate another",
+    )
+    labelled = kept.get("data.splits.labelled") or max(patients - validation, 0)
+    _augmentation(found, labelled, dims, choose)
+    return list(made.values())
+
+
+def _about_dims(solid, ratio, depth, device):
+    if solid:
+        return f"voxels are {ratio:.2g} times as thick as wide and {depth:.0f} deep: volumes"
+    if ratio >= _CUBIC:
+        return f"voxels are {ratio:.2g} times as thick as wide: slices"
+    if depth < _DEEP:
+        return f"{depth:.0f} slices make no depth: slices"
+    return f"a {device} takes seconds a step of volumes: slices; give 3 to try"
+
+
+def _slices(found, order, device, choose):
+    """Size of the slices, and millimetres of a pixel."""
+    least, median, most = (np.array(found["mm"][n])[order[1:]] for n in ("least", "median", "most"))
+    uneven = (most > _UNEVEN * least).any()
+    mm = float(np.median(median))
+    shapes = [np.array(found["voxels"][n])[order[1:]] for n in ("least", "median", "most")]
+    largest = shapes[2]
+    if (least == 1).all() and (most == 1).all() and (largest > 2 * shapes[0]).any():
+        choose("data.patches.spacing", None, "the files know no millimetres: all say 1")
+        scale = min(1.0, _WIDEST[device] / shapes[1].max())
+        size = choose(
+            "data.patches.size",
+            tuple(_multiple(scale * n, 16) for n in shapes[1]),
+            f"the median of slices of {shapes[0].min():.0f} to {largest.max():.0f} pixels",
+        )
+        choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
+        return size, (1.0, 1.0)
+    extent = largest * (most if uneven else 1.0)  # mm where they are resampled, else pixels
+    wanted = mm if uneven else 1.0
+    coarser = max(1.0, float(max(extent / wanted)) / _WIDEST[device])
+    spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
+    spacing = choose(
+        "data.patches.spacing",
+        spacing,
+        "all pixels are of one size"
+        if spacing is None
+        else f"pixels are {least.min():.2g} to {most.max():.2g} mm"
+        + (f"; {_WIDEST[device]} of these hold the largest slice" if coarser > 1 else ""),
+    )
+    pixels = largest * most / spacing if spacing else largest
+    size = choose(
+        "data.patches.size",
+        tuple(_multiple(n, 16) for n in pixels),
+        "holds the largest slice whole, in multiples of 16",
+    )
+    choose("data.patches.fit", "pad", "nothing is cut or stretched")
+    return size, (spacing or mm,) * 2
+
+
+def _volumes(found, order, device, choose):
+    """Size of the patches, and millimetres of a voxel."""
+    least, median, most = (np.array(found["mm"][n])[order] for n in ("least", "median", "most"))
+    uneven = (most > _UNEVEN * least).any()
+    depth_mm, mm = (round_to_two(n) for n in (median[0], float(np.median(median[1:]))))
+    reason = f"voxels are {least.min():.2g} to {most.max():.2g} mm: the median"
+    alike = "all voxels are of one size"
+    spacing = choose("data.patches.spacing", mm if uneven else None, reason if uneven else alike)
+    deep = choose(
+        "data.patches.depth_spacing", depth_mm if uneven else None, reason if uneven else alike
+    )
+    grid = np.array([deep or median[0], *[spacing or median[1]] * 2])
+    shape = np.array(found["voxels"]["median"])[order] * median / grid
+    patch = shape.copy()
+    while math.prod(patch) > _PATCH[device]:  # the longest side in mm first, as nnU-Net
+        patch[(patch * grid).argmax()] *= 0.95
+    strides, _ = plan_levels(tuple(grid), tuple(int(n) for n in patch), depth=_LEVELS[3])
+    multiple = np.prod(strides, axis=0) if strides else np.ones(3, int)
+    if (patch < shape).any():  # whole strides, and no more than there is room for
+        patch = np.maximum(patch // multiple, 1) * multiple
+    size = choose(
+        "data.patches.size",
+        tuple(_multiple(n, m) for n, m in zip(patch, multiple, strict=True)),
+        f"as much as a {device} takes well of {' × '.join(f'{n:.0f}' for n in shape)} voxels, the "
+        "median volume",
+    )
+    choose("data.patches.fit", "whole", "patches are drawn from volumes of any size")
+    return size, tuple(grid)
+
+
+def _intensities(found, choose):
+    if found["window"]:
+        low, high = found["window"]
+        name = choose(
+            "data.patches.intensity", "window", "air is near −1000: Hounsfield units of a CT"
+        )
+        if name == "window":
+            choose(
+                "data.patches.window",
+                (low, high),
+                "the range of what is labelled, 1 % aside, and half of it again on both sides",
+            )
+        return
+    choose("data.patches.intensity", "percentile", "no Hounsfield units: each volume by itself")
+
+
+def _network(size, grid, dims, device, choose):
+    strides, kernels = plan_levels(grid, size, depth=_LEVELS[dims])
+    cubes = all(set(stride) == {2} for stride in strides)
+    first = _FIRST[device] * (2 if dims == 3 and device != "cpu" else 1)
+    widths = choose(
+        "model.widths",
+        tuple(min(first * 2**level, _MOST) for level in range(len(strides) + 1)),
+        f"so many levels leave 4 pixels or more at the deepest; {first} channels at the finest",
+    )
+    if dims == 3 and not cubes and len(widths) == len(strides) + 1:
+        reason = "thick voxels are pooled in the plane until they are about cubes, as nnU-Net does"
+        choose("model.strides", strides, reason)
+        choose("model.kernels", kernels, reason)
+    if dims == 3:
+        choose("model.norm", "instance", "batches are of two patches")
+
+
+def _augmentation(found, labelled, dims, choose):
+    if labelled <= _FEW:
+        strong = f"{labelled} labelled patients are few: strong ones were worth points on ACDC"
+        ranges = {"rotation": 30.0, "scale": (0.75, 1.3), "brightness": 0.1, "contrast": 0.3}
+        ranges |= {"gamma": 0.4, "noise": 0.1}
+    else:
+        strong = "patients lie the same way and differ by a tenth or two"
+        ranges = {"rotation": 15.0, "scale": (0.85, 1.2), "brightness": 0.1, "contrast": 0.2}
+        ranges |= {"gamma": 0.2, "noise": 0.05}
+    for name, value in ranges.items():
+        choose(f"augmentation.{name}", value, strong)
+    choose("augmentation.flip", False, "all are turned to the same axes: left is left")
+    rare = [name for name, share in list(found["share"].items())[1:] if 0 < share < _RARE]
+    if dims == 3 and rare:
+        reason = f"{rare[0]} is less than 1 % of the voxels: a third, as nnU-Net"
+        choose("augmentation.foreground", 0.33, reason)
+
+
+def smaller(made):
+    """The choices with one that makes a step smaller, or None where none is left."""
+    by_key = {choice.key: choice for choice in made}
+    for key, least in (("unlabelled_batch", 1), ("labelled_batch", 1)):
+        if key in by_key and by_key[key].value > max(least, 2):
+            value = by_key[key].value // 2
+            reason = "halved, so that a step fits into the memory"
+            return [Choice(key, value, reason) if c.key == key else c for c in made]
+    return None
+
+
+def _multiple(n, multiple):
+    return int(-(-n // multiple) * multiple)

@@ -1,0 +1,174 @@
+"""Plans of data sets as people have them, and what they follow of what was given."""
+
+import numpy as np
+import pytest
+
+from mijax.configs import folder
+from mijax.data.volume import Case, Geometry, Recipe, Volume
+from mijax.planning import apply, describe, fingerprint
+from mijax.planning.rules import choices, smaller
+from mijax.training.config_checks import check_config
+
+
+def found(*, least, median, most, mm, window=None, patients=40, share=0.02, mm_most=None):
+    """A fingerprint; ``mm`` are the least and the median."""
+    return {
+        "cases": 50,
+        "labelled": patients,
+        "labelled_patients": patients,
+        "channels": 1,
+        "classes": ["background", "organ"],
+        "voxels": {"least": least, "median": median, "most": most},
+        "mm": {"least": mm, "median": mm, "most": mm_most or mm},
+        "axes": {"RAS": 50},
+        "levels": [],
+        "share": {"background": 1 - share, "organ": share},
+        "window": window,
+    }
+
+
+HIPPOCAMPUS = found(least=[31, 40, 24], median=[36, 50, 36], most=[43, 59, 47], mm=[1.0] * 3)
+ACDC = found(least=[154, 154, 6], median=[216, 256, 9], most=[428, 512, 18], mm=[1.0] * 3)
+CT = found(
+    least=[512, 512, 200],
+    median=[512, 512, 300],
+    most=[512, 512, 500],
+    mm=[0.7, 0.7, 1.0],
+    mm_most=[0.95, 0.95, 2.5],
+    window=(-100.0, 220.0),
+    share=0.002,
+)
+HEART = found(
+    least=[200, 200, 8], median=[224, 224, 10], most=[256, 256, 14], mm=[1.3, 1.3, 10.0], patients=3
+)
+SAGITTAL = found(least=[18, 256, 256], median=[20, 320, 320], most=[24, 320, 320], mm=[4, 0.5, 0.5])
+
+
+def plan(fingerprint, device="cpu", devices=1, **kept):
+    kept = {key.replace("__", "."): value for key, value in kept.items()}
+    made = choices(fingerprint, device=device, devices=devices, kept=kept)
+    assert all(choice.reason for choice in made) and not {c.key for c in made} & kept.keys()
+    return {choice.key: choice.value for choice in made}, made
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("fingerprint", [HIPPOCAMPUS, ACDC, CT, HEART, SAGITTAL])
+@pytest.mark.parametrize("kept", [{}, {"data__patches__dims": 3}, {"steps": 30}])
+def test_a_plan_is_a_configuration(fingerprint, device, kept):
+    """Whatever the data and the device, nothing in it contradicts itself."""
+    _, made = plan(fingerprint, device, 8, **kept)
+    config = folder.get_config("mean_teacher")
+    apply(config, made)
+    for key, value in kept.items():
+        section, name = ([config.data.patches, "dims"], [config, key])[key == "steps"]
+        section[name] = value
+    check_config(config)
+    assert config.labelled_batch % 8 == 0
+
+
+def test_slices_of_small_volumes_on_a_cpu_and_patches_on_a_gpu():
+    values, _ = plan(HIPPOCAMPUS)
+    assert values["data.patches.dims"] == 2 and values["data.patches.size"] == (48, 64)
+    assert values["data.patches.spacing"] is None and values["data.patches.fit"] == "pad"
+    values, _ = plan(HIPPOCAMPUS, "gpu")
+    assert values["data.patches.dims"] == 3 and values["data.patches.fit"] == "whole"
+    size = values["data.patches.size"]
+    assert values["model.norm"] == "instance" and "model.strides" not in values
+    assert all(abs(a - b) <= 8 for a, b in zip(size, (36, 36, 50), strict=True))
+
+
+def test_a_ct_is_resampled_windowed_and_cut():
+    values, _ = plan(CT, "gpu")
+    assert values["data.patches.intensity"] == "window"
+    assert values["data.patches.window"] == (-100.0, 220.0)
+    assert (values["data.patches.depth_spacing"], values["data.patches.spacing"]) == (1.0, 0.7)
+    assert np.prod(values["data.patches.size"]) <= 2**21
+    assert values["augmentation.foreground"] == 0.33
+    assert values["model.widths"][0] == 32 and max(values["model.widths"]) == 320
+    values, _ = plan(CT)  # slices, of which the largest is 512 × 0.95 mm
+    assert values["data.patches.dims"] == 2
+    assert values["data.patches.spacing"] * 128 >= 512 * 0.95
+    assert max(values["data.patches.size"]) == 128
+
+
+def test_thick_slices_stay_slices_and_are_cut_across_the_thick_side():
+    values, _ = plan(HEART, "gpu")
+    assert (values["data.patches.dims"], values["data.patches.plane"]) == (2, "axial")
+    values, _ = plan(SAGITTAL, "gpu")
+    assert values["data.patches.plane"] == "sagittal"
+    values, _ = plan(SAGITTAL, "gpu", data__patches__dims=3)
+    assert values["model.strides"][0] == (1, 2, 2) and values["model.kernels"][0] == (1, 3, 3)
+
+
+def test_unknown_millimetres_are_resized():
+    values, _ = plan(ACDC)
+    assert values["data.patches.fit"] == "resize" and values["data.patches.size"] == (112, 128)
+
+
+def test_few_labels_are_augmented_more():
+    few, _ = plan(HEART)
+    assert few["augmentation.rotation"] == 30.0 and few["data.splits.validation"] == 1
+    many, _ = plan(HIPPOCAMPUS)
+    assert many["augmentation.rotation"] == 15.0 and many["data.splits.validation"] == 8
+    asked, _ = plan(HIPPOCAMPUS, data__splits__labelled=4)
+    assert asked["augmentation.rotation"] == 30.0
+
+
+def test_one_labelled_case():
+    _, made = plan(HEART | {"labelled": 1, "labelled_patients": 1})
+    (reason,) = (c.reason for c in made if c.key == "data.splits.validation")
+    assert "one labelled patient cannot teach and choose" in reason
+
+
+def test_what_is_given_is_followed():
+    values, _ = plan(CT, "gpu", data__patches__spacing=2.0, steps=500)
+    assert "data.patches.spacing" not in values and values["warmup_steps"] == 25
+    assert values["data.patches.size"][1] < plan(CT, "gpu")[0]["data.patches.size"][1]
+    values, _ = plan(CT, evaluate_every=7)
+    assert "log_every" not in values
+
+
+def test_batches_are_halved_until_nothing_is_left():
+    _, made = plan(HEART)
+    sizes = []
+    while made:
+        values = {choice.key: choice.value for choice in made}
+        sizes.append((values["labelled_batch"], values["unlabelled_batch"]))
+        made = smaller(made)
+    assert sizes[0][0] == sizes[0][1] and sizes[-1] == (2, 2) and len(set(sizes)) == len(sizes)
+
+
+def test_the_fingerprint_of_volumes():
+    draw = np.random.default_rng(0)
+    affine = np.diag([-0.5, 2.0, 1.0, 1.0])
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[1, 2] = 1
+
+    def read(name):
+        shape = (4, 5, 6, 1)
+        return Volume(name, draw.normal(size=shape), label if name < "c" else None, affine)
+
+    cases = [Case(name, name, name < "c") for name in "abcd"]
+    recipe = Recipe(
+        None, "", ("background", "organ"), 1, tuple(cases),
+        geometry=lambda name: Geometry((4, 5, 6), 1, affine), read=read,
+    )  # fmt: skip
+    seen = fingerprint(recipe)
+    assert (seen["cases"], seen["labelled"], seen["labelled_patients"]) == (4, 2, 2)
+    assert seen["mm"]["median"] == [0.5, 2.0, 1.0] and seen["voxels"]["most"] == [4, 5, 6]
+    assert seen["axes"] == {"LAS": 4} and seen["window"] is None
+    np.testing.assert_allclose(seen["share"]["organ"], 6 / 120)
+
+
+def test_a_plan_is_described():
+    _, made = plan(CT)
+    lines = list(
+        describe(
+            {
+                "choices": [choice._asdict() for choice in made],
+                "cost": {"bytes": 2**30, "seconds": 0.5, "compile_seconds": 20.0, "steps": 240},
+            }
+        )
+    )
+    assert "--config.data.patches.window=(-100.0,220.0)\n    the range of what" in lines[6]
+    assert lines[-1].startswith("a step takes 1.00 GiB and 0.5 s here") and "2 min" in lines[-1]

@@ -1,0 +1,80 @@
+"""A folder without a word about it: planned, trained, gone on with; and what a step costs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mijax.configs import folder
+from mijax.errors import UserError
+from mijax.planning import make_plan, settle_plan
+from mijax.planning.cost import Cost, step_cost
+from mijax.runs.folder import open_run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+from folders import write_msd
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_msd(tmp_path_factory.mktemp("plan") / "set", labelled=3)
+
+
+def config_of(root, cache, method="mean_teacher"):
+    config = folder.get_config(method)
+    config.data.source.dir, config.cache = str(root), str(cache)
+    config.model.widths = (2, 3)
+    return config
+
+
+def test_a_folder_trains_without_a_size(root, cache, run_module, tmp_path):
+    command = ["mijax.main", "--config", "configs/folder.py:supervised", "--noreport"]
+    command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--config.steps=2"]
+    command += ["--config.model.widths", "(2, 3)", f"--workdir={tmp_path / 'run'}"]
+    code, out, lines = run_module(*command)
+    assert code == 0 and "mean" in out, lines
+    assert any("what was left open is as" in line and "plan.json" in line for line in lines)
+    config = open_run(tmp_path / "run").config
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    values = {choice["key"]: choice["value"] for choice in plan["choices"]}
+    assert tuple(config.data.patches.size) == tuple(values["data.patches.size"]) == (16, 16)
+    assert config.steps == 2 and tuple(config.model.widths) == (2, 3)  # what was given
+    assert not {"steps", "model.widths"} & values.keys()
+    code, again, _ = run_module(*command)  # goes on, and has nothing to do
+    assert (code, again) == (0, out)
+
+
+def test_what_a_step_costs(root, cache):
+    config = config_of(root, cache)
+    plan = make_plan(config, given=["config.model.widths"], cost=lambda c: cost_of(c))
+    spent = plan["cost"]
+    assert spent["bytes"] > 10**5 and spent["seconds"] > 0 and spent["compile_seconds"] > 0
+    assert spent["steps"] == 2000
+
+
+def cost_of(config):
+    return step_cost(config, classes=("background", "a", "b"), channels=1)
+
+
+def test_batches_shrink_to_the_memory(root, cache):
+    tried = []
+
+    def cost(config):
+        tried.append((config.labelled_batch, config.unlabelled_batch))
+        return Cost(1000 * sum(tried[-1]), 1.0, 1.0, 2)
+
+    plan = make_plan(config_of(root, cache), cost=cost, memory=20_000)
+    assert tried == [(16, 16), (16, 8), (16, 4), (16, 2), (8, 2)]
+    values = {choice["key"]: choice for choice in plan["choices"]}
+    assert values["labelled_batch"]["value"] == 8
+    assert values["labelled_batch"]["reason"] == "halved, so that a step fits into the memory"
+    with pytest.raises(UserError, match="a step takes 3.7 GiB and there are 0.9: give a smaller"):
+        make_plan(config_of(root, cache), cost=lambda c: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+
+
+def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):
+    config = config_of(root, cache)
+    config.data.patches.size = (16, 16)
+    before = config.to_dict()
+    assert settle_plan(config, tmp_path) is None and config.to_dict() == before
