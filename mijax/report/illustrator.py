@@ -133,19 +133,27 @@ class Illustrator:
             with matplotlib.rc_context(STYLE):
                 self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
 
-    def draw_predictions(self, rows, *, data_dir):
-        """Figures that need the networks and the data; a note where these cannot be had."""
+    def draw_predictions(self, rows, **options):
+        """Figures that need the networks and the data; a note where these cannot be had.
+
+        Args:
+          rows: of ``runs.Row``.
+          options: see ``predictions.predict``.
+
+        Returns:
+          ``predictions.Predictions``, or None.
+        """
         from mijax.report.predictions import predict
-        from mijax.report.trust import estimate_cases, scatter, worst_first
+        from mijax.report.trust import scatter, worst_first
 
         try:
-            found = predict(rows, data_dir=data_dir)
-            estimates = estimate_cases(rows, data_dir=data_dir)
+            found = predict(rows, **options)
         except (UserError, OSError) as error:
             self.notes.append(f"No contours and joint distributions: {error}.")
             _log.warning("the report is without contours and joint distributions: %s", error)
-            return
+            return None
         self.notes += found.notes
+        estimates = found.estimates
         with matplotlib.rc_context(STYLE):
             heading = "Contours"
             for chosen in worst_first(found.excerpts, estimates):
@@ -164,6 +172,7 @@ class Illustrator:
             self._add("joint", "Joint distributions", text, drawn)
             drawn = marginals(found.joints, found.classes)
             self._add("marginals", "Marginals", _MARGINALS, drawn)
+        return found
 
     def _draw_curves(self, name, text, rows):
         several = any(len(row.runs) > 1 for row in rows)
