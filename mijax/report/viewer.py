@@ -35,7 +35,7 @@ def list_cases(table, found, files):
     names = sorted(table.rows[0].runs[0].entry["cases"])
     estimates = found.estimates if found else {}
     rows = []
-    for i, row in enumerate(table.rows):
+    for row in table.rows:
         scores = case_scores(row._replace(runs=row.runs[:1]))
         known = estimates.get(row.label, {})
         rows.append(
@@ -44,7 +44,6 @@ def list_cases(table, found, files):
                 "seed": row.runs[0].seed,
                 "dsc": [[_number(value) for value in case] for case in scores],
                 "estimates": [[*map(_number, known.get(name, ()))] for name in names],
-                "seen": bool(found and found.maps[i]),
             }
         )
     count = len(table.columns) - 1

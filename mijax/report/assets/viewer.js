@@ -66,7 +66,7 @@
       const line = element("tr", "", { "data-case": data.cases[i] });
       found.forEach(([, , text]) => line.append(element("td", text(i))));
       const file = data.files[i];
-      if (file === null || !data.rows[state.row].seen) return line;
+      if (file === null) return line;
       line.className = file === state.file ? "open" : "link";
       const button = element("button", data.cases[i], { type: "button" });
       line.firstChild.replaceChildren(button);
@@ -173,7 +173,8 @@
     const volumes = files[file];
     const image = (base64, name) => niivue.NVImage.loadFromBase64({ base64, name: `${name}.nii.gz` });
     const [labels, doubt] = volumes.rows[row] ?? [null, null];
-    const before = shown && shown.file === file ? nv.frac2mm(nv.scene.crosshairPos) : volumes.centre;
+    const place = shown && shown.file === file ? nv.frac2mm(nv.scene.crosshairPos, 0, true)
+      : volumes.centre;
     shown = {
       file,
       volumes,
@@ -185,7 +186,7 @@
     shown.errors = labels && like(shown.annotation, errors(shown));
     shown.outline = like(shown.annotation, outline(shown.annotation, volumes.across));
     paint();
-    nv.scene.crosshairPos = nv.mm2frac(before.slice(0, 3));
+    nv.scene.crosshairPos = nv.mm2frac(place.slice(0, 3), 0, true);
     nv.createOnLocationChange();
     nv.drawScene();
     at("case-name").textContent = `${data.cases[data.files.indexOf(file)]} · ${data.rows[row].label}`;
@@ -278,7 +279,7 @@
     const value = scan.hdr.scl_slope * scan.img[place] + scan.hdr.scl_inter;
     at("readout").textContent = `voxel ${voxel.join(", ")} of the file · scan ${value.toPrecision(3)} · `
       + `annotation ${name(shown.annotation)} · prediction ${name(shown.prediction)} · `
-      + `disagreement ${shown.disagreement ? shown.disagreement.img[place] : "–"} %`;
+      + `disagreement ${shown.disagreement ? `${shown.disagreement.img[place]} %` : "–"}`;
   }
 
   for (const button of document.querySelectorAll("input[name=layer]")) {
