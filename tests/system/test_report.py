@@ -613,7 +613,7 @@ def assert_self_contained(page):
         if tag == "a":
             assert (page.parent / target).exists()
         else:
-            assert target.startswith("data:image/png;base64,")
+            assert target.startswith("data:image/webp;base64,")
     return text
 
 
@@ -737,7 +737,7 @@ def test_report_of_a_run(copied, monkeypatch):
     names = {f.stem for f in (page.parent / "figures").iterdir()}
     wanted = {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals", "trust"}
     assert names == wanted
-    assert text.count("<img src=") == len(names)
+    assert text.count("<img decoding") == len(names)
     assert "<h1>Ours (KL)</h1>" in text
 
     found = predict(rows_of([run.folder]), data_dir=None, cases=0)

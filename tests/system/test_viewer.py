@@ -207,7 +207,7 @@ def test_volumes_lie_where_they_should_and_a_voxel_has_its_label(page, number):
         )
         text = page("document.getElementById('readout').textContent").split(" · ")
         place = tuple(place.tolist())
-        assert text[0] == f"voxel {', '.join(map(str, place))} of the file"
+        assert text[0] == f"voxel {', '.join(map(str, place))}"
         step = np.ptp(one.image) / 255
         assert float(text[1].split()[1]) == pytest.approx(one.image[place][0], abs=8 + step)
         assert text[2] == f"annotation {CLASSES[one.label[place]]}"

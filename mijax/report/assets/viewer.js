@@ -277,7 +277,7 @@
     const name = (image) => (image ? ["background", ...data.classes][image.img[place]] : "–");
     const voxel = [i, j, k].map((x, axis) => x + volumes.start[axis]);
     const value = scan.hdr.scl_slope * scan.img[place] + scan.hdr.scl_inter;
-    at("readout").textContent = `voxel ${voxel.join(", ")} of the file · scan ${value.toPrecision(3)} · `
+    at("readout").textContent = `voxel ${voxel.join(", ")} · scan ${value.toPrecision(3)} · `
       + `annotation ${name(shown.annotation)} · prediction ${name(shown.prediction)} · `
       + `disagreement ${shown.disagreement ? `${shown.disagreement.img[place]} %` : "–"}`;
   }
