@@ -25,7 +25,13 @@ from mijax.report.figures import case_strips, styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
-from mijax.report.predictions import choose_cases, predict
+from mijax.report.predictions import (
+    best_first,
+    choose_cases,
+    predict,
+    scored_predictor,
+    unpacked,
+)
 from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import case_means, make_table
 from mijax.report.table import latex, to_latex, to_markdown
@@ -740,8 +746,17 @@ def test_report_of_a_run(copied, monkeypatch):
     assert text.count("<img decoding") == len(names)
     assert "<h1>Ours (KL)</h1>" in text
 
-    found = predict(rows_of([run.folder]), data_dir=None, cases=0)
+    rows = rows_of([run.folder])
+    found = predict(rows, data_dir=None, cases=0)
     assert found.notes == []
+    predictor, (seen,) = scored_predictor(rows[0].runs[0]), found.maps
+    assert (
+        list(seen) == best_first(rows)[::-1] and found.estimates["Ours (KL)"].keys() == seen.keys()
+    )
+    assert len(list((page.parent / "viewer").glob("case_*.js"))) == len(seen)
+    volumes = [found.volume(name) for name in seen]
+    for maps, (labels, _) in zip(seen.values(), predictor.segment(volumes), strict=True):
+        np.testing.assert_array_equal(unpacked(maps.labels, labels.shape), labels)
     for excerpt in found.excerpts:
         assert excerpt.labels[0].shape == excerpt.truth.shape == excerpt.image.shape
         assert len(excerpt.numbers) == len(excerpt.truth) and excerpt.axis == 2

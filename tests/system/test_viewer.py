@@ -192,12 +192,17 @@ def test_volumes_lie_where_they_should_and_a_voxel_has_its_label(page, number):
     one = volume(CASES[number])
     click(page, "#case-body button", one.name)
     page.wait(f"document.getElementById('stage').dataset.open === '{number} 0'")
+    # It opens amid what is annotated or predicted.
+    labels = np.roll(one.label, 1, 0)
+    middle = np.argwhere(one.label | labels).mean(0)
+    shown = page("document.getElementById('readout').textContent").split(" · ")[0]
+    found = np.fromstring(shown.removeprefix("voxel "), sep=",")
+    np.testing.assert_allclose(found, middle, atol=1)
     _, (scan, *_) = read(page.path.parent / "viewer", number)
     np.testing.assert_allclose(page("mijaxViewer.volumes[0].hdr.affine"), scan.affine, atol=1e-4)
     assert page("[...mijaxViewer.volumes[0].hdr.dims]")[1:4] == list(scan.shape)
     names = page("mijaxViewer.volumes.map((one) => one.name)")
     assert names[:2] == ["scan.nii.gz", "prediction.nii.gz"]
-    labels = np.roll(one.label, 1, 0)
     edges = np.argwhere(one.label != labels)
     for place in (*edges[::40], *np.argwhere(one.label == 2)[:2]):
         mm = nib.affines.apply_affine(one.affine, place).tolist()
