@@ -16,6 +16,7 @@ import mijax.report
 from mijax.configs import phantom
 from mijax.data import Volume
 from mijax.inference.calibration import Estimate
+from mijax.inference.scores import METRICS
 from mijax.report import make_report
 from mijax.report.excerpts import make_excerpt
 from mijax.report.joints import Joint
@@ -142,7 +143,7 @@ def page(tmp_path_factory):
         splits = {"labelled": ["l"], "unlabelled": ["u"], "validation": ["v"], "test": CASES}
         (run / "splits.json").write_text(json.dumps(splits))
         scores = {
-            name: {c: {"dsc": dsc, "hd95": 1.0, "assd": 1.0} for c in CLASSES[1:]}
+            name: {c: {**dict.fromkeys(METRICS, 1.0), "dsc": dsc} for c in CLASSES[1:]}
             for name, dsc in zip(CASES, means, strict=True)
         }
         entry = {"step": 1, "split": "test", "mean_dsc": 0.5, "cases": scores}
