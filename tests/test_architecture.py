@@ -130,7 +130,7 @@ def test_predicting_knows_nothing_of_training():
 
 
 def test_the_command_line_is_read_in_commands_only():
-    shells = {"evaluate", "export", "main", "predict", "report", "select", "table1"}
+    shells = {"evaluate", "export", "main", "plan", "predict", "report", "select", "table1"}
     assert {part_of(f) for f in importers_of("absl")} <= shells | {"commands", "jobs"}
 
 

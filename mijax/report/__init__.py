@@ -4,6 +4,8 @@ from pathlib import Path
 
 from mijax.errors import UserError
 
+CASES = 40  # predicted five times each
+
 
 def make_report(
     folders,
@@ -14,8 +16,12 @@ def make_report(
     against=None,
     predictions=True,
     data_dir=None,
+    cases=CASES,
+    whole_volumes=False,
 ):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
+
+    The page has a viewer of the scored cases, whose volumes are in the folder ``viewer``.
 
     Of pre-training alone it is index.html, table.md and .csv, and figures; beside runs that
     segment, its measures are in table.md and measures.csv.
@@ -30,6 +36,9 @@ def make_report(
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
+      cases: how many are in the viewer and among the estimates of trust at most, evenly from the
+        worst to the best; 0 for all.
+      whole_volumes: in the viewer, instead of what is around the structures.
 
     Returns:
       Path of the page.
@@ -45,6 +54,7 @@ def make_report(
     from mijax.report.illustrator import Illustrator
     from mijax.report.page import to_html
     from mijax.report.statistics import make_table
+    from mijax.report.viewer import FOLDER, list_cases, write_viewer
 
     segmenting = [row for row in rows if not row.pretraining]
     pretraining = [row for row in rows if row.pretraining]
@@ -61,10 +71,15 @@ def make_report(
             illustrator.draw_logs(table)
         if pretraining:
             illustrator.draw_pretraining_logs(pretraining)
+        found, listed = None, None
         if segmenting and predictions:
-            illustrator.draw_predictions(segmenting, data_dir=data_dir)
+            found = illustrator.draw_predictions(segmenting, data_dir=data_dir, cases=cases)
         if pretraining and predictions:
             illustrator.draw_clusters(pretraining, data_dir=data_dir)
+        viewed, note = write_viewer(output / FOLDER, found, whole=whole_volumes)
+        illustrator.notes += [note] if note else []
+        if table:
+            listed = list_cases(table, found, viewed)
         page = output / "index.html"
         _write(
             page,
@@ -72,6 +87,7 @@ def make_report(
                 rows,
                 table,
                 checkpoint=checkpoint,
+                listed=listed,
                 illustrator=illustrator,
                 left_out=left_out,
                 files=files,

@@ -1,14 +1,16 @@
 """Compares runs: python -m mijax.report RUN [RUN …] --output FOLDER
 
 Groups the runs by method and seed and writes FOLDER/index.html, one page with the table of the
-paper (means, t-tests, gap closed), learning curves, the DSC of every case, contours and joint
-distributions; the table as table.md, table.csv and table.tex, the scores of every case as
-cases.csv, and the figures. A folder of runs stands for the runs in it.
+paper (means, t-tests, gap closed), a list of the cases and a viewer of their volumes, learning
+curves, the DSC of every case, contours and joint distributions; the table as table.md, table.csv
+and table.tex, the scores of every case as cases.csv, and the figures. A folder of runs stands for
+the runs in it.
 """
 
 from absl import flags
 
 from mijax import commands
+from mijax.report import CASES, make_report
 
 
 def main(argv):
@@ -17,7 +19,6 @@ def main(argv):
     if not folders or not values.output:
         commands.fail("needs one run folder or more, and --output FOLDER for the report")
 
-    from mijax.report import make_report
     from mijax.report.runs import find_runs
     from mijax.runs.folder import open_run
 
@@ -30,6 +31,8 @@ def main(argv):
         against=values.against,
         predictions=values.predictions,
         data_dir=values.data_dir,
+        cases=values.cases,
+        whole_volumes=values.whole_volumes,
     )
     print(page)
 
@@ -45,6 +48,10 @@ def define_flags():
     )
     flags.DEFINE_bool("predictions", True, "also the figures that need the data and the networks")
     flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
+    flags.DEFINE_integer(
+        "cases", CASES, "in the viewer, evenly from the worst to the best; 0 for all"
+    )
+    flags.DEFINE_bool("whole_volumes", False, "in the viewer, instead of the structures alone")
 
 
 if __name__ == "__main__":

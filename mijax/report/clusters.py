@@ -8,7 +8,8 @@ from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.inference.batching import predict_stacks
 from mijax.inference.scoring import make_scoring
-from mijax.report.predictions import pixel_size, scored_predictor, source_of
+from mijax.report.excerpts import pixel_size
+from mijax.report.predictions import scored_predictor, source_of
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_volume
 

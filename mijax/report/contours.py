@@ -21,10 +21,10 @@ def contours(chosen, rows, classes, *, estimates=None):
     """Slices of a case: a block with the annotation, then one a row with that beside (Fig. 2).
 
     Args:
-      chosen: ``predictions.Excerpt``.
+      chosen: ``excerpts.Excerpt``.
       rows: of ``runs.Row``.
       classes: names, background first.
-      estimates: of ``trust.estimate_cases``, or None.
+      estimates: of ``predictions.Predictions``, or None.
     """
     blocks = [("Annotation", chosen.truth)]
     for row, labels, dsc in zip(rows, chosen.labels, chosen.dsc, strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
+from PIL import Image
 
 from mijax.errors import UserError
 from mijax.report.contours import contours
@@ -65,17 +66,17 @@ _MARGINALS = (
 
 
 class Illustration(NamedTuple):
-    """A figure of the page: its heading, its caption, the PNG and its width in inches."""
+    """A figure of the page: its heading, its caption, the picture and its width in inches."""
 
     name: str
     heading: str
     caption: str
-    png: bytes
+    webp: bytes
     width: float
 
     @property
     def source(self):
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        return "data:image/webp;base64," + base64.b64encode(self.webp).decode()
 
 
 class Illustrator:
@@ -133,19 +134,27 @@ class Illustrator:
             with matplotlib.rc_context(STYLE):
                 self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
 
-    def draw_predictions(self, rows, *, data_dir):
-        """Figures that need the networks and the data; a note where these cannot be had."""
+    def draw_predictions(self, rows, **options):
+        """Figures that need the networks and the data; a note where these cannot be had.
+
+        Args:
+          rows: of ``runs.Row``.
+          options: see ``predictions.predict``.
+
+        Returns:
+          ``predictions.Predictions``, or None.
+        """
         from mijax.report.predictions import predict
-        from mijax.report.trust import estimate_cases, scatter, worst_first
+        from mijax.report.trust import scatter, worst_first
 
         try:
-            found = predict(rows, data_dir=data_dir)
-            estimates = estimate_cases(rows, data_dir=data_dir)
+            found = predict(rows, **options)
         except (UserError, OSError) as error:
             self.notes.append(f"No contours and joint distributions: {error}.")
             _log.warning("the report is without contours and joint distributions: %s", error)
-            return
+            return None
         self.notes += found.notes
+        estimates = found.estimates
         with matplotlib.rc_context(STYLE):
             heading = "Contours"
             for chosen in worst_first(found.excerpts, estimates):
@@ -164,6 +173,7 @@ class Illustrator:
             self._add("joint", "Joint distributions", text, drawn)
             drawn = marginals(found.joints, found.classes)
             self._add("marginals", "Marginals", _MARGINALS, drawn)
+        return found
 
     def _draw_curves(self, name, text, rows):
         several = any(len(row.runs) > 1 for row in rows)
@@ -180,6 +190,9 @@ class Illustrator:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         (self._folder / f"{name}.png").write_bytes(buffer.getvalue())
+        # Without loss, and a fifteenth of the bytes where pixels of a scan are large.
+        packed = io.BytesIO()
+        Image.open(buffer).convert("RGB").save(packed, "webp", lossless=True)
         width = figure.get_figwidth()
         figures = self.figures if figures is None else figures
-        figures.append(Illustration(name, heading, text, buffer.getvalue(), width))
+        figures.append(Illustration(name, heading, text, packed.getvalue(), width))

@@ -11,6 +11,7 @@ from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
 from mijax.report.table import NONE, caption, grids, p_values, plain
+from mijax.report.viewer import ASSETS
 from mijax.runs.folder import data_name
 
 _COLUMNS, _FEW = 8, 6  # that a table has on a narrow page; and where it had more, and is divided
@@ -20,13 +21,14 @@ _NAMING = (
 )
 
 
-def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
+def to_html(rows, table, *, checkpoint, listed, illustrator, left_out, files):
     """The page as text; it refers to nothing but the files beside it.
 
     Args:
       rows: of ``runs.Row``, all of them.
       table: ``statistics.Table`` of those that segment, or None where there is none.
       checkpoint: "best" or "last".
+      listed: of ``viewer.list_cases``, or None without ``table``.
       illustrator: ``Illustrator``, when it has drawn.
       left_out: folders of runs without scores.
       files: names of the files beside the page.
@@ -56,6 +58,9 @@ def to_html(rows, table, *, checkpoint, illustrator, left_out, files):
             "caption": measures_caption(pretraining, checkpoint=checkpoint),
         },
         checkpoint=checkpoint,
+        listed=listed,
+        viewer=bool(listed) and any(number is not None for number in listed["files"]),
+        script=(ASSETS / "viewer.js").read_text(encoding="utf-8"),
         figures=illustrator.figures,
         pretraining_figures=illustrator.pretraining,
         notes=illustrator.notes,

@@ -1,128 +1,128 @@
-"""What the networks of a report see: label maps of chosen cases, and joint distributions."""
+"""What the networks of a report see: label maps and doubts of its cases, joint distributions."""
 
+import zlib
+from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from mijax.data import UNLABELLED, read_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
-from mijax.inference.batching import predict_stacks
-from mijax.inference.network import patch_of
 from mijax.inference.scores import OPTIONS, without_gaps
-from mijax.losses import joint_distribution, mutual_information
+from mijax.inference.trust import read_trust, trust
+from mijax.report.excerpts import make_excerpt
+from mijax.report.joints import row_joint, true_joint, validation_slices
 from mijax.report.statistics import case_means
 from mijax.runs.annotation import annotation_of
-from mijax.runs.source import flat_slices, open_data, slice_volume
-from mijax.transforms import sample_view
-
-_SLICES = 16  # of the joint distribution, from a few validation cases
-_CASES = 4
+from mijax.runs.source import flat_slices, open_data
 
 
-class Excerpt(NamedTuple):
-    """A few slices of a case, as the network sees them; images and label maps are (n, h, w).
+class Maps(NamedTuple):
+    """What a network saw in a case, each (x, y, z) uint8 and compressed, see ``unpacked``.
 
     Attributes:
-      title: why the case was chosen.
-      case: its name.
-      axis: of RAS+ that the slices lie across.
-      numbers: of the slices in the file, from 1.
-      count: of all slices of the case.
-      image: (n, h, w).
-      truth: label maps of the annotator.
-      labels: label maps of each row, or None for a row without a network.
-      dsc: of the whole case, of each row.
-      pixel: millimetres of a pixel along h and along w.
+      labels: classes, 0 the background.
+      disagreement: of the voices, in percent (``inference.trust``).
     """
 
-    title: str
-    case: str
-    axis: int
-    numbers: list
-    count: int
-    image: np.ndarray
-    truth: np.ndarray
-    labels: list
-    dsc: list
-    pixel: tuple[float, float]
-
-
-class Joint(NamedTuple):
-    """(3, 3, k, k) joint distribution of a row, and its mean mutual information in nats."""
-
-    label: str
-    joint: np.ndarray
-    information: float
+    labels: bytes
+    disagreement: bytes
 
 
 class Predictions(NamedTuple):
-    """Excerpts of cases and joint distributions, and notes about rows that could not be had.
+    """What the first seed of each row saw.
 
-    The first joint distribution is that of the true labels.
+    Attributes:
+      classes: names, background first.
+      excerpts: ``excerpts.Excerpt`` of the best, the median and the worst case.
+      joints: of ``joints.Joint``; the first is that of the true labels.
+      notes: about rows that could not be had.
+      maps: ``{case: Maps}`` of each row, or None for a row without a network.
+      estimates: ``{label of row: {case: Estimate}}`` of the rows whose first run has a calibration.
+      volume: ``name -> data.Volume``.
     """
 
     classes: tuple[str, ...]
     excerpts: list
     joints: list
     notes: list
+    maps: list
+    estimates: dict
+    volume: Callable
 
 
-def predict(rows, *, data_dir):
+def predict(rows, *, data_dir, cases):
     """``Predictions`` of the first seed of each row.
+
+    Every case is predicted once, with voices. In memory are the label maps of all cases and rows,
+    compressed, and a volume or two.
 
     Args:
       rows: of ``runs.Row``.
       data_dir: folder of the data where it moved since, or None.
+      cases: see ``spread``.
 
     Raises:
       UserError, OSError: if the data cannot be had.
     """
-    config = rows[0].runs[0].run.config
-    source, slices = source_of(rows[0].runs[0].run, data_dir), flat_slices(config.data.patches)
-    chosen = choose_cases(rows)
-    volumes = [without_gaps(source.volume(name)) for name in chosen.values()]
-    cuts = [slice_volume(volume, slices) for volume in volumes]
-    places = [choose_slices(cut.label) for cut in cuts]
-    images, truth = _validation_slices(source, rows[0].runs[0].run)
-    labels, notes = [], []
-    joints = [Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))]
+    first = rows[0].runs[0].run
+    source, names = source_of(first, data_dir), spread(rows, cases=cases)
+    images, truth = validation_slices(source, first)
+    joints, notes, seen, estimates = [true_joint(truth)], [], [], {}
     for row in rows:
         try:
             predictor = scored_predictor(row.runs[0])
         except UserError as error:
             notes.append(f"{row.label} is missing here: {error}")
-            labels.append([None] * len(volumes))
+            seen.append(None)
             continue
-        options = {name: row.runs[0].entry.get(name, False) for name in OPTIONS}
-        maps = predictor.segment(volumes, **options)
-        labels.append(
-            [
-                slice_volume(thinned(volume, found, cut.grid, some), slices).label
-                for (found, _), volume, cut, some in zip(maps, volumes, cuts, places, strict=True)
-            ]
-        )
-        joints.append(_row_joint(row.label, predictor, images))
-    means = [case_means(row) for row in rows]
-    excerpts = [
-        Excerpt(
-            title=title,
-            case=name,
-            axis=cut.grid.axis,
-            numbers=[1 + index for index in native_slices(cut.grid, some)],
-            count=len(cut.image),
-            image=cut.image[some, ..., 0],
-            truth=cut.label[some],
-            labels=[row_labels[i] for row_labels in labels],
-            dsc=[mean[name] for mean in means],
-            pixel=pixel_size(volumes[i], cut.grid),
-        )
-        for i, ((title, name), cut, some) in enumerate(
-            zip(chosen.items(), cuts, places, strict=True)
-        )
-    ]
-    return Predictions(source.classes, excerpts, joints, notes)
+        found, trusted = _look(row.runs[0], predictor, source, names)
+        seen.append(found)
+        if trusted:
+            estimates[row.label] = trusted
+        joints.append(row_joint(row.label, predictor, images))
+    means, slices = [case_means(row) for row in rows], flat_slices(first.config.data.patches)
+    excerpts = []
+    for title, name in choose_cases(rows).items():
+        volume = without_gaps(source.volume(name))
+        labels = [found and unpacked(found[name].labels, volume.label.shape) for found in seen]
+        dsc = [mean[name] for mean in means]
+        excerpts.append(make_excerpt(title, volume, slices, labels, dsc))
+    return Predictions(source.classes, excerpts, joints, notes, seen, estimates, source.volume)
+
+
+def _look(one, predictor, source, names):
+    """``{case: Maps}`` by a ``runs.Scored``, and ``{case: Estimate}``, empty if uncalibrated."""
+    try:
+        known = read_trust(one.run)
+    except UserError:
+        known = {"calibration": None}
+    affines, maps, estimates = {}, {}, {}
+
+    def volumes():
+        for name in names:
+            volume = source.volume(name)
+            affines[name] = volume.affine
+            yield volume
+
+    options = {name: one.entry.get(name, False) for name in OPTIONS}
+    looks = predictor.look(volumes(), disagreement=True, **options)
+    for name, seen in zip(names, looks, strict=True):
+        percent = (100 * seen.disagreement).round().astype(np.uint8)
+        maps[name] = Maps(packed(seen.labels), packed(percent))
+        if known["calibration"] is not None:
+            estimates[name] = trust(known, seen, affines[name], source.classes).mean
+    return maps, estimates
+
+
+def packed(values):
+    """An array of uint8 as few bytes."""
+    return zlib.compress(np.ascontiguousarray(values).data, 1)
+
+
+def unpacked(values, shape):
+    """The array of that shape that ``packed`` made the bytes of."""
+    return np.frombuffer(zlib.decompress(values), np.uint8).reshape(shape)
 
 
 def best_first(rows):
@@ -146,26 +146,20 @@ def choose_cases(rows):
     return chosen
 
 
-def choose_slices(label):
-    """Three slices at a quarter, half and three quarters of the annotated ones; fewer of few."""
-    found = np.flatnonzero((label > 0).any((1, 2)))
-    found = found if len(found) else np.arange(len(label))
-    return list(dict.fromkeys(int(found[len(found) * i // 4]) for i in (1, 2, 3)))
+def spread(rows, *, cases):
+    """So many of the cases with a score, evenly from the worst to the best by mean DSC over rows.
 
+    The best, the median and the worst, of which there are pictures, are among them.
 
-def native_slices(grid, places):
-    """Where slices lie along their axis of the volume as it came."""
-    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
-    forward = grid.orientation[axis][1] > 0
-    return [place if forward else grid.shape[axis] - 1 - place for place in places]
-
-
-def thinned(volume, label, grid, places):
-    """The volume that is some slices alone of a volume, in order, with another label map."""
-    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
-    indices = sorted(native_slices(grid, places))
-    image, label = (values.take(indices, axis) for values in (volume.image, label))
-    return volume._replace(image=image, label=label)
+    Args:
+      rows: of ``runs.Row``.
+      cases: how many; all where there are no more, or of 0.
+    """
+    order = best_first(rows)[::-1]
+    count = min(cases, len(order)) or len(order)
+    middle = len(order) // 2  # the median, counted from the other end
+    places = {*np.linspace(0, len(order) - 1, count).round().astype(int).tolist(), middle}
+    return [order[place] for place in sorted(places | {len(order) - 1})]
 
 
 def source_of(run, data_dir):
@@ -183,68 +177,3 @@ def scored_predictor(one):
       UserError: if it is gone or damaged.
     """
     return Predictor(one.run, checkpoint=one.entry["step"])
-
-
-def _validation_slices(source, run):
-    """Some slices (n, h, w, c) with foreground, and their true labels as (n, h, w, k).
-
-    Of a network of 3-D images the middle window (d, h, w, c) of each volume.
-    """
-    names = read_splits(run.folder / "splits.json").validation[:_CASES]
-    images, labels, patch = [], [], patch_of(run.config)
-    for name in names:
-        cut = slice_volume(source.volume(name), run.config.data.patches, patch=patch)
-        if patch is not None:
-            middle = [
-                slice((n - m) // 2, (n + m) // 2)
-                for n, m in zip(cut.label.shape[1:], patch, strict=True)
-            ]
-            images.append(cut.image[:, *middle])
-            labels.append(cut.label[:, *middle])
-            continue
-        found = np.flatnonzero(((cut.label > 0) & (cut.label != UNLABELLED)).any((1, 2)))
-        count = min(-(-_SLICES // len(names)), len(found))
-        picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
-        images.append(cut.image[picked])
-        labels.append(cut.label[picked])
-    # Pixels that nobody annotated are of no class, and count in no joint distribution.
-    truth = np.eye(UNLABELLED + 1, len(source.classes), dtype=np.float32)[np.concatenate(labels)]
-    return np.concatenate(images), truth
-
-
-def _row_joint(label, predictor, images):
-    """``Joint`` of p = f(x) and p̃ = T⁻¹ f(T x), with one T an image, the same in every row."""
-    network, stacks = predictor.network, [images, np.asarray(_transform(images))]
-    probs = predict_stacks(network.predict, predictor.weights, stacks, batch=network.batch)
-    return Joint(label, *jax.device_get(_compare(*probs)))
-
-
-def _view(count, dims):
-    """T of each of some images, from the pool of the paper."""
-    ranges = {"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "flip": True}
-    return sample_view(jax.random.key(0), count, dims=dims, **ranges)
-
-
-@jax.jit  # else every operation is compiled for itself
-def _transform(images):
-    return _view(len(images), images.ndim - 2).apply(images)
-
-
-@jax.jit
-def _compare(probs, transformed):
-    view = _view(len(probs), probs.ndim - 2)
-    return _joint(probs, view.restore(transformed), view.mask(probs.shape[1:-1]))
-
-
-def _joint(p, q, mask=None):
-    joint = joint_distribution(p, q, radius=1, mask=mask)
-    of_neighbours = joint if p.ndim == 4 else joint[1]  # within a plane
-    return of_neighbours, mutual_information(joint).mean()
-
-
-def pixel_size(volume, grid):
-    """Millimetres of a pixel of its slices along h and along w."""
-    millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
-    in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]
-    h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.native, grid.size, strict=True))
-    return float(h), float(w)

@@ -1,58 +1,10 @@
-"""What the runs would have said of the scored cases without their annotation, see inference.trust.
-
-Of runs that have learned it alone, and of some of the cases: voices take their time.
-"""
+"""What runs said of the scored cases without their annotation, beside the true scores."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mijax.errors import UserError
-from mijax.inference.trust import read_trust, trust
 from mijax.report.figures import styles
-from mijax.report.predictions import best_first, scored_predictor, source_of
 from mijax.report.statistics import case_means
-
-_CASES = 20
-
-
-def estimate_cases(rows, *, data_dir):
-    """Estimated mean DSC of some scored cases, by the first seed of each row.
-
-    Args:
-      rows: of ``runs.Row``.
-      data_dir: see ``predictions.predict``.
-
-    Returns:
-      ``{label of row: {case: Estimate}}`` of the rows whose first run has a calibration: up to
-      20 cases from the best to the worst.
-    """
-    found, source, some = {}, None, spread(rows)
-    for row in rows:
-        one = row.runs[0]
-        try:
-            known = read_trust(one.run)
-            if known["calibration"] is None:
-                continue
-            predictor = scored_predictor(one)
-        except UserError:
-            continue
-        source = source or source_of(rows[0].runs[0].run, data_dir)
-        volumes = [source.volume(name) for name in some]
-        found[row.label] = {
-            volume.name: trust(known, look, volume.affine, source.classes).mean
-            for look, volume in zip(predictor.look(volumes), volumes, strict=True)
-        }
-    return found
-
-
-def spread(rows):
-    """Some of the cases with a score, evenly from the best to the worst by mean DSC over the rows.
-
-    The best, the median and the worst, which the page shows, are among them.
-    """
-    order = best_first(rows)
-    places = {*np.linspace(0, len(order) - 1, _CASES).round().astype(int), (len(order) - 1) // 2}
-    return [order[place] for place in sorted(places)]
 
 
 def worst_first(excerpts, estimates):

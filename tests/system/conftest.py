@@ -1,4 +1,7 @@
-"""A run small enough for tests, and its compiled programs kept for the whole session."""
+"""A run small enough for tests, and its compiled programs kept for the whole session.
+
+browser.py can be imported in every import mode of pytest.
+"""
 
 import copy
 import functools
@@ -7,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -21,6 +25,8 @@ from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import Run, start_run
 from mijax.training import loop, train
 from mijax.training.build import build
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 OF_METHOD = {
     "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps

@@ -20,20 +20,22 @@ from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
 from mijax.report.chance import bootstrap_interval, holm, paired_p
+from mijax.report.excerpts import choose_slices, native_slices, thinned
 from mijax.report.figures import case_strips, styles
 from mijax.report.finding import finding
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
+    best_first,
     choose_cases,
-    choose_slices,
-    native_slices,
     predict,
-    thinned,
+    scored_predictor,
+    unpacked,
 )
 from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import case_means, make_table
 from mijax.report.table import latex, to_latex, to_markdown
+from mijax.report.viewer import list_cases
 from mijax.runs.folder import open_run
 from mijax.runs.source import slice_volume
 
@@ -602,7 +604,7 @@ class References(HTMLParser):
             for name, value in attributes
             if name in ("src", "href", "srcset", "action", "data", "poster")
         ]
-        assert tag not in ("script", "iframe", "object", "embed", "link")
+        assert tag not in ("iframe", "object", "embed", "link")
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -617,7 +619,7 @@ def assert_self_contained(page):
         if tag == "a":
             assert (page.parent / target).exists()
         else:
-            assert target.startswith("data:image/png;base64,")
+            assert target.startswith("data:image/webp;base64,")
     return text
 
 
@@ -671,17 +673,20 @@ def test_a_table_of_many_columns_is_divided():
 
 
 def test_page_escapes_what_it_is_given(write, tmp_path):
-    rows = rows_of([write("a<b>", dsc=drawn(0, 0.5), name="<script>alert(1)</script>")])
-    nothing = Illustrator(tmp_path)
+    script = "<script>alert(1)</script>"
+    run = write("a<b>", dsc=drawn(0, 0.5), name=script, classes=["body", script])
+    rows, nothing = rows_of([run]), Illustrator(tmp_path)
+    table = make_table(rows)
     text = to_html(
         rows,
-        make_table(rows),
+        table,
         checkpoint="best",
+        listed=list_cases(table, None, {}),
         illustrator=nothing,
         left_out=[Path("<i>")],
         files=[],
     )
-    assert "<script>" not in text and "a<b>" not in text and "<i>" not in text
+    assert "<script>alert" not in text and "a<b>" not in text and "<i>" not in text
     assert "&lt;script&gt;" in text and "a&lt;b&gt;" in text and "&lt;i&gt;" in text
 
 
@@ -738,11 +743,20 @@ def test_report_of_a_run(copied, monkeypatch):
     names = {f.stem for f in (page.parent / "figures").iterdir()}
     wanted = {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals", "trust"}
     assert names == wanted
-    assert text.count("<img") == len(names)
+    assert text.count("<img decoding") == len(names)
     assert "<h1>Ours (KL)</h1>" in text
 
-    found = predict(rows_of([run.folder]), data_dir=None)
+    rows = rows_of([run.folder])
+    found = predict(rows, data_dir=None, cases=0)
     assert found.notes == []
+    predictor, (seen,) = scored_predictor(rows[0].runs[0]), found.maps
+    assert (
+        list(seen) == best_first(rows)[::-1] and found.estimates["Ours (KL)"].keys() == seen.keys()
+    )
+    assert len(list((page.parent / "viewer").glob("case_*.js"))) == len(seen)
+    volumes = [found.volume(name) for name in seen]
+    for maps, (labels, _) in zip(seen.values(), predictor.segment(volumes), strict=True):
+        np.testing.assert_array_equal(unpacked(maps.labels, labels.shape), labels)
     for excerpt in found.excerpts:
         assert excerpt.labels[0].shape == excerpt.truth.shape == excerpt.image.shape
         assert len(excerpt.numbers) == len(excerpt.truth) and excerpt.axis == 2

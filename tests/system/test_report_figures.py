@@ -10,12 +10,14 @@ from matplotlib.colors import to_hex
 
 from mijax.inference.calibration import Estimate
 from mijax.report.contours import contours
+from mijax.report.excerpts import Excerpt
 from mijax.report.figures import CLASS_COLOURS, STYLE, case_strips, styles, wrapped
+from mijax.report.joints import Joint
 from mijax.report.pictures import marginals
-from mijax.report.predictions import Excerpt, Joint
+from mijax.report.predictions import spread
 from mijax.report.runs import Row
 from mijax.report.statistics import Table
-from mijax.report.trust import scatter, spread, worst_first
+from mijax.report.trust import scatter, worst_first
 
 CLASSES = ("background", "Ventrikel", "Großhirn", "$x$")
 LABELS = [
@@ -85,8 +87,9 @@ def test_estimated_against_true(monkeypatch):
     true = {f"case {i}": i / 100 for i in range(50)}
     for module in ("predictions", "trust"):
         monkeypatch.setattr(f"mijax.report.{module}.case_means", lambda row: true)
-    some = spread(ROWS[:2])
-    assert {"case 0", "case 25", "case 49"} <= set(some) and len(some) <= 21
+    some = spread(ROWS[:2], cases=20)
+    assert some[0] == "case 0" and {"case 25", "case 49"} <= set(some) and len(some) <= 21
+    assert spread(ROWS[:2], cases=0) == spread(ROWS[:2], cases=60) == list(true)
     estimates = {ROWS[1].label: {case: Estimate(0.5, 0.4, 0.7) for case in some}}
     (ax,) = scatter(ROWS[:2], estimates).axes
     (points,) = ax.containers
