@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -21,6 +22,8 @@ from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import Run, start_run
 from mijax.training import loop, train
 from mijax.training.build import build
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # of dicom_files.py
 
 OF_METHOD = {
     "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps
