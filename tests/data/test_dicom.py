@@ -2,6 +2,7 @@
 
 import locale
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +231,44 @@ def test_image_files_go_before_dicom(tmp_path):
         assert [scan.name for scan in find_scans(tmp_path, channels=1)] == ["a"]
         named = find_scans(tmp_path, channels=1, series=["1.2.3.5"])
         assert [scan.name for scan in named] == ["1.2.3.5"]
+
+
+# Files of scanners, which pydicom has for its own tests --------------------------------------
+
+SCANNED = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "693_J2KI",
+        "CT_small",
+        "J2K_pixelrep_mismatch",
+        "MR_small",
+        "MR_small_RLE",
+        "MR_small_bigendian",
+        "MR_small_jp2klossless",
+        "MR_small_jpeg_ls_lossless",
+        "MR_small_padded",
+        "examples_overlay",
+    ],
+)
+def test_slices_of_scanners(name):
+    path = SCANNED / f"{name}.dcm"
+    image = sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+    found = read(path)
+    np.testing.assert_array_equal(found.image[..., 0], sitk.GetArrayFromImage(image).T)
+    placed = itk_affine(image)[:, [0, 1, 3]]  # how thick a single slice is, ITK often does not say
+    np.testing.assert_allclose(found.affine[:, [0, 1, 3]], placed, atol=1e-4)
+
+
+def test_a_series_of_a_scanner():
+    """Axial CT among series that are scouts; its files are named at random."""
+    folder = SCANNED / "dicomdirtests" / "98892001"
+    uid = "1.3.6.1.4.1.5962.1.1.0.0.0.1194734704.16302.0.6"
+    with pytest.warns(Notice, match="98892001: the largest series, .* is taken; not taken: "):
+        found = read(folder)
+    values, affine = by_itk(folder / "CT5N", found.name)
+    assert (found.name, values.shape) == (uid, (16, 16, 5))
+    np.testing.assert_array_equal(found.image[..., 0], values)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-4)

@@ -189,7 +189,7 @@ def test_a_header_that_ends_early(tmp_path):
 
 def test_no_thickness(tmp_path):
     write_series(tmp_path, SIX[:1], change=set_to(SliceThickness=None))
-    assert "one slice, and neither SpacingBetweenSlices nor SliceThickness" in refusal(tmp_path)
+    assert "one slice, and neither SliceThickness nor SpacingBetweenSlices" in refusal(tmp_path)
 
 
 def one_frame_less(made):

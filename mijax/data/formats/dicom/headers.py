@@ -138,7 +138,12 @@ def _read(path: Path) -> Series | None:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
             if not _is_image(path, header):
                 return None
-            study, uid = (_uid(path, header, f"{of}InstanceUID") for of in ("Study", "Series"))
+            uid = str(header.get("SeriesInstanceUID", ""))
+            if not _UID.fullmatch(uid):  # a file is named for it
+                raise UserError(
+                    f"{path}: SeriesInstanceUID cannot be {uid[:80]!a}; export it again"
+                )
+            study = str(header.get("StudyInstanceUID", ""))
             description = str(header.get("SeriesDescription", ""))
             return Series(uid, study, description, tuple(_frames(path, header)))
     except UserError:
@@ -163,13 +168,6 @@ def _is_image(path: Path, header) -> bool:
     return False
 
 
-def _uid(path: Path, header, name: str) -> str:
-    uid = str(header.get(name, ""))
-    if not _UID.fullmatch(uid):  # a file is named for it
-        raise UserError(f"{path}: {name} cannot be {uid[:80]!a}; export it again")
-    return uid
-
-
 def _frames(path: Path, header) -> list[Frame]:
     instance = str(header.get("SOPInstanceUID", path))
     groups = list(header.get("PerFrameFunctionalGroupsSequence") or ())
@@ -190,6 +188,10 @@ def _items(groups: Sequence) -> list:
 
 def _frame(path: Path, index: int, instance: str, places: list) -> Frame:
     """The frame that some data sets describe, the first that has a value being right."""
+    kind, samples = _value(places, "PhotometricInterpretation"), _value(places, "SamplesPerPixel")
+    if not str(kind).startswith("MONOCHROME") or samples not in (None, 1):
+        problem = f"colour ({samples} samples a pixel, {str(kind)[:20]!a})"
+        return Frame(path, index, instance, problem)
     found = {}
     for name, count in (
         ("ImageOrientationPatient", 6),
@@ -203,11 +205,8 @@ def _frame(path: Path, index: int, instance: str, places: list) -> Frame:
     lengths = math.hypot(*row), math.hypot(*column)
     inner = sum(a * b for a, b in zip(row, column, strict=True))
     slope, intercept = _number(places, "RescaleSlope", 1.0), _number(places, "RescaleIntercept", 0)
-    kind, samples = _value(places, "PhotometricInterpretation"), _value(places, "SamplesPerPixel")
     problem = None
-    if not str(kind).startswith("MONOCHROME") or samples not in (None, 1):
-        problem = f"colour ({samples} samples a pixel, {str(kind)[:20]!a})"
-    elif max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(inner)) > 1e-3:
+    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(inner)) > 1e-3:
         problem = "ImageOrientationPatient is no pair of unit vectors at a right angle"
     elif min(found["PixelSpacing"]) <= 0:
         problem = "PixelSpacing is not positive"

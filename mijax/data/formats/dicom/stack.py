@@ -87,7 +87,7 @@ def make_stack(series: Series) -> Stack:
         step = normal * first.thickness
     else:
         raise UserError(
-            f"{at}: one slice, and neither SpacingBetweenSlices nor SliceThickness says how thick"
+            f"{at}: one slice, and neither SliceThickness nor SpacingBetweenSlices says how thick"
         )
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = row * first.spacing[1], column * first.spacing[0]
