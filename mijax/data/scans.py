@@ -92,6 +92,8 @@ def _dicom_scans(path: Path, channels: int, series: Sequence[str]) -> list[Scan]
     files = dicom_files(path)
     if not files:
         none = "not one of" if path.is_file() else "no scan there; it would be one of"
+        if series:
+            raise UserError(f"{path}: --series is of DICOM files, and there is none")
         raise UserError(f"{path}: {none} {', '.join(ENDINGS)}, or DICOM")
     if channels > 1:
         raise UserError(

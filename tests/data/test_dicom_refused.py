@@ -230,6 +230,11 @@ def test_no_such_series(tmp_path):
     assert "no series '1.6'; there are 1.5 'thorax' (6 slices of 6×5)" in line
 
 
+def test_a_series_among_other_formats(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    assert "--series is of DICOM files, and there is none" in refusal(tmp_path, series=["1.6"])
+
+
 def test_several_channels(tmp_path):
     write_series(tmp_path, SIX)
     with pytest.raises(UserError, match="a DICOM series has one channel; 2 needed"):

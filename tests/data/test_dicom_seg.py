@@ -153,6 +153,13 @@ def test_without_a_frame_of_reference(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+def test_of_a_header_that_cannot_be_read_whole(tmp_path, monkeypatch):
+    stack = series(tmp_path / "in", AXIAL)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_, **__: 1 / 0)
+    with pytest.raises(UserError, match=r"no SEG of series 1.2.3.5 \(division by zero\)"):
+        written(tmp_path, stack)
+
+
 def test_what_is_no_whole_seg_of_the_series(tmp_path):
     stack = series(tmp_path / "in", AXIAL)
     path = written(tmp_path, stack)

@@ -58,10 +58,10 @@ def write_segmentation(
         )
         for number, segment in enumerate(segments, 1)
     ]
-    sources, planes = _sources(stack, labels)
     part = path.with_name(f".part-{path.name}")
     try:
         with quiet():  # also that all frames are kept where all are empty
+            sources, planes = _sources(stack, labels)
             seg = hd.seg.Segmentation(
                 source_images=sources,
                 pixel_array=planes,
@@ -85,7 +85,9 @@ def write_segmentation(
             f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
             "folder"
         ) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of headers that are not as they should be both raise anything
         reason = ascii(" ".join(str(error).split())[:160])[1:-1]
         raise UserError(
             f"{stack.parent}: no SEG of series {stack.uid} ({reason}); without --dicom_seg there "
@@ -123,8 +125,7 @@ def _sources(stack: Stack, labels: np.ndarray) -> tuple[list, np.ndarray]:
     import pydicom
 
     files = list(dict.fromkeys(frame.path for frame in stack.frames))
-    with quiet():
-        sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in files]
     for source in sources:
         for name in _EMPTY_ALLOWED:
             if name not in source:
