@@ -1,5 +1,6 @@
 """What is told to the user as a line: exceptions instead of a traceback, and notices."""
 
+import importlib
 import sys
 
 
@@ -28,6 +29,20 @@ def tell_missing(kind, error, trace):
         )
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def needs(package, extra):
+    """Refuses to go on without a package that an extra brings.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"needs {error.name}, which is not installed: pip install 'mijax[{extra}]'"
+        ) from error
 
 
 def times(shape):

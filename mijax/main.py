@@ -16,6 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.errors import needs
 from mijax.options import given, settled
 from mijax.progress import doing, out_of_memory
 
@@ -28,6 +29,7 @@ def main(argv):
     from mijax.planning import settle_plan, write_plan
     from mijax.runs.folder import default_folder, open_run, start_run
     from mijax.runs.growth import grown_config
+    from mijax.runs.tracking import TRACKERS, settle_tracking
 
     values = flags.FLAGS
     if values.grow:
@@ -42,6 +44,9 @@ def main(argv):
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
     folder = values.workdir or default_folder(config)
+    trackers = [name for name in TRACKERS if values[name].value]
+    for name in trackers:
+        needs(name, name)
     parallel.join()
     commands.prepare_jax(config)
     first = parallel.is_first()
@@ -55,6 +60,7 @@ def main(argv):
         if plan:
             path = write_plan(folder, plan)
             _log.info("what was left open is as %s has it, with reasons", path)
+        settle_tracking(run.folder, trackers)
     parallel.barrier("the run folder is there")
     if not first:
         run = start_run(folder, config)
@@ -108,6 +114,8 @@ def define_flags():
     )
     flags.DEFINE_string("annotation", "", "with --grow: a file of what was annotated in part")
     flags.DEFINE_bool("weights", True, "with --grow: begin with the weights of that run")
+    flags.DEFINE_bool("mlflow", False, "write to MLflow as well; MLFLOW_TRACKING_URI says where")
+    flags.DEFINE_bool("wandb", False, "write to Weights & Biases as well, offline in RUN/wandb")
     flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")
 
 

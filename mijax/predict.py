@@ -1,9 +1,10 @@
 """Label maps of new scans: python -m mijax.predict --workdir RUN --input SCANS --output FOLDER
 
 SCANS is a file (NIfTI, MetaImage or NRRD) or a folder of them; CASE.nii.gz gives
-FOLDER/CASE.nii.gz, on the same grid. A run of several channels takes 4-D files, or one file a
-channel: CASE_0000.nii.gz, CASE_0001.nii.gz, … in one folder. It needs the run folder, not the
-training data.
+FOLDER/CASE.nii.gz, on the same grid. Of a folder of DICOM files the largest series of each study is
+taken, or those of --series, to FOLDER/UID.nii.gz, with --dicom_seg also to FOLDER/UID_seg.dcm. A
+run of several channels takes 4-D files, or one file a channel: CASE_0000.nii.gz, CASE_0001.nii.gz,
+… in one folder. It needs the run folder, not the training data.
 
 Of a run with a trust.json, FOLDER/trust.csv has an estimate of the DSC of each scan and class, the
 worst first; --notrust leaves it out, and takes a fifth of the time.
@@ -28,6 +29,8 @@ def main(argv):
     for name in ("workdir", "input", "output"):
         if not values[name].value:
             commands.fail("needs --workdir RUN, --input FILE or FOLDER, and --output FOLDER")
+    if values.codes and not values.dicom_seg:
+        commands.fail("--codes is for --dicom_seg")
     run = open_run(values.workdir)
     commands.prepare_jax(run.config)
     done, failed = predict_files(
@@ -42,6 +45,9 @@ def main(argv):
         trust=values.trust,
         below=values.look_below,
         disagreement=values.disagreement,
+        series=values.series,
+        dicom_seg=values.dicom_seg,
+        codes=values.codes,
     )
     if values.label_names and done:
         write_label_names(Path(values.output), run.info()["classes"])
@@ -71,6 +77,9 @@ def define_flags():
     flags.DEFINE_bool(
         "disagreement", False, "also write CASE_disagreement.nii.gz, where to doubt the labels"
     )
+    flags.DEFINE_list("series", [], "DICOM series to predict, by SeriesInstanceUID")
+    flags.DEFINE_bool("dicom_seg", False, "of DICOM series: also write CASE_seg.dcm")
+    flags.DEFINE_string("codes", None, "JSON file of the codes of the classes for --dicom_seg")
     flags.DEFINE_bool(
         "label_names", False, "also write label_names.txt for ITK-SNAP and .ctbl for 3D Slicer"
     )

@@ -5,16 +5,19 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from mijax.data.formats.dicom.segmentation import check_segmentation
 from mijax.data.formats.imagewriter import check_written, label_ending
 from mijax.data.scans import Scan
 from mijax.errors import UserError
 
+_SEG = "_seg.dcm"
 
-def outputs(scan: Scan, folder: Path) -> tuple[Path, Path, Path]:
-    """Paths of the label map, of the probabilities and of the disagreement of a scan."""
-    ending = label_ending(scan.images[0])
-    more = (folder / f"{scan.name}_{what}.nii.gz" for what in ("probabilities", "disagreement"))
-    return folder / f"{scan.name}{ending}", *more
+
+def outputs(scan: Scan, folder: Path) -> tuple[Path, Path, Path, Path]:
+    """Paths of the label map, probabilities, disagreement and DICOM segmentation of a scan."""
+    more = ("_probabilities.nii.gz", "_disagreement.nii.gz", _SEG)
+    endings = (label_ending(scan.reference), *more)
+    return tuple(folder / f"{scan.name}{ending}" for ending in endings)
 
 
 def missing_outputs(
@@ -25,6 +28,7 @@ def missing_outputs(
     probabilities: bool,
     overwrite: bool,
     disagreement: bool = False,
+    dicom_seg: bool = False,
 ) -> dict[str, list[Path]]:
     """The paths that are to be written for each scan, by its name.
 
@@ -35,6 +39,7 @@ def missing_outputs(
       probabilities: whether they are wanted.
       overwrite: take none of what is there for done.
       disagreement: whether its map is wanted.
+      dicom_seg: whether a DICOM segmentation is wanted.
 
     Raises:
       UserError: if what is there must not be taken for the output of its scan, or replaced.
@@ -43,7 +48,7 @@ def missing_outputs(
         raise UserError(f"{folder} is a file; --output is a folder")
     if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(f"{folder} holds the scans; choose another folder for the label maps")
-    asked = (True, probabilities, disagreement)
+    asked = (True, probabilities, disagreement, dicom_seg)
     wanted = {scan.name: [*itertools.compress(outputs(scan, folder), asked)] for scan in scans}
     for path, times in Counter(itertools.chain(*wanted.values())).items():
         if times > 1:
@@ -52,10 +57,13 @@ def missing_outputs(
     for scan in scans:
         for path in found.intersection(wanted[scan.name]):
             try:
-                check_written(path, reference=scan.images[0])
+                if scan.stack and path.name.endswith(_SEG):
+                    check_segmentation(path, scan.stack)
+                else:
+                    check_written(path, reference=scan.reference)
             except UserError as error:
                 raise UserError(
                     f"{path} exists already; --overwrite replaces it. It is no label map of "
-                    f"{scan.images[0].name}, or not whole: {error}"
+                    f"{scan.reference.name}, or not whole: {error}"
                 ) from error
     return {name: [path for path in paths if path not in found] for name, paths in wanted.items()}

@@ -1,9 +1,13 @@
 """Scans without a data set around them: which files of a folder are which case."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mijax.data.formats.dicom.choice import choose_series, dicom_files
+from mijax.data.formats.dicom.stack import Stack
+from mijax.data.formats.dicom.voxels import read_stack
 from mijax.data.formats.geometry import tell_of_doubt
 from mijax.data.formats.imagefile import ENDINGS, read_header
 from mijax.data.sources.folder import read_channels
@@ -15,14 +19,20 @@ from mijax.errors import UserError
 
 
 class Scan(NamedTuple):
-    """One case: its image file, or one a channel, or why these are not one case."""
+    """One case: its image file, or one a channel, or DICOM slices; or why these are no case."""
 
     name: str
     images: tuple[Path, ...]
     problem: str | None = None
+    stack: Stack | None = None
+
+    @property
+    def reference(self) -> Path | Stack:
+        """What has the grid of the case."""
+        return self.stack or self.images[0]
 
 
-def find_scans(path: Path, *, channels: int) -> list[Scan]:
+def find_scans(path: Path, *, channels: int, series: Sequence[str] = ()) -> list[Scan]:
     """The scans of a file, or of a folder, sorted by name. At most headers are read.
 
     A file is a case and named for it. Files CASE_0000, CASE_0001, … that are as many as the
@@ -30,22 +40,20 @@ def find_scans(path: Path, *, channels: int) -> list[Scan]:
     other file has to. Hidden files, files of other formats and subfolders are passed over, see
     ``not_scans``.
 
+    Where no file has such a name, or a series is named, DICOM files are looked for by their
+    content, in subfolders, too. A series is a case, and named for its UID: see ``dicom.choice``.
+
     Raises:
-      UserError: no such file or folder, or no scan there.
+      UserError: no such file or folder, or no scan there; or none of a series that is named.
     """
-    if path.is_file():
-        if stem_of(path, ENDINGS) is None:
-            raise UserError(f"{path}: not one of {', '.join(ENDINGS)}")
-        ((name, images),) = _by_case({stem_of(path, ENDINGS): [path]}, channels)
-        return [Scan(name, images)]
-    if not path.is_dir():
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"{path}: no such file or folder")
     files: dict[str, list[Path]] = {}
-    for file in visible(path):
+    for file in [path] if path.is_file() else visible(path):
         if file.is_file() and (stem := stem_of(file, ENDINGS)) is not None:
             files.setdefault(stem, []).append(file)
-    if not files:
-        raise UserError(f"{path}: no scan there ({', '.join(ENDINGS)})")
+    if series or not files:
+        return _dicom_scans(path, channels, series)
     cases: dict[str, list[tuple[Path, ...]]] = {}
     for name, images in _by_case(files, channels):
         cases.setdefault(name, []).append(images)
@@ -57,8 +65,8 @@ def not_scans(path: Path, scans: list[Scan], *, output: Path) -> str | None:
 
     The folder ``output`` of their label maps may lie there, too.
     """
-    if not path.is_dir():
-        return None
+    if not path.is_dir() or any(stem_of(scan.images[0], ENDINGS) is None for scan in scans):
+        return None  # of DICOM files that line is told where they are chosen
     known = [image for scan in scans for image in scan.images]
     known += [other for other in visible(path) if other.resolve() == output.resolve()]
     return left_out(path, known, ENDINGS)
@@ -72,9 +80,28 @@ def read_scan(scan: Scan, *, channels: int) -> Volume:
     """
     if scan.problem:
         raise UserError(scan.problem)
+    if scan.stack:
+        image, affine = read_stack(scan.stack)
+        return Volume(scan.name, image[..., None], None, affine)
     image, affine = read_channels(scan.images, channels)
     tell_of_doubt(scan.images[0], image.shape)
     return Volume(scan.name, image, None, affine)
+
+
+def _dicom_scans(path: Path, channels: int, series: Sequence[str]) -> list[Scan]:
+    files = dicom_files(path)
+    if not files:
+        none = "not one of" if path.is_file() else "no scan there; it would be one of"
+        if series:
+            raise UserError(f"{path}: --series is of DICOM files, and there is none")
+        raise UserError(f"{path}: {none} {', '.join(ENDINGS)}, or DICOM")
+    if channels > 1:
+        raise UserError(
+            f"{path}: a DICOM series has one channel; {channels} needed. Convert the series to "
+            "NIfTI, CASE_0000.nii.gz, CASE_0001.nii.gz, …"
+        )
+    found = choose_series(path, files, wanted=series)
+    return [Scan(one.uid, one.files, one.problem, one.stack) for one in found]
 
 
 def _by_case(files: dict[str, list[Path]], channels: int):

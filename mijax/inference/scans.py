@@ -7,10 +7,12 @@ import sys
 from collections import deque
 from pathlib import Path
 
+from mijax.data.formats.dicom.codes import segments_of
+from mijax.data.formats.dicom.segmentation import write_segmentation
 from mijax.data.formats.imagewriter import write_image
 from mijax.data.outputs import missing_outputs, outputs
 from mijax.data.scans import find_scans, not_scans, read_scan
-from mijax.errors import UserError
+from mijax.errors import UserError, needs
 from mijax.inference.predictor import Predictor
 from mijax.inference.trust import Look, caveats, read_trust
 from mijax.inference.trust import trust as trust_of
@@ -33,6 +35,9 @@ def predict_files(
     trust=False,
     below=0.5,
     disagreement=False,
+    series=(),
+    dicom_seg=False,
+    codes=None,
 ):
     """Writes the label maps of a file or of a folder of scans.
 
@@ -53,17 +58,21 @@ def predict_files(
         checkpoint in the run, a line says so, and there is none.
       below: threshold there.
       disagreement: also write CASE_disagreement.nii.gz, (x, y, z) float32, see ``signals``.
+      series: UIDs of DICOM series to take; see ``dicom.choice``.
+      dicom_seg: also write CASE_seg.dcm, see ``dicom.segmentation``.
+      codes: JSON file of the codes in it, see ``dicom.codes``.
 
     Returns:
       Names of the cases that are done, now or before, and of those that failed.
 
     Raises:
       UserError: before anything is done, if there is no scan or no sound checkpoint, the run
-        learned without labels, or a file to be written exists and is not a whole one of its scan.
+        learned without labels, a file to be written exists and is not a whole one of its scan, or a
+        DICOM segmentation is asked for that cannot be.
     """
     source, output = Path(source), Path(output)
     channels = run.info()["channels"]
-    scans = find_scans(source, channels=channels)
+    scans = find_scans(source, channels=channels, series=series)
     if others := not_scans(source, scans, output=output):
         _log.warning(others)
     missing = missing_outputs(
@@ -73,7 +82,9 @@ def predict_files(
         probabilities=probabilities,
         overwrite=overwrite,
         disagreement=disagreement,
+        dicom_seg=dicom_seg,
     )
+    segments = _segments(run, scans, codes) if dicom_seg else ()
     known, unknown = _known(run) if trust else (None, "")
     table = TrustTable(output, below=below, fresh=overwrite) if known else None
     done = [s.name for s in scans if not missing[s.name] and (not table or s.name in table)]
@@ -125,17 +136,32 @@ def predict_files(
             found = (Look(*maps) for maps in predictor.segment(volumes(), **options))
         for one in found:
             scan, affine = at_work.popleft()
-            path, soft, doubt = outputs(scan, output)
+            path, soft, doubt, seg = outputs(scan, output)
             maps = ((soft, one.probs), (doubt, one.disagreement), (path, one.labels))
             for file, values in maps:
                 if file in missing[scan.name]:
-                    write_image(file, values, reference=scan.images[0])
+                    write_image(file, values, reference=scan.reference)
+            if seg in missing[scan.name]:
+                try:
+                    write_segmentation(seg, one.labels, scan.stack, segments)
+                except UserError as error:
+                    failed.append(scan.name)
+                    progress(f"failed: {error}", failed=True)
+                    continue
             if table:
                 table.add(scan.name, trust_of(known, one, affine, predictor.classes))
             done.append(scan.name)
             progress(str(path))
     _tell(table, done)
     return done, failed
+
+
+def _segments(run, scans, codes):
+    """How the classes are described in DICOM segmentations, of scans that are DICOM."""
+    if any(scan.stack is None and not scan.problem for scan in scans):
+        raise UserError("--dicom_seg is of DICOM series, and these scans are of another format")
+    needs("highdicom", "dicom")
+    return segments_of(run.info()["classes"], codes and Path(codes))
 
 
 def _known(run):

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard events, the terminal."""
+"""What a run tells while it goes: metrics.jsonl, TensorBoard events, trackers, the terminal."""
 
 import contextlib
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mijax.files import write_atomically
 from mijax.progress import terminal_bar
+from mijax.runs.tracking import Tracking
 
 
 class MetricsLog:
@@ -24,6 +25,7 @@ class MetricsLog:
             return
         from tensorboardX import SummaryWriter
 
+        self._tracking = Tracking(Path(workdir))
         self._steps, self._start, self._began = steps, start, time.monotonic()
         path = Path(workdir) / "metrics.jsonl"
         _drop_lines_after(path, start)
@@ -35,8 +37,9 @@ class MetricsLog:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         if self._enabled:
+            self._tracking.close(done=kind is None)
             if self._bar:
                 self._bar.stop()
             with contextlib.suppress(OSError):  # on a full disk; what failed before is told
@@ -50,6 +53,7 @@ class MetricsLog:
         from tensorboardX.summary import hparams
 
         shown = {k: v if isinstance(v, str | int | float) else str(v) for k, v in values.items()}
+        self._tracking.hyperparameters(shown)
         # Not add_hparams, which makes a run of its own of them, in a folder of its own.
         for summary in hparams(shown, {score: 0}):
             self._events.file_writer.add_summary(summary)
@@ -62,6 +66,7 @@ class MetricsLog:
         self._lines.flush()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+        self._tracking.scalars(step, values)
         values = {name: value for name, value in values.items() if "/" not in name}
         self._shown |= values
         if not self._bar:

@@ -27,6 +27,7 @@ from mijax.training import loop, train
 from mijax.training.build import build
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # of dicom_files.py
 
 OF_METHOD = {
     "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.imagefile import affines_of
 from mijax.errors import Notice, UserError
 
@@ -14,7 +15,9 @@ _ROUNDING = 1e-3  # of a voxel; further apart is worth a line
 _SAME = 0.05  # of a voxel; further apart is another grid
 
 
-def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, affine_0) -> None:
+def check_same_geometry(
+    path: Path, shape, affine, reference: Path | Stack, shape_0, affine_0
+) -> None:
     """Refuses two files whose voxels do not lie in the same places, to a few per cent of a voxel.
 
     A NIfTI file has two forms, sform and qform, which differ where only one of them was
@@ -25,7 +28,7 @@ def check_same_geometry(path: Path, shape, affine, reference: Path, shape_0, aff
       path: a sound image file.
       shape: of its array.
       affine: as ``read_image`` gives it.
-      reference: the file it has to fit.
+      reference: the file, or the stack of DICOM slices, that it has to fit.
       shape_0, affine_0: those of the reference.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.header import check_header, check_kind
 from mijax.data.formats.metaimage import (
     METAIMAGE,
@@ -63,8 +64,13 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return read_nifti(path) if has_ending(path, NIFTI) else _read_itk(path)
 
 
-def read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of ``read_image``, from the header alone, which is judged as there."""
+def read_header(path: Path | Stack) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_image``, from the header alone, which is judged as there.
+
+    Those of a stack of DICOM slices are its own.
+    """
+    if isinstance(path, Stack):
+        return path.shape, path.affine
     if has_ending(path, NIFTI):
         return read_nifti_header(path)
     try:
@@ -75,11 +81,9 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     return header.GetSize() + (channels,) * (channels > 1), itk_affine(header)
 
 
-def affines_of(path: Path) -> dict[str, np.ndarray]:
+def affines_of(path: Path | Stack) -> dict[str, np.ndarray]:
     """Every place that a sound file gives its voxels, by name; see ``nifti_affines``."""
-    return (
-        nifti_affines(path) if has_ending(path, NIFTI) else {"header": itk_affine(itk_header(path))}
-    )
+    return nifti_affines(path) if has_ending(path, NIFTI) else {"header": read_header(path)[1]}
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

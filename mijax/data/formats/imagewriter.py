@@ -7,21 +7,25 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.geometry import check_same_geometry
-from mijax.data.formats.imagefile import has_ending, itk_affine, itk_header, read_header, read_image
+from mijax.data.formats.imagefile import has_ending, itk_header, read_header, read_image
 from mijax.data.formats.nifti import NIFTI
 from mijax.data.formats.nrrd import NRRD
 from mijax.errors import UserError
 
 
-def label_ending(path: Path) -> str:
-    """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd"."""
-    if has_ending(path, NIFTI):
+def label_ending(path: Path | Stack) -> str:
+    """Ending of a label map of the format family of a scan: ".nii.gz", ".mha" or ".nrrd".
+
+    That of a stack of DICOM slices is NIfTI.
+    """
+    if isinstance(path, Stack) or has_ending(path, NIFTI):
         return ".nii.gz"
     return ".nrrd" if has_ending(path, NRRD) else ".mha"
 
 
-def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
+def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> None:
     """Writes an image on the grid of another file, compressed, in one piece.
 
     From NIfTI to NIfTI the header is copied: sform, qform, their codes, voxel sizes, units.
@@ -30,7 +34,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
     Args:
       path: to write, NIfTI or of a format of SimpleITK, by its ending.
       values: (x, y, z), or for NIfTI (x, y, z, k), in the type to be stored.
-      reference: image file whose geometry it takes.
+      reference: image file, or stack of DICOM slices, whose geometry it takes.
 
     Raises:
       UserError: if it cannot be written there.
@@ -54,7 +58,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def check_written(path: Path, *, reference: Path) -> None:
+def check_written(path: Path, *, reference: Path | Stack) -> None:
     """Refuses an image that is not whole, or does not lie on the grid of another file.
 
     Of the other file the header alone is read. One that cannot be read is no fault of the image.
@@ -70,9 +74,9 @@ def check_written(path: Path, *, reference: Path) -> None:
     check_same_geometry(path, values.shape[:3], affine, reference, shape_0[:3], affine_0)
 
 
-def _nifti_like(values: np.ndarray, reference: Path) -> nib.Nifti1Image:
+def _nifti_like(values: np.ndarray, reference: Path | Stack) -> nib.Nifti1Image:
     if not has_ending(reference, NIFTI):
-        image = nib.Nifti1Image(values, itk_affine(itk_header(reference)))
+        image = nib.Nifti1Image(values, read_header(reference)[1])
         image.set_qform(image.affine, 1)  # with the code of the sform: scanner coordinates
         image.set_sform(image.affine, 1)
         image.header.set_xyzt_units("mm")

@@ -1,6 +1,5 @@
 """Names and colours of the classes, as the editors of masks read them."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,11 @@ _COLOURS = (  # Okabe and Ito's, told apart by people of every colour vision
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
     (0, 114, 178), (213, 94, 0), (204, 121, 167),
 )  # fmt: skip
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of a label from 1 on."""
+    return _COLOURS[(label - 1) % len(_COLOURS)]
 
 
 def write_label_names(folder: Path, classes: Sequence[str]) -> tuple[Path, Path]:
@@ -22,7 +26,7 @@ def write_label_names(folder: Path, classes: Sequence[str]) -> tuple[Path, Path]
     Returns:
       Their paths.
     """
-    colours = [(0, 0, 0), *itertools.islice(itertools.cycle(_COLOURS), len(classes) - 1)]
+    colours = [(0, 0, 0), *map(colour_of, range(1, len(classes)))]
     rows = list(enumerate(zip(classes, colours, strict=True)))
     # ITK-SNAP: index, red, green, blue, opacity, whether it is shown, also in 3-D, the name.
     snap = [
