@@ -53,7 +53,7 @@ def main(argv):
         run = start_run(folder, config)
 
     from mijax.inference import evaluate
-    from mijax.inference.scores import table
+    from mijax.inference.score_table import table
     from mijax.training import train
 
     _log.info("run folder: %s", run.folder)

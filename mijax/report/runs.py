@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data import Splits, read_splits
 from mijax.errors import UserError
-from mijax.inference.scores import METRICS, OPTIONS
+from mijax.inference.scores import OPTIONS
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
 from mijax.runs.folder import Run, flat, open_run
@@ -19,6 +19,7 @@ _OF_A_RUN = {
     "predict_batch",
 }  # fmt: skip
 _PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
+_ALWAYS = {"dsc", "hd95", "assd"}  # metrics of a case; others came later
 _log = logging.getLogger("mijax")
 
 
@@ -209,7 +210,7 @@ def _measured(entry):
 def _segmented(entry):
     classes = list(entry["classes"])
     return bool(entry["cases"] and "mean_dsc" in entry) and all(
-        list(case) == classes and set(METRICS) <= case[name].keys()
+        list(case) == classes and case[name].keys() >= _ALWAYS
         for case in entry["cases"].values()
         for name in classes
     )

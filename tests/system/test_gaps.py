@@ -10,7 +10,15 @@ from mijax import methods
 from mijax.data import UNLABELLED, Annotation, Drawn, Volume, draw_splits, write_annotation
 from mijax.errors import UserError
 from mijax.inference.contours import contours
-from mijax.inference.scores import mean_dsc, partly_annotated, score, table, without_gaps
+from mijax.inference.score_table import table
+from mijax.inference.scores import (
+    METRICS,
+    VOLUME,
+    mean_dsc,
+    partly_annotated,
+    score,
+    without_gaps,
+)
 from mijax.report.chance import bootstrap_interval
 from mijax.report.predictions import choose_cases
 from mijax.runs.annotation import annotation_of, settle_annotation
@@ -179,7 +187,7 @@ def cube(value, at):
 
 
 def scored(maps, volumes):
-    entry = {"step": 4, "split": "test", **score(maps, volumes, CLASSES)}
+    entry = {"step": 4, "split": "test", **score([(m, None) for m in maps], volumes, CLASSES)}
     json.dumps(entry, allow_nan=False)
     mean, by_class = mean_dsc(maps, volumes, CLASSES)
     assert mean == entry["mean_dsc"]
@@ -207,7 +215,7 @@ def test_classes_that_were_not_drawn_have_no_score():
     volumes = [volume_of("a", cube(1, 2), (2,)), volume_of("b", cube(1, 2) + cube(2, 5))]
     maps = [cube(1, 3) + cube(2, 6), cube(1, 2) + cube(2, 5)]
     entry = scored(maps, volumes)
-    assert entry["cases"]["a"]["core"] == {"dsc": None, "hd95": None, "assd": None}
+    assert entry["cases"]["a"]["core"] == dict.fromkeys([*METRICS, VOLUME])
     assert entry["cases"]["a"]["body"]["dsc"] == 0.5
     assert entry["classes"]["core"]["dsc"] == {"mean": 1.0, "std": None, "undefined": 1}
     assert entry["mean_dsc"] == (0.75 + 1) / 2  # of the classes' means
