@@ -71,7 +71,7 @@ def _report(run):
     import jax
 
     if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
-        _log.info("python -m mijax.report %s --output FOLDER makes a report", run.folder)
+        _log.info("python -m mijax.report %s makes a report", run.folder)
         return
     try:
         from mijax.report import make_report

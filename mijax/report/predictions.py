@@ -12,7 +12,7 @@ from mijax.inference.batching import predict_stacks
 from mijax.inference.network import patch_of
 from mijax.inference.scores import OPTIONS, without_gaps
 from mijax.losses import joint_distribution, mutual_information
-from mijax.report.statistics import case_means
+from mijax.report.values import case_means
 from mijax.runs.annotation import annotation_of
 from mijax.runs.source import flat_slices, open_data, slice_volume
 from mijax.transforms import sample_view

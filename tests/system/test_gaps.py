@@ -19,7 +19,7 @@ from mijax.inference.scores import (
     score,
     without_gaps,
 )
-from mijax.report.chance import bootstrap_interval
+from mijax.report.chance import resampled_means
 from mijax.report.predictions import choose_cases
 from mijax.runs.annotation import annotation_of, settle_annotation
 from mijax.runs.folder import start_run
@@ -258,8 +258,10 @@ def test_other_gaps_are_other_data():
 def test_a_report_leaves_out_what_has_no_score(monkeypatch):
     values, patients = np.arange(8.0), list("abcdefgh")
     gappy = np.concatenate([values, [np.nan]])
-    assert bootstrap_interval(gappy, [*patients, "i"]) == bootstrap_interval(values, patients)
-    assert bootstrap_interval(np.full(8, np.nan), patients) is None
+    found, plain = resampled_means(gappy, [*patients, "i"]), resampled_means(values, patients)
+    np.testing.assert_allclose(found.mean(), plain.mean(), atol=0.05)
+    assert values.min() <= found.min() and found.max() <= values.max()
+    assert resampled_means(np.full(8, np.nan), patients) is None
     means = {"a": 0.5, "b": np.nan, "c": 0.9, "d": 0.1}
     monkeypatch.setattr("mijax.report.predictions.case_means", lambda row: row)
     assert list(choose_cases([means]).values()) == ["c", "a", "d"]
