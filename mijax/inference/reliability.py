@@ -34,12 +34,15 @@ def case_reliability(labels, confidence, volume):
         return None
     counts, sums = np.zeros((2, 2, BINS)), np.zeros((2, 2, BINS))  # foreground, right, bin
     for found, probability, true in zip(labels, confidence, volume.label, strict=True):
-        known = (true != UNLABELLED) & ~np.isnan(probability)
-        found, probability, true = found[known], probability[known], true[known]
-        place = np.minimum((BINS * probability).astype(int), BINS - 1)
-        place += BINS * ((found == true) + 2 * ((found > 0) | (true > 0)))
+        known = (true != UNLABELLED) & (probability == probability)
+        if not known.all():
+            found, probability, true = found[known], probability[known], true[known]
+        place = np.minimum((BINS * probability).astype(np.uint8), BINS - 1)
+        place += BINS * (found == true).view(np.uint8)
+        place += 2 * BINS * ((found > 0) | (true > 0)).view(np.uint8)
+        place = place.ravel()
         counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
-        sums += np.bincount(place, probability, counts.size).reshape(counts.shape)
+        sums += np.bincount(place, probability.ravel(), counts.size).reshape(counts.shape)
     by_bin = np.stack([counts.sum(1), sums.sum(1), counts[:, 1]], 1)  # (2, 3, BINS)
     return {"all": by_bin.sum(0), "foreground": by_bin[1]}
 

@@ -1,5 +1,6 @@
 """From volumes to label maps: the one way, for validation, evaluation and prediction alike."""
 
+import functools
 import itertools
 from collections import deque
 
@@ -160,7 +161,8 @@ def mirrored(predict):
 
 
 def _highest(probs):
-    return probs.max(-1)
+    # Several times as fast as NumPy's maximum over a short last axis.
+    return functools.reduce(np.maximum, np.moveaxis(probs, -1, 0))
 
 
 def most_probable(probs):
