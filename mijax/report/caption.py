@@ -11,7 +11,7 @@ def caption(table, *, checkpoint):
     entry = table.rows[0].runs[0].entry
     seeds = max(len(row.runs) for row in table.rows)
     sentences = [
-        f"Mean over the {entry['split']} cases, {sample(table)}, of the {checkpoint} checkpoint"
+        f"Mean over the {entry['split']} cases ({sample(table)}) of the {checkpoint} checkpoint"
         + (", and over seeds, with the standard deviation over seeds in parentheses"
            if seeds > 1 else "")
         + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid. "
@@ -99,7 +99,7 @@ def _about_tests(table):
             f"Differences are those of {label} less the row. The p values of both tests are "
             "one-sided, paired by patient and corrected by Holm's method. False claim: the "
             f"probability that {label} is not better in the population of patients, the posterior "
-            "of normal differences with the prior 1/σ², not corrected for the number of rows "
+            "of normal differences with the reference prior, not corrected for the number of rows "
             "(Christodoulou et al., 2025)."
         )
     if table.picked:

@@ -73,7 +73,7 @@ def scatter(rows, estimates):
     for row, style in zip(rows, styles(rows), strict=True):
         if row.label not in estimates:
             continue
-        of_row, true = estimates[row.label], case_means(row)
+        of_row, true = estimates[row.label], _first_seed(row)
         dsc, low, high = 100 * np.array(list(of_row.values())).T
         ax.errorbar(
             dsc,
@@ -104,7 +104,7 @@ def risk_coverage(rows, estimates):
     for row, style in zip(rows, styles(rows), strict=True):
         if row.label not in estimates:
             continue
-        of_row, true = estimates[row.label], case_means(row)
+        of_row, true = estimates[row.label], _first_seed(row)
         scored = [name for name in of_row if not np.isnan(true[name])]
         risk = 100 * np.array([1 - true[name] for name in scored])
         by_estimate = risks(risk, np.array([of_row[name].dsc for name in scored]))
@@ -122,3 +122,8 @@ def risks(risk, trusted):
     """(n,): mean risk of the 1, 2, …, n cases that are trusted most."""
     order = np.argsort(-trusted, kind="stable")
     return np.cumsum(risk[order]) / np.arange(1, len(risk) + 1)
+
+
+def _first_seed(row):
+    """True mean DSC of each case by the run that the estimates are of."""
+    return case_means(row._replace(runs=row.runs[:1]))

@@ -12,6 +12,7 @@ import pytest
 from scipy.special import stdtr
 
 from mijax.data import Splits
+from mijax.inference.calibration import Estimate
 from mijax.report.calibration import reliability_diagram
 from mijax.report.chance import false_claim, resampled_means, wilcoxon_p
 from mijax.report.evidence import evidence
@@ -21,7 +22,7 @@ from mijax.report.ranking import blob_plot, find_ranking
 from mijax.report.runs import Row, Scored
 from mijax.report.statistics import make_table
 from mijax.report.table import parts
-from mijax.report.trust import risks
+from mijax.report.trust import risk_coverage, risks, scatter
 from mijax.report.volumes import bland_altman
 
 CLASSES = ("body", "core")
@@ -198,6 +199,16 @@ def test_calibration_is_in_the_tables(table, values):
     assert body[2][3][0] == f"{50 * values['C'].mean():.2f}"
     ax, _ = reliability_diagram(table.rows).axes
     np.testing.assert_allclose(ax.lines[1].get_xydata(), [[90, 50], [95, 90]])
+
+
+def test_an_estimate_is_held_against_the_seed_that_it_is_of(table, values):
+    estimates = {"A": {case: Estimate(0.5, 0.4, 0.6) for case in CASES}}
+    first = 100 * values["A"][0].mean(1)
+    (points,) = scatter(table.rows, estimates).axes[0].containers  # points, and bars
+    np.testing.assert_allclose(np.array(points[0].get_ydata(), float), first)
+    by_estimate, best = risk_coverage(table.rows, estimates).axes[0].lines
+    np.testing.assert_allclose(by_estimate.get_ydata()[-1], 100 - first.mean())
+    np.testing.assert_allclose(best.get_ydata()[0], 100 - first.max())
 
 
 def test_risk_of_what_is_trusted():
