@@ -12,7 +12,8 @@ from mijax import commands
 def main(argv):
     """Scores the run."""
     from mijax.inference.evaluate import evaluate
-    from mijax.inference.scores import table
+    from mijax.inference.score_table import table
+    from mijax.inference.tolerance import read_tolerances
     from mijax.runs.folder import open_run
 
     values = flags.FLAGS
@@ -22,7 +23,12 @@ def main(argv):
     if values.data_dir is not None:
         run.config.data.source.dir = values.data_dir
     commands.prepare_jax(run.config)
-    scores = evaluate(run, largest_component=values.largest_component, mirror=values.mirror)
+    scores = evaluate(
+        run,
+        largest_component=values.largest_component,
+        mirror=values.mirror,
+        nsd_tolerance=read_tolerances(values.nsd_tolerance),
+    )
     print(table(scores))
 
 
@@ -31,6 +37,9 @@ def define_flags():
     flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
     flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
+    flags.DEFINE_list(
+        "nsd_tolerance", [], "of the NSD: mm for all classes, or CLASS=MM of some; by default 2 mm"
+    )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main(argv):
         run = start_run(folder, config)
 
     from mijax.inference import evaluate
-    from mijax.inference.scores import table
+    from mijax.inference.score_table import table
     from mijax.training import train
 
     _log.info("run folder: %s", run.folder)
@@ -84,7 +84,7 @@ def _report(run):
     import jax
 
     if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
-        _log.info("python -m mijax.report %s --output FOLDER makes a report", run.folder)
+        _log.info("python -m mijax.report %s makes a report", run.folder)
         return
     try:
         from mijax.report import make_report

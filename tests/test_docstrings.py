@@ -16,7 +16,9 @@ SHOWN = {
         "mutual_information", "soft_dice_loss",
     },
     "mijax.transforms": {"augment", "largest_components", "sample_view", "warp"},
-    "mijax.metrics": {"dice", "largest_components", "surface_distances"},
+    "mijax.metrics": {
+        "class_volumes", "dice", "largest_components", "surface_dice", "surface_distances",
+    },
 }  # fmt: skip
 
 

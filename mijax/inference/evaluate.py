@@ -21,7 +21,7 @@ _ANNOTATED = 50  # labelled cases, at most, whose volumes are taken
 _log = logging.getLogger("mijax")
 
 
-def evaluate(run, *, largest_component=False, mirror=False):
+def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     """Scores the last and the best checkpoint of a run and writes its scores.json and trust.json.
 
     Cases are those of the test split, or of the validation split where there is no test, as
@@ -31,6 +31,7 @@ def evaluate(run, *, largest_component=False, mirror=False):
       run: ``runs.folder.Run``, trained.
       largest_component: see ``volumes.segment``.
       mirror: likewise.
+      nsd_tolerance: of the NSD in mm, for all classes or by class, see ``tolerance.tolerances``.
 
     Returns:
       What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``, the
@@ -64,6 +65,7 @@ def evaluate(run, *, largest_component=False, mirror=False):
                 patients,
                 largest_component=largest_component,
                 mirror=mirror,
+                nsd_tolerance=nsd_tolerance,
             )
         scores[name] = {"step": predictor.step, "split": split, **by_step[predictor.step]}
     if parallel.is_first():

@@ -1,15 +1,42 @@
-"""The scores of label maps: of each case and class, their means, and all of it as a table."""
+"""The scores of label maps: of each case and class, and their means."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from mijax.data import UNLABELLED
-from mijax.metrics import dice, surface_distances
+from mijax.inference.reliability import case_reliability, summary_of
+from mijax.inference.tolerance import tolerances
+from mijax.metrics import class_volumes, dice, surface_dice, surface_distances
 from mijax.progress import counted
 
-METRICS = ("dsc", "hd95", "assd")
+
+class Metric(NamedTuple):
+    """How a metric is shown.
+
+    Attributes:
+      name: of a heading.
+      unit: in which it is shown.
+      better: 1 where more of it is better, −1 where less is, 0 where it has a sign.
+      factor: from the value in scores.json to that in the unit.
+    """
+
+    name: str
+    unit: str
+    better: int
+    factor: int = 1
+
+
+METRICS = {
+    "dsc": Metric("DSC", "%", 1, 100),
+    "nsd": Metric("NSD", "%", 1, 100),
+    "hd95": Metric("HD95", "mm", -1),
+    "assd": Metric("ASSD", "mm", -1),
+    "volume_error": Metric("Volume error", "ml", 0),
+}
+VOLUME = "volume"  # beside the metrics: that of the annotation, in ml
 _NAMED = 10  # cases at most that are named in a line
 OPTIONS = ("largest_component", "mirror")  # of the label maps, noted in scores.json
 
@@ -47,8 +74,8 @@ def shown_classes(labels, classes):
     return [name for name, count in zip(classes[1:], counts[1:], strict=True) if count]
 
 
-def score(predictions, volumes, classes):
-    """DSC, HD95 and ASSD of each case and class, their means and standard deviations.
+def score(predictions, volumes, classes, *, nsd_tolerance=None):
+    """All metrics of each case and class, their means and standard deviations.
 
     A class that no volume shows has no score to be averaged: its means are None, and it is left
     out of that over classes. Its cases keep the values of ``mijax.metrics``, DSC 0 where it was
@@ -56,31 +83,40 @@ def score(predictions, volumes, classes):
     drawn in a volume has no score there, nor has any in one without a voxel that was annotated.
 
     Args:
-      predictions: iterable of label maps (x, y, z).
+      predictions: iterable of label maps (x, y, z) with the probability of the label of each
+        voxel, of the same shape, or None; see ``volumes.segment``.
       volumes: ``data.Volume`` of each, with labels.
       classes: names, background first.
+      nsd_tolerance: in mm, see ``tolerance.tolerances``.
 
     Returns:
-      ``{"mean_dsc": …, "classes": {class: {metric: {"mean", "std", "undefined"}}},
-      "cases": {case: {class: {metric: value}}}}``; the DSC is a fraction, distances are in mm,
-      undefined values are None and left out of the mean; ``std`` is the sample standard deviation
-      over cases. ``mean_dsc`` is that of the shown classes, None where there is none.
+      ``{"mean_dsc": …, "nsd_tolerance": {class: mm}, "classes": {class: {metric: {"mean", "std",
+      "undefined"}}}, "cases": {case: {class: {metric: value}}}, "calibration": …}``. DSC and NSD
+      are fractions, distances are in mm, the volume error is that of the prediction less that of
+      the annotation, ``volume``, in ml. Undefined values are None and left out of the mean; ``std``
+      is the sample standard deviation over cases. ``mean_dsc`` is that of the shown classes, None
+      where there is none. ``calibration`` is that of ``reliability.summary_of``.
     """
     from mijax.parallel import cores  # imports JAX
 
+    nsd_tolerance = tolerances(nsd_tolerance, classes)
     # Threads do: SciPy computes distances without holding the interpreter.
     with ThreadPoolExecutor(cores()) as threads:
         predictions = counted(predictions, len(volumes), "predicting")
-        coming = {
-            volume.name: threads.submit(_score_case, prediction, volume, classes)
-            for prediction, volume in zip(predictions, volumes, strict=True)
-        }
+        coming, reliability = {}, {}
+        for (prediction, confidence), volume in zip(predictions, volumes, strict=True):
+            if confidence is not None:  # now, so that it need not be kept
+                reliability[volume.name] = case_reliability(prediction, confidence, volume)
+            coming[volume.name] = threads.submit(
+                _score_case, prediction, volume, classes, nsd_tolerance
+            )
         results = counted(coming.items(), len(volumes), "scoring")
         cases = {name: case.result() for name, case in results}
     shown = shown_classes((v.label for v in volumes), classes)
     overlaps = [[case[name]["dsc"] for name in shown] for case in cases.values()]
     return {
         "mean_dsc": _mean(np.array(overlaps, float)) if shown else None,
+        "nsd_tolerance": nsd_tolerance,
         "classes": {
             name: {
                 metric: _summary([case[name][metric] for case in cases.values()], name in shown)
@@ -89,20 +125,29 @@ def score(predictions, volumes, classes):
             for name in classes[1:]
         },
         "cases": cases,
+        "calibration": summary_of(reliability),
     }
 
 
-def _score_case(prediction, volume, classes):
+def _score_case(prediction, volume, classes, nsd_tolerance):
     """{class: {metric: value or None}} of a case."""
     overlaps, found = case_dsc(prediction, volume, classes), {}
     prediction, label = _where_annotated(prediction, volume.label)
+    predicted, true = (
+        class_volumes(labels, affine=volume.affine, classes=len(classes)).tolist()
+        for labels in (prediction, label)
+    )
     for value, (name, dsc) in enumerate(zip(classes[1:], overlaps, strict=True), start=1):
         if math.isnan(dsc):
-            found[name] = dict.fromkeys(METRICS)
+            found[name] = dict.fromkeys([*METRICS, VOLUME])
             continue
-        distances = surface_distances(prediction == value, label == value, spacing=volume.spacing)
+        masks = prediction == value, label == value
+        distances = surface_distances(*masks, spacing=volume.spacing)
         hd95, assd = (None if math.isnan(d) else d for d in distances)
-        found[name] = {"dsc": float(dsc), "hd95": hd95, "assd": assd}
+        nsd = surface_dice(*masks, spacing=volume.spacing, tolerance=nsd_tolerance[name])
+        error = predicted[value - 1] - true[value - 1]
+        values = (float(dsc), nsd, hd95, assd, error, true[value - 1])
+        found[name] = dict(zip([*METRICS, VOLUME], values, strict=True))
     return found
 
 
@@ -157,64 +202,6 @@ def partly_annotated(volumes, classes):
     )
 
 
-def table(scores):
-    """The scores of a run as text for people, one row a checkpoint and class.
-
-    Checkpoints of one step are one and the same, and there once.
-    """
-    if any("measures" in entry for entry in scores.values()):
-        return _measures_table(scores)
-    header = ("checkpoint", "class", "DSC %", "HD95 mm", "ASSD mm")
-    rows = [header]
-    for label, entry in _by_step(scores):
-        for class_name, metrics in entry["classes"].items():
-            values = [metrics[m] for m in METRICS]
-            shown = [
-                _show(v, 100 if m == "dsc" else 1) for m, v in zip(METRICS, values, strict=True)
-            ]
-            rows.append((label, class_name, *shown))
-        mean = entry["mean_dsc"]
-        rows.append((label, "mean", "undefined" if mean is None else f"{100 * mean:.2f}", "", ""))
-    lines = [f"{len(entry['cases'])} {entry['split']} cases, mean (standard deviation)"]
-    lines[0] += "".join(f", --{name}" for name in OPTIONS if entry.get(name))
-    return "\n".join([*lines, _aligned(rows), *_unseen(scores)])
-
-
-def _unseen(scores):
-    """A line about each class that no case shows."""
-    for name, metrics in next(iter(scores.values()))["classes"].items():
-        if metrics["dsc"]["mean"] is None:
-            line = f"{name}: no case shows it; undefined, and left out of the mean"
-            for checkpoint, entry in _by_step(scores):
-                found = sum(case[name]["dsc"] == 0 for case in entry["cases"].values())
-                line += f"; {checkpoint} predicts it in {found} cases" if found else ""
-            yield line
-
-
-def _measures_table(scores):
-    rows = [("checkpoint", "measure", "value")]
-    for label, entry in _by_step(scores):
-        for measure, value in entry["measures"].items():
-            rows.append((label, measure, f"{value:.4f}"))
-    return f"slices of the {entry['split']} cases, no labels\n{_aligned(rows)}"
-
-
-def _by_step(scores):
-    """Name and entry of each checkpoint; "last and best" where they are of one step."""
-    names = {}
-    for name, entry in scores.items():
-        names.setdefault(entry["step"], []).append(name)
-    return [
-        (f"{' and '.join(found)} (step {step})", scores[found[0]]) for step, found in names.items()
-    ]
-
-
-def _aligned(rows):
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
-
-
 def _summary(values, shown):
     defined = [v for v in values if v is not None and shown]
     return {
@@ -222,11 +209,3 @@ def _summary(values, shown):
         "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
         "undefined": len(values) - len(defined),
     }
-
-
-def _show(summary, factor):
-    if summary["mean"] is None:
-        return "undefined"
-    spread = "" if summary["std"] is None else f" ({factor * summary['std']:.2f})"
-    missing = f" [{summary['undefined']} undefined]" if summary["undefined"] else ""
-    return f"{factor * summary['mean']:.2f}{spread}{missing}"

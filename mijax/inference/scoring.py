@@ -22,8 +22,9 @@ class Scoring(NamedTuple):
       ranks: name of the value of the log by which checkpoints are ranked.
       validate: ``(weights, volumes, classes) -> (score, values, pictures)``: what ranks the
         checkpoint, the higher the better; floats for the log by name; pictures (h, w, 3) by name.
-      test: ``(weights, volumes, classes, patients, *, largest_component, mirror) -> dict``, what
-        scores.json has of a checkpoint; ``patients`` is the patient of each case.
+      test: ``(weights, volumes, classes, patients, *, largest_component, mirror,
+        nsd_tolerance) -> dict``, what scores.json has of a checkpoint; ``patients`` is the patient
+        of each case.
       clusters: ``(weights, images) -> (b, h, w)`` cluster of each pixel, jitted; or None.
       count: of the clusters.
     """
@@ -61,9 +62,10 @@ def _of_label_maps(network):
         values = {f"validation_dsc_percent/{name}": 100 * dsc for name, dsc in by_class.items()}
         return mean, {"validation_dsc_percent": 100 * mean, **values}, pictures
 
-    def test(weights, volumes, classes, patients, **options):
-        maps = (labels for labels, _ in segment(network, weights, volumes, **options))
-        return {"patients": patients, **options, **score(maps, volumes, classes)}
+    def test(weights, volumes, classes, patients, *, nsd_tolerance=None, **options):
+        maps = segment(network, weights, volumes, confidence=True, **options)
+        found = score(maps, volumes, classes, nsd_tolerance=nsd_tolerance)
+        return {"patients": patients, **options, **found}
 
     return Scoring("validation_dsc_percent", validate, test)
 
@@ -91,8 +93,8 @@ def _of_measures(network, examination):
     def test(weights, volumes, classes, patients, **options):
         if any(options.values()):
             raise UserError(
-                "the run learned without labels and segments nothing: --largest_component and "
-                "--mirror are for label maps"
+                "the run learned without labels and segments nothing: --largest_component, "
+                "--mirror and --nsd_tolerance are for label maps"
             )
         return {"measures": measures(weights, volumes)}
 

@@ -12,6 +12,7 @@ from jax.scipy.special import entr
 from scipy import ndimage
 
 from mijax.losses import mutual_information
+from mijax.metrics import class_volumes
 
 # Sums over the pixels of a slice; the first is of those whose most probable class it is.
 SUMS = ("predicted", "confidence", "entropy", "mass", "others", "joint", "pixels")
@@ -119,11 +120,10 @@ def shape(labels, affine, *, classes):
       ``{"volume_ml": (k − 1,), "pieces": (k − 1,)}``: millilitres, and the number of components
       of voxels that share a corner.
     """
-    voxel = abs(np.linalg.det(affine[:3, :3])) / 1000
-    counts = np.bincount(labels.ravel(), minlength=classes)[1:classes]
     boxes = ndimage.find_objects(labels, classes - 1)
     pieces = [
         0 if box is None else ndimage.label(labels[box] == value, _NEIGHBOURS)[1]
         for value, box in enumerate(boxes, start=1)
     ]
-    return {"volume_ml": counts * voxel, "pieces": np.array(pieces)}
+    volumes = class_volumes(labels, affine=affine, classes=classes)
+    return {"volume_ml": volumes, "pieces": np.array(pieces)}

@@ -95,7 +95,7 @@ def look(
         slices = slices if network.patch is None else map(heard, slices)
         sums, doubt = [], np.empty(grid.shape, np.float32) if disagreement else None
         probs = _listened(slices, grid, sums, doubt)
-        labels, soft = on_native_grid(probs, grid, whole=probabilities)
+        labels, soft = on_native_grid(probs, grid, keep=np.asarray if probabilities else None)
         labels = largest_components(labels) if largest_component else labels
         yield Look(labels, soft, doubt, sum(sums))
 

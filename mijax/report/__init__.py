@@ -105,8 +105,7 @@ def _write(path, text):
 
 def _files(table, pretraining, checkpoint):
     """Contents of the files beside the page, by name."""
-    from mijax.report import measures
-    from mijax.report import table as tables
+    from mijax.report import formats, measures
 
     if not table:
         return {
@@ -114,10 +113,10 @@ def _files(table, pretraining, checkpoint):
             "table.csv": measures.to_csv(pretraining),
         }
     files = {
-        "table.md": tables.to_markdown(table, checkpoint=checkpoint),
-        "table.tex": tables.to_latex(table, checkpoint=checkpoint),
-        "table.csv": tables.to_csv(table),
-        "cases.csv": tables.cases_to_csv(table),
+        "table.md": formats.to_markdown(table, checkpoint=checkpoint),
+        "table.tex": formats.to_latex(table, checkpoint=checkpoint),
+        "table.csv": formats.to_csv(table),
+        "cases.csv": formats.cases_to_csv(table),
     }
     if pretraining:
         files["table.md"] += "\n" + measures.to_markdown(pretraining, checkpoint=checkpoint)

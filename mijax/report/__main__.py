@@ -1,11 +1,13 @@
-"""Compares runs: python -m mijax.report RUN [RUN …] --output FOLDER
+"""Compares runs: python -m mijax.report RUN [RUN …] [--output FOLDER]
 
 Groups the runs by method and seed and writes FOLDER/index.html, one page with the table of the
-paper (means, t-tests, gap closed), a list of the cases and a viewer of their volumes, learning
-curves, the DSC of every case, contours and joint distributions; the table as table.md, table.csv
-and table.tex, the scores of every case as cases.csv, and the figures. A folder of runs stands for
-the runs in it.
+paper (means, intervals, tests, gap closed), a list of the cases and a viewer of their volumes,
+learning curves, the DSC of every case, contours and joint distributions; the tables as table.md,
+table.csv and table.tex, the scores of every case as cases.csv, and the figures as PNG, SVG and
+PDF. A folder of runs stands for the runs in it; of one folder alone the report is FOLDER/report.
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -16,8 +18,9 @@ from mijax.report import CASES, make_report
 def main(argv):
     """Writes the report."""
     folders, values = argv[1:], flags.FLAGS
-    if not folders or not values.output:
-        commands.fail("needs one run folder or more, and --output FOLDER for the report")
+    if not folders or not (values.output or len(folders) == 1):
+        commands.fail("needs a folder, or several and --output FOLDER for the report")
+    output = values.output or Path(folders[0]) / "report"
 
     from mijax.report.runs import find_runs
     from mijax.runs.folder import open_run
@@ -25,7 +28,7 @@ def main(argv):
     commands.prepare_jax(open_run(find_runs(folders)[0]).config)
     page = make_report(
         folders,
-        values.output,
+        output,
         checkpoint=values.checkpoint,
         names=values.names,
         against=values.against,
@@ -38,7 +41,7 @@ def main(argv):
 
 
 def define_flags():
-    flags.DEFINE_string("output", None, "folder of the report")
+    flags.DEFINE_string("output", None, "folder of the report; of one folder, that in it")
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "last"], "scores of the best checkpoint, or of the last"
     )

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from mijax import methods
 from mijax.methods import FULL, PARTIAL
-from mijax.report.statistics import MEAN, case_scores
+from mijax.report.statistics import MEAN
+from mijax.report.values import case_scores
 
 # Of the rows, in their order: Okabe and Ito's, told apart by people of every colour vision, without
 # their yellow, which paper does not show, then Tol's muted ones.
@@ -36,6 +37,7 @@ STYLE = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "figure.dpi": 150,
+    "pdf.fonttype": 42,  # letters that can be edited and searched
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.05,
 }

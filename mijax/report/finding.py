@@ -2,7 +2,8 @@
 
 from mijax.methods import FULL, PARTIAL
 from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT, patients_of
-from mijax.report.statistics import MEAN, baseline
+from mijax.report.gaps import baseline
+from mijax.report.statistics import MEAN
 from mijax.report.table import percent
 
 

@@ -11,10 +11,12 @@ from PIL import Image
 
 from mijax.errors import UserError
 from mijax.report.contours import contours
+from mijax.report.evidence import evidence
 from mijax.report.figures import STYLE, case_strips, learning_curves
 from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 
+_KINDS = ("pdf", "svg", "png")  # of files; the last is that of the page
 _log = logging.getLogger("mijax")
 _STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
 _JOINED = (
@@ -51,6 +53,12 @@ _ESTIMATED = (
 _TRUST = (
     "Mean DSC of {count} cases from the best to the worst, as estimated without the annotation by "
     "the first seed, with the 90 % interval, against the true one. On the grey line they are equal."
+)
+_RISK = (
+    "Mean of 1 − DSC over the cases that are kept, the most trusted first, by the estimate without "
+    "the annotation; {count} cases from the best to the worst. Dotted: by the true DSC, which no "
+    "estimate can do better than. AURC is the mean over all coverages; the level at the right is "
+    "that of all cases, and of any order by chance."
 )
 _JOINTS = (
     "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
@@ -91,7 +99,8 @@ class Illustrator:
     def __init__(self, folder):
         self._folder = Path(folder)
         self._folder.mkdir(exist_ok=True)
-        for old in self._folder.glob("*.png"):  # else those of an earlier report stay
+        # Else those of an earlier report stay.
+        for old in (path for kind in _KINDS for path in self._folder.glob(f"*.{kind}")):
             old.unlink(missing_ok=True)  # the last jobs of an array may end together
         self.figures, self.pretraining, self.notes = [], [], []
 
@@ -111,6 +120,8 @@ class Illustrator:
             text = _STRIPS.format(seeds=", averaged over seeds" if several else "")
             text += _JOINED if len(table.rows) > 1 else ""
             self._add("cases", "DSC of every case", text, case_strips(table))
+            for drawn in evidence(table):
+                self._add(*drawn)
         self._draw_curves("curves", _CURVES, table.rows)
 
     def draw_pretraining_logs(self, rows):
@@ -145,7 +156,7 @@ class Illustrator:
           ``predictions.Predictions``, or None.
         """
         from mijax.report.predictions import predict
-        from mijax.report.trust import scatter, worst_first
+        from mijax.report.trust import risk_coverage, scatter, worst_first
 
         try:
             found = predict(rows, **options)
@@ -168,6 +179,8 @@ class Illustrator:
                 count = len(next(iter(estimates.values())))
                 drawn = scatter(rows, estimates)
                 self._add("trust", "Estimated and true DSC", _TRUST.format(count=count), drawn)
+                text, drawn = _RISK.format(count=count), risk_coverage(rows, estimates)
+                self._add("risk_coverage", "Risk and coverage", text, drawn)
             text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
             drawn = joint_distributions(found.joints, found.classes)
             self._add("joint", "Joint distributions", text, drawn)
@@ -187,10 +200,13 @@ class Illustrator:
                 self.notes.append("No learning curves: no run has a metrics.jsonl.")
 
     def _add(self, name, heading, text, figure, figures=None):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        (self._folder / f"{name}.png").write_bytes(buffer.getvalue())
-        # Without loss, and a fifteenth of the bytes where pixels of a scan are large.
+        for kind in _KINDS:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind)
+            figure.set_layout_engine("none")  # it is laid out, and need not be again
+            (self._folder / f"{name}.{kind}").write_bytes(buffer.getvalue())
+        # Of the PNG, which is the last: without loss, and a fifteenth of the bytes where pixels of
+        # a scan are large.
         packed = io.BytesIO()
         Image.open(buffer).convert("RGB").save(packed, "webp", lossless=True)
         width = figure.get_figwidth()

@@ -6,7 +6,8 @@ import numpy as np
 
 from mijax import methods
 from mijax.methods import Quantity
-from mijax.report.table import NONE, csv_text, markdown_lines
+from mijax.report.formats import csv_text, markdown_lines
+from mijax.report.table import NONE
 
 
 def measures_grid(rows):

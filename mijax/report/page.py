@@ -7,10 +7,11 @@ import jinja2
 import numpy as np
 
 from mijax.errors import UserError
+from mijax.report.caption import caption
 from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
-from mijax.report.table import NONE, caption, grids, p_values, plain
+from mijax.report.table import NONE, parts
 from mijax.report.viewer import ASSETS
 from mijax.runs.folder import data_name
 
@@ -81,19 +82,12 @@ def _scores(table, checkpoint):
     """What the page says of runs that segment."""
     return {
         "finding": finding(table),
-        "grids": [part for grid in _all_grids(table) for part in narrow_grids(*grid)],
+        "grids": [part for grid in parts(table) for part in narrow_grids(*grid)],
         "caption": caption(table, checkpoint=checkpoint),
         "split": table.rows[0].runs[0].entry["split"],
         "cases": len(table.rows[0].runs[0].entry["cases"]),
         "classes": table.columns[:-1],
     }
-
-
-def _all_grids(table):
-    yield from grids(table)
-    if tests := p_values(table):
-        title, header, rows = tests
-        yield title, header, [map(plain, row) for row in rows]
 
 
 def narrow_grids(title, header, rows):

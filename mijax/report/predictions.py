@@ -12,7 +12,7 @@ from mijax.inference.scores import OPTIONS, without_gaps
 from mijax.inference.trust import read_trust, trust
 from mijax.report.excerpts import make_excerpt
 from mijax.report.joints import row_joint, true_joint, validation_slices
-from mijax.report.statistics import case_means
+from mijax.report.values import case_means
 from mijax.runs.annotation import annotation_of
 from mijax.runs.source import flat_slices, open_data
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data import Splits, read_splits
 from mijax.errors import UserError
-from mijax.inference.scores import METRICS, OPTIONS
+from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
 from mijax.runs.folder import Run, flat, open_run
@@ -18,7 +18,6 @@ _OF_A_RUN = {
     "seed", "name", "cache", "data.source.dir", "data.source.follow_links", "log_every",
     "predict_batch",
 }  # fmt: skip
-_PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
 _log = logging.getLogger("mijax")
 
 
@@ -31,6 +30,7 @@ class Scored(NamedTuple):
       entry: one checkpoint's part of its scores.json.
       splits: ``data.Splits``.
       origin: configuration, a dict, of the run that its weights came from, or None.
+      checkpoints: ``{"best" or "last": (step, mean DSC)}``, of those in scores.json.
     """
 
     run: Run
@@ -38,6 +38,7 @@ class Scored(NamedTuple):
     entry: dict
     splits: Splits
     origin: dict | None = None
+    checkpoints: dict | None = None
 
 
 class Row(NamedTuple):
@@ -138,9 +139,9 @@ def read_rows(folders, *, checkpoint, names=()):
     for folder in folders:
         run = open_run(folder)
         if (folder / "scores.json").exists():
-            entry = _read_scores(folder, checkpoint)
+            entry, both = read_scores(folder, checkpoint)
             splits = read_splits(folder / "splits.json")
-            scored.append(Scored(run, run.config.seed, entry, splits, _origin(run)))
+            scored.append(Scored(run, run.config.seed, entry, splits, _origin(run), both))
         else:
             left_out.append(folder)
             _log.warning("%s is left out: it has no scores.json yet", folder)
@@ -152,7 +153,7 @@ def read_rows(folders, *, checkpoint, names=()):
     for pretraining in (False, True):
         alike = [one for one in scored if ("measures" in one.entry) == pretraining]
         for other in alike[1:]:
-            _check_comparable(alike[0], other)
+            check_comparable(alike[0], other)
     rows = _group(scored)
     return (given_labels(rows, names, folders) if names else rows), left_out
 
@@ -185,67 +186,6 @@ def _origin(run):
             f"run began with; python -m mijax.main --workdir {run.folder} writes it again"
         )
     return origin
-
-
-def _read_scores(folder, checkpoint):
-    path = folder / "scores.json"
-    try:
-        entry = json.loads(path.read_text(encoding="utf-8"))[checkpoint]
-        if not (_measured(entry) or _segmented(entry)) or not {"step", "split"} <= entry.keys():
-            raise ValueError("it is incomplete")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); python -m mijax.evaluate --workdir {folder} writes it "
-            "again"
-        ) from error
-    return entry
-
-
-def _measured(entry):
-    measures = entry.get("measures", {})
-    return bool(measures) and all(isinstance(value, float) for value in measures.values())
-
-
-def _segmented(entry):
-    classes = list(entry["classes"])
-    return bool(entry["cases"] and "mean_dsc" in entry) and all(
-        list(case) == classes and set(METRICS) <= case[name].keys()
-        for case in entry["cases"].values()
-        for name in classes
-    )
-
-
-def _check_comparable(first, other):
-    def volumes(one):
-        # Of a key that only one of them has, versions of mijax differ, not the volumes.
-        sources = [x.run.config.data.source for x in (first, other)]
-        shared = set.intersection(*map(set, sources)) - _PLACE
-        return {key: one.run.config.data.source[key] for key in shared}
-
-    for what, value in (
-        ("data sets", volumes),
-        ("classes", lambda one: list(one.entry.get("classes", ()))),
-        ("cases", lambda one: sorted(one.entry.get("cases", ()))),
-        ("splits", lambda one: one.entry["split"]),
-    ):
-        if value(first) != value(other):
-            raise UserError(
-                f"{first.run.folder} and {other.run.folder} are not comparable: they were scored "
-                f"on different {what}"
-            )
-    options = [[bool(one.entry.get(name)) for name in OPTIONS] for one in (first, other)]
-    if options[0] != options[1]:
-        raise UserError(
-            f"{first.run.folder} and {other.run.folder} are not comparable: one was scored with "
-            f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate scores again"
-        )
-    data, other_data = (one.run.info().get("data") for one in (first, other))
-    validation, other_validation = (sorted(one.splits.validation) for one in (first, other))
-    if data and other_data and data != other_data and validation == other_validation:
-        raise UserError(
-            f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
-            "data, whose cases have the same names"
-        )
 
 
 def _group(scored):

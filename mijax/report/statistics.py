@@ -6,23 +6,26 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference.scores import METRICS
-from mijax.methods import FULL, PARTIAL
+from mijax.methods import FULL
 from mijax.report.chance import (
     SIGNIFICANT,
-    bootstrap_interval,
-    by_patient,
+    false_claim,
     holm,
+    interval,
     nanmean,
     paired_p,
     patients_of,
+    resampled_means,
+    wilcoxon_p,
 )
+from mijax.report.gaps import gaps_closed
+from mijax.report.values import mean_of_classes, patient_means, seen_classes, values_of
 
 MEAN = "mean"  # the column of the mean over classes
-_TINY = 1e-12
 
 
 class Cell(NamedTuple):
-    """One number of the table. DSC is a fraction, distances are in mm.
+    """One number of the table, in the units of scores.json.
 
     Attributes:
       mean: over seeds, of the mean over cases; None where it is undefined.
@@ -31,6 +34,8 @@ class Cell(NamedTuple):
       best: whether it is the best of its column.
       p: of the one-sided paired t-test that the tested row is better, corrected by ``holm`` for
         the rows of the column; None where there is none.
+      interval: 95 % interval (low, high) of the mean, by bootstrap over patients, and over patients
+        and seeds of several seeds; None of few patients.
     """
 
     mean: float | None
@@ -38,10 +43,33 @@ class Cell(NamedTuple):
     undefined: int
     best: bool = False
     p: float | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def significant(self):
         return self.p is not None and self.p < SIGNIFICANT
+
+
+_NONE = Cell(None, None, 0)
+
+
+class Comparison(NamedTuple):
+    """The tested row against another one, by the mean DSC over classes.
+
+    Attributes:
+      patients: with a mean DSC in both.
+      difference: mean over patients, of the tested row less the other one.
+      interval: 95 % interval (low, high) of it by bootstrap as of ``Cell``, or None.
+      t, wilcoxon: p of the one-sided paired tests, corrected by ``holm`` for the rows; or None.
+      false_claim: see ``chance.false_claim``; or None.
+    """
+
+    patients: int
+    difference: float
+    interval: tuple[float, float] | None
+    t: float | None
+    wilcoxon: float | None
+    false_claim: float | None
 
 
 class Table(NamedTuple):
@@ -50,23 +78,27 @@ class Table(NamedTuple):
     Attributes:
       rows: of ``runs.Row``.
       columns: the foreground classes, then "mean".
-      cells: ``cells[metric][column]`` is a list with a ``Cell`` a row.
+      cells: ``cells[metric][column]`` is a list with a ``Cell`` a row, of the metrics that some row
+        was scored by; there is no mean of errors that have a sign.
       gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
-      intervals: ``intervals[column]`` is a list with the 95 % interval (low, high) of the mean DSC
-        a row, by bootstrap over patients, or None of few of them.
+      samples: of each row its mean DSC in each bootstrap sample, see ``chance.resampled_means``, or
+        None of few patients.
       tested: index of the row that is tested against each other one, None of one row.
       picked: whether that is so because its mean DSC is the best, of the very same cases.
       unseen: the classes that no case shows; undefined in every row, and not in the mean.
+      comparisons: ``{row: Comparison}`` of the tested row with each other one that it is tested
+        against.
     """
 
     rows: list
     columns: tuple[str, ...]
     cells: dict
     gaps: dict
-    intervals: dict
+    samples: list
     tested: int | None = None
     picked: bool = False
     unseen: tuple[str, ...] = ()
+    comparisons: dict | None = None
 
 
 def make_table(rows, *, against=None):
@@ -82,34 +114,71 @@ def make_table(rows, *, against=None):
       UserError: if there is no row of such a label.
     """
     classes = tuple(rows[0].runs[0].entry["classes"])
-    columns = (*classes, MEAN)
-    seen = _seen(rows)
-    parts = [*([i] if i in seen else [] for i in range(len(classes))), seen]  # of each column
-    values = {metric: [_values(row, metric) for row in rows] for metric in METRICS}
-    cells = {
-        metric: {
-            column: _mark_best(rows, [_cell(v[..., part]) for v in values[metric]], metric)
-            for column, part in zip(columns, parts, strict=True)
-        }
-        for metric in METRICS
-    }
+    seen = seen_classes(rows)
+    # Which classes are in each column.
+    parts = {name: [i] if i in seen else [] for i, name in enumerate(classes)} | {MEAN: seen}
+    values, cells = {}, {}
+    for metric, about in METRICS.items():
+        found = [values_of(row, metric) for row in rows]
+        if all(v is None for v in found):
+            continue
+        values[metric] = found
+        columns = parts if about.better else classes
+        cells[metric] = {column: _column(rows, found, parts[column], metric) for column in columns}
     tested, picked = _tested(rows, cells["dsc"][MEAN], against)
-    for metric in METRICS if tested is not None else ():
-        for column, part in zip(columns, parts, strict=True):
-            p = _tests(rows, [v[..., part] for v in values[metric]], tested, metric)
+    for metric in values if tested is not None else ():
+        for column in cells[metric] if METRICS[metric].better else ():
+            p = _tests(rows, values[metric], parts[column], tested, metric)
             cells[metric][column] = [
                 cell._replace(p=p.get(i)) for i, cell in enumerate(cells[metric][column])
             ]
-    gaps = {column: _gaps(rows, cells["dsc"][column]) for column in columns}
-    intervals = {
-        column: [
-            bootstrap_interval(_mean(v[..., part]).mean(0), patients_of(row))
-            for row, v in zip(rows, values["dsc"], strict=True)
-        ]
-        for column, part in zip(columns, parts, strict=True)
-    }
+    gaps = {column: gaps_closed(rows, cells["dsc"][column]) for column in parts}
+    samples = [
+        _samples(row, v, seen, i)
+        for i, (row, v) in enumerate(zip(rows, values["dsc"], strict=True))
+    ]
     unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
-    return Table(rows, columns, cells, gaps, intervals, tested, picked, unseen)
+    table = Table(rows, tuple(parts), cells, gaps, samples, tested, picked, unseen)
+    return table._replace(comparisons=_comparisons(table, values["dsc"], seen))
+
+
+def _column(rows, values, part, metric):
+    """The cells of a column, from (seeds, cases, classes) of each row, or None."""
+    cells = [
+        _cell(v[..., part], interval(_samples(row, v, part, i))) if v is not None else _NONE
+        for i, (row, v) in enumerate(zip(rows, values, strict=True))
+    ]
+    return _mark_best(rows, cells, metric)
+
+
+def _samples(row, values, part, place):
+    return resampled_means(mean_of_classes(values[..., part]), patients_of(row), row=place)
+
+
+def _comparisons(table, values, seen):
+    rows, tested = table.rows, table.tested
+    others = [i for i, row in enumerate(rows) if i != tested and row.kind != FULL]
+    if tested is None or not others:
+        return {}
+    means = patient_means(rows, values, seen)
+    pairs = {i: (means[tested], means[i]) for i in others}
+    wilcoxon = _corrected({i: wilcoxon_p(*pair, higher=True) for i, pair in pairs.items()})
+    found = {}
+    for i, pair in pairs.items():
+        differences = np.subtract(*pair)
+        known = differences[~np.isnan(differences)]
+        apart = None
+        if table.samples[tested] is not None and table.samples[i] is not None:
+            apart = interval(table.samples[tested] - table.samples[i])
+        found[i] = Comparison(
+            len(known),
+            float(known.mean()) if len(known) else np.nan,
+            apart,
+            table.cells["dsc"][MEAN][i].p,
+            wilcoxon.get(i),
+            false_claim(*pair, higher=True),
+        )
+    return found
 
 
 def _tested(rows, cells, label):
@@ -126,113 +195,40 @@ def _tested(rows, cells, label):
     return next(iter(ours + best), None), not ours
 
 
-def case_means(row):
-    """Mean DSC over classes and seeds of each case, by name."""
-    names = sorted(row.runs[0].entry["cases"])
-    return dict(zip(names, case_scores(row)[:, -1].tolist(), strict=True))
-
-
-def case_scores(row):
-    """(cases, columns) DSC, averaged over seeds, NaN of no case's class; cases sorted by name."""
-    values, seen = _values(row, "dsc").mean(0), _seen([row])
-    shown = np.full_like(values, np.nan)
-    shown[:, seen] = values[:, seen]
-    return np.concatenate([shown, _mean(values[:, seen])[:, None]], -1)
-
-
-def _seen(rows):
-    """Indices of the classes that the cases of some rows show.
-
-    Rows share their cases: where one says that a class is in none of them, it is undefined in
-    all, those included that were scored before mijax looked.
-    """
-    entries = [one.entry["classes"] for row in rows for one in row.runs]
-    unseen = {
-        name
-        for classes in entries
-        for name, metrics in classes.items()
-        if metrics.get("dsc", {}).get("mean", 0) is None
-    }
-    return [i for i, name in enumerate(entries[0]) if name not in unseen]
-
-
-def _mean(values):
-    """Mean over the last axis; NaN, without a warning, where that is empty."""
-    return values.mean(-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)
-
-
-def _values(row, metric):
-    """(seeds, cases, classes), NaN where undefined; cases sorted by name."""
-    classes = list(row.runs[0].entry["classes"])
-    entries = [one.entry["cases"] for one in row.runs]
-    values = [[[cases[case][c][metric] for c in classes] for case in sorted(cases)]
-              for cases in entries]  # fmt: skip
-    return np.array(values, float)  # makes None a NaN
-
-
 def _mark_best(rows, cells, metric):
     """The cells of a column, the best marked; none where there is one row."""
     defined = [i for i, cell in enumerate(cells) if cell.mean is not None]
     # Full supervision is the bound that the others are held against, not one of them.
     candidates = [i for i in defined if rows[i].kind != FULL] or defined
-    if candidates and len(rows) > 1:
-        best = (max if metric == "dsc" else min)(candidates, key=lambda i: cells[i].mean)
+    better = METRICS[metric].better
+    if candidates and len(rows) > 1 and better:
+        best = max(candidates, key=lambda i: better * cells[i].mean)
         cells[best] = cells[best]._replace(best=True)
     return cells
 
 
-def _tests(rows, values, tested, metric):
+def _tests(rows, values, part, tested, metric):
     """``{row: corrected p}`` that one row is better, from (seeds, cases, classes) of each row."""
-    # A case of which one class is undefined has no mean: that of the others would flatter it.
-    # Scans of one patient are no independent cases.
-    means = [by_patient(nanmean(_mean(v), axis=0), patients_of(rows[0])) for v in values]
-    p = {
-        i: paired_p(means[tested], means[i], higher=metric == "dsc")
-        for i, row in enumerate(rows)
-        if i != tested and row.kind != FULL
-    }
+    means = patient_means(rows, values, part)
+    higher = METRICS[metric].better > 0
+    return _corrected(
+        {
+            i: paired_p(means[tested], means[i], higher=higher)
+            for i, row in enumerate(rows)
+            if i != tested and row.kind != FULL
+        }
+    )
+
+
+def _corrected(p):
     made = {i: value for i, value in p.items() if value is not None}
     return dict(zip(made, holm(made.values()), strict=True))
 
 
-def _cell(values):
-    seeds = _mean(nanmean(values, axis=1))
+def _cell(values, interval):
+    seeds = mean_of_classes(nanmean(values, axis=1))
     undefined = int(np.isnan(values).any(-1).sum())
     if np.isnan(seeds).any():
         return Cell(None, None, undefined)
     std = float(seeds.std(ddof=1)) if len(seeds) > 1 else None
-    return Cell(float(seeds.mean()), std, undefined)
-
-
-def _gaps(rows, cells):
-    """(method − partial) / (full − partial) of each row, against the fitting baselines."""
-    gaps = []
-    for row, cell in zip(rows, cells, strict=True):
-        full, partial = (baseline(row, rows, base) for base in (FULL, PARTIAL))
-        gap = None
-        if row.kind != FULL and row.base != PARTIAL and None not in (full, partial, cell.mean):
-            width = cells[full].mean - cells[partial].mean
-            gap = (cell.mean - cells[partial].mean) / width if width > _TINY else None
-        gaps.append(gap)
-    return gaps
-
-
-def baseline(row, rows, base):
-    """Index of the baseline trained like the row: the only one, or the one of equal settings.
-
-    With ``base`` PARTIAL it had the very same labels.
-    """
-
-    def shared(other):
-        ours = ("method.", "teacher.", "init_from.", "data.splits.labelled", "data.splits.file")
-        return {k: v for k, v in other.settings.items() if not k.startswith(ours)}
-
-    found = [
-        i
-        for i, other in enumerate(rows)
-        if other.base == base
-        and (base == FULL or set(other.splits.labelled) == set(row.splits.labelled))
-    ]
-    equal = [i for i in found if shared(rows[i]) == shared(row)]
-    chosen = equal or found
-    return chosen[0] if len(chosen) == 1 else None
+    return Cell(float(seeds.mean()), std, undefined, interval=interval)

@@ -11,7 +11,7 @@ import numpy as np
 from mijax.inference.scores import without_gaps
 from mijax.report.figures import CLASS_COLOURS
 from mijax.report.predictions import unpacked
-from mijax.report.statistics import case_scores
+from mijax.report.values import case_scores
 
 ASSETS = Path(__file__).parent / "assets"
 FOLDER = "viewer"  # beside the page

@@ -10,12 +10,12 @@ import mijax
 HEAVY = [
     "flax",
     "matplotlib",
-    "medpy",
     "ml_collections",
     "nibabel",
     "optax",
     "orbax",
     "SimpleITK",
+    "surface_distance",
     "scipy.ndimage",
     "tensorflow_datasets",
 ]

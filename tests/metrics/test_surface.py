@@ -1,11 +1,14 @@
-"""HD95 and ASSD in mm: closed forms, brute force, and MedPy on the whole volume."""
+"""HD95, ASSD and NSD: closed forms, brute force, MedPy and surface-distance on whole volumes."""
+
+import warnings
 
 import numpy as np
 import pytest
+import surface_distance
 from medpy.metric.binary import assd, hd95
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
-from mijax.metrics import surface_distances
+from mijax.metrics import surface_dice, surface_distances
 
 SPACING = (0.5, 1.5, 4.0)
 
@@ -67,10 +70,8 @@ def test_equals_brute_force_and_medpy_on_the_whole_volume(seed):
     there, back = directed(prediction, label, SPACING), directed(label, prediction, SPACING)
     pooled = np.concatenate([there, back])
     assert_allclose(values, (np.percentile(pooled, 95), pooled.mean()))
-    assert_array_equal(
-        values,
-        [f(prediction, label, voxelspacing=SPACING) for f in (hd95, assd)],
-    )
+    expected = [f(prediction, label, voxelspacing=SPACING) for f in (hd95, assd)]
+    assert_allclose(values, expected, rtol=1e-12)
     assert values[0] <= max(np.percentile(there, 95), np.percentile(back, 95))
 
 
@@ -81,7 +82,8 @@ def test_masks_at_the_frame_and_far_apart():
         (cuboid((0, 0, 0), (14, 12, 10)), cuboid((0, 0, 0), (1, 1, 1))),
     ]:
         values = surface_distances(*pair, spacing=SPACING)
-        assert_array_equal(values, [f(*pair, voxelspacing=SPACING) for f in (hd95, assd)])
+        expected = [f(*pair, voxelspacing=SPACING) for f in (hd95, assd)]
+        assert_allclose(values, expected, rtol=1e-12)
 
 
 def test_a_mask_is_no_distance_from_itself():
@@ -96,3 +98,72 @@ def test_empty_masks():
     assert np.isnan(surface_distances(empty, full, spacing=SPACING)).all()
     with pytest.raises(ValueError, match="one shape"):
         surface_distances(full, full[:2], spacing=SPACING)
+
+
+# NSD ---------------------------------------------------------------------------------------
+
+
+def of_the_library(prediction, label, spacing, tolerance):
+    with warnings.catch_warnings():  # of names in SciPy that it has from before
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = surface_distance.compute_surface_distances(label, prediction, spacing)
+    return surface_distance.compute_surface_dice_at_tolerance(found, tolerance)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), SPACING, (1.37, 0.77, 8.1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_nsd_is_that_of_surface_distance(seed, spacing):
+    prediction, label = blobs(seed)
+    values = [
+        surface_dice(prediction, label, spacing=spacing, tolerance=tolerance)
+        for tolerance in (0.0, 0.9, 2.0, 5.0)
+    ]
+    expected = [of_the_library(prediction, label, spacing, t) for t in (0.0, 0.9, 2.0, 5.0)]
+    assert_allclose(values, expected, rtol=1e-12)
+    assert 0 < values[0] < values[2] and values == sorted(values)
+    swapped = surface_dice(label, prediction, spacing=spacing, tolerance=2.0)
+    assert_allclose(swapped, values[2], rtol=1e-12)
+
+
+def test_nsd_of_masks_at_the_frame_and_far_apart():
+    for pair in [
+        (cuboid((0, 0, 0), (4, 5, 6)), cuboid((1, 0, 0), (4, 5, 6))),
+        (cuboid((9, 7, 4), (5, 5, 6)), cuboid((10, 7, 3), (4, 5, 7))),
+    ]:
+        found = surface_dice(*pair, spacing=SPACING, tolerance=0.4)
+        assert_allclose(found, of_the_library(*pair, SPACING, 0.4), rtol=1e-12)
+        assert 0 < found < 1
+    apart = cuboid((0, 0, 0), (3, 3, 3)), cuboid((8, 8, 6), (3, 3, 3))
+    assert surface_dice(*apart, spacing=SPACING, tolerance=2.0) == 0
+
+
+def test_nsd_counts_areas_not_voxels():
+    # Two slabs with one face in common; the other two are 1 mm apart, the rims as wide as that.
+    wide = np.zeros((100, 100, 6), bool)
+    wide[2:-2, 2:-2, 2:3] = True
+    thick = wide.copy()
+    thick[2:-2, 2:-2, 3:4] = True
+    assert_allclose(surface_dice(thick, wide, spacing=(1, 1, 1), tolerance=0.1), 0.5, atol=0.02)
+    # Of slabs that are much thicker than wide, the rims are nearly all of the area.
+    found = surface_dice(thick, wide, spacing=(1, 1, 1e6), tolerance=0.1)
+    assert_allclose(found, of_the_library(thick, wide, (1, 1, 1e6), 0.1), rtol=1e-12)
+
+
+def test_a_distance_of_just_the_tolerance_is_within():
+    """Rounding is to decide nothing: 3 · 0.7 − 0.7 is more than 2 · 0.7 in binary."""
+    pair = cuboid((3, 3, 3), (3, 4, 4)), cuboid((5, 3, 3), (3, 4, 4))
+    assert surface_dice(*pair, spacing=(0.7, 1.0, 1.0), tolerance=1.4) == 1
+    assert surface_dice(*pair, spacing=(0.7, 1.0, 1.0), tolerance=1.39) < 1
+
+
+def test_nsd_of_empty_masks_and_wrong_arguments():
+    empty, full = np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)
+    options = {"spacing": SPACING, "tolerance": 2.0}
+    assert surface_dice(empty, empty, **options) == 1
+    assert surface_dice(full, empty, **options) == surface_dice(empty, full, **options) == 0
+    assert surface_dice(full, full, **options) == 1
+    with pytest.raises(ValueError, match="one shape"):
+        surface_dice(full, full[:2], **options)
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="tolerance is 0 mm or more"):
+            surface_dice(full, full, spacing=SPACING, tolerance=wrong)

@@ -9,7 +9,9 @@ import pytest
 from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate
-from mijax.inference.scores import METRICS, OPTIONS, mean_dsc, score, table
+from mijax.inference.score_table import table
+from mijax.inference.scores import METRICS, OPTIONS, VOLUME, mean_dsc, score
+from mijax.inference.tolerance import in_words, read_tolerances, tolerances
 from mijax.runs.folder import start_run
 from mijax.runs.source import open_data, slice_volume
 
@@ -40,7 +42,8 @@ def test_form_of_scores(scored):
     assert (scores["last"]["step"], scores["best"]["step"]) == (12, best)
     for entry in scores.values():
         assert entry.keys() == {
-            "step", "split", "patients", *OPTIONS, "mean_dsc", "classes", "cases",
+            "step", "split", "patients", *OPTIONS, "mean_dsc", "nsd_tolerance", "classes", "cases",
+            "calibration",
         }  # fmt: skip
         assert entry["patients"] == {case: case for case in test}  # one volume each
         assert not any(entry[name] for name in OPTIONS)
@@ -50,7 +53,7 @@ def test_form_of_scores(scored):
         assert list(entry["classes"]) == ["body", "core"]
         for case in entry["cases"].values():
             assert list(case) == ["body", "core"]
-            assert all(set(values) == {"dsc", "hd95", "assd"} for values in case.values())
+            assert all(set(values) == {*METRICS, VOLUME} for values in case.values())
 
 
 def assert_means_follow_from_cases(entry):
@@ -118,23 +121,31 @@ def cube(value, start, shape=(8, 8, 4)):
     return label
 
 
+def scored_by_hand(maps, volumes, **options):
+    return score([(labels, None) for labels in maps], volumes, CLASSES, **options)
+
+
 @pytest.fixture
 def by_hand():
     """Case a: body right, core nowhere. Case b: body a voxel off, core missed."""
     truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2) + cube(2, 5))]
-    return {"last": {"step": 4, "split": "test", **score([cube(1, 2), cube(1, 3)], truth, CLASSES)}}
+    return {"last": {"step": 4, "split": "test", **scored_by_hand([cube(1, 2), cube(1, 3)], truth)}}
 
 
 def test_undefined_distances_are_null(by_hand):
     entry = by_hand["last"]
     json.dumps(entry, allow_nan=False)
+    perfect = {"dsc": 1.0, "nsd": 1.0, "hd95": 0.0, "assd": 0.0, "volume_error": 0.0}
     assert entry["cases"]["a"] == {
-        "body": {"dsc": 1.0, "hd95": 0.0, "assd": 0.0},
-        "core": {"dsc": 1.0, "hd95": 0.0, "assd": 0.0},  # nowhere in both
+        "body": perfect | {"volume": 0.016},  # 8 voxels of 2 mm³
+        "core": perfect | {"volume": 0.0},  # nowhere in both
     }
     assert entry["cases"]["b"]["body"]["dsc"] == 0.5
     assert entry["cases"]["b"]["body"]["hd95"] == 1.0  # mm
-    assert entry["cases"]["b"]["core"] == {"dsc": 0.0, "hd95": None, "assd": None}
+    assert entry["cases"]["b"]["body"]["volume_error"] == 0
+    assert entry["cases"]["b"]["core"] == {
+        "dsc": 0.0, "nsd": 0.0, "hd95": None, "assd": None, "volume_error": -0.016, "volume": 0.016,
+    }  # fmt: skip
     assert entry["mean_dsc"] == (1 + 1 + 0.5 + 0) / 4
     assert entry["classes"]["core"]["hd95"] == {"mean": 0.0, "std": None, "undefined": 1}
     assert_means_follow_from_cases(entry)
@@ -142,12 +153,49 @@ def test_undefined_distances_are_null(by_hand):
 
 def test_table(by_hand):
     assert table(by_hand).splitlines() == [
-        "2 test cases, mean (standard deviation)",
-        "checkpoint     class  DSC %          HD95 mm             ASSD mm",
-        "last (step 4)  body   75.00 (35.36)  0.50 (0.71)         0.25 (0.35)",
-        "last (step 4)  core   50.00 (70.71)  0.00 [1 undefined]  0.00 [1 undefined]",
+        "2 test cases, mean (standard deviation), NSD at 2 mm",
+        "checkpoint     class  DSC %          NSD %          HD95 mm             "
+        "ASSD mm             Volume error ml",
+        "last (step 4)  body   75.00 (35.36)  100.00 (0.00)  0.50 (0.71)         "
+        "0.25 (0.35)         0.00 (0.00)",
+        "last (step 4)  core   50.00 (70.71)  50.00 (70.71)  0.00 [1 undefined]  "
+        "0.00 [1 undefined]  -0.01 (0.01)",
         "last (step 4)  mean   62.50",
     ]
+
+
+def test_table_of_scores_from_before_the_nsd(by_hand):
+    entry = by_hand["last"]
+    for name in ("nsd_tolerance", "calibration"):
+        del entry[name]
+    for metrics in entry["classes"].values():
+        del metrics["nsd"], metrics["volume_error"]
+    assert table(by_hand).splitlines()[1] == (
+        "checkpoint     class  DSC %          HD95 mm             ASSD mm"
+    )
+
+
+def test_tolerance_of_the_nsd(by_hand):
+    """The body of case b is a voxel, a millimetre, off: its far sides are within no 0.9 mm."""
+    truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2) + cube(2, 5))]
+    strict = scored_by_hand([cube(1, 2), cube(1, 3)], truth, nsd_tolerance={"body": 0.9})
+    assert strict["nsd_tolerance"] == {"body": 0.9, "core": 2.0}
+    assert by_hand["last"]["nsd_tolerance"] == {"body": 2.0, "core": 2.0}
+    assert strict["cases"]["b"]["body"]["nsd"] < by_hand["last"]["cases"]["b"]["body"]["nsd"] == 1
+    first = table({"last": {"step": 4, "split": "test", **strict}}).splitlines()[0]
+    assert first.endswith("NSD at body 0.9 mm, core 2 mm")
+    assert tolerances(3, CLASSES) == {"body": 3.0, "core": 3.0}
+    assert read_tolerances([]) is None and read_tolerances(["1.5"]) == 1.5
+    assert read_tolerances(["a=b=1.5", "core=3"]) == {"a=b": 1.5, "core": 3.0}
+    assert in_words({"body": 1.5}) == "1.5 mm"
+    for texts in (["wide"], ["1", "2"], ["body=1", "2"], ["body="]):
+        with pytest.raises(UserError, match=f"--nsd_tolerance={','.join(texts)} is neither"):
+            read_tolerances(texts)
+    with pytest.raises(UserError, match="'liver' is none of the classes body, core"):
+        tolerances({"liver": 1.0}, CLASSES)
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="is no number of millimetres"):
+            tolerances(wrong, CLASSES)
 
 
 def test_checkpoints_of_one_step_are_in_the_table_once(by_hand):
@@ -163,10 +211,19 @@ def test_checkpoints_of_one_step_are_in_the_table_once(by_hand):
 
 def test_never_defined(by_hand):
     truth = [volume_of("b", cube(1, 2) + cube(2, 5))]
-    entry = {"step": 1, "split": "validation", **score([0 * cube(1, 2)], truth, CLASSES)}
+    entry = {"step": 1, "split": "validation", **scored_by_hand([0 * cube(1, 2)], truth)}
     assert entry["classes"]["core"]["assd"] == {"mean": None, "std": None, "undefined": 1}
     row = table({"last": entry}).splitlines()[2]
-    assert row.split() == ["last", "(step", "1)", "body", "0.00", "undefined", "undefined"]
+    assert row.split() == [
+        "last",
+        "(step",
+        "1)",
+        "body",
+        "0.00",
+        "0.00",
+        *["undefined"] * 2,
+        "-0.02",
+    ]
 
 
 @pytest.mark.parametrize("predicted", [0, 1])
@@ -174,7 +231,7 @@ def test_a_class_that_no_case_shows_is_undefined_and_out_of_the_mean(predicted):
     """Found nowhere it would be perfect, and lift the mean of the others."""
     truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2))]
     maps = [cube(1, 2), cube(1, 5) + predicted * cube(2, 0)]
-    entry = {"step": 4, "split": "test", **score(maps, truth, CLASSES)}
+    entry = {"step": 4, "split": "test", **scored_by_hand(maps, truth)}
     json.dumps(entry, allow_nan=False)
     undefined = {"mean": None, "std": None, "undefined": 2}
     assert entry["classes"]["core"] == {metric: undefined for metric in METRICS}
@@ -183,7 +240,7 @@ def test_a_class_that_no_case_shows_is_undefined_and_out_of_the_mean(predicted):
     assert [entry["cases"][case]["core"]["dsc"] for case in "ab"] == [1, 1 - predicted]
     assert mean_dsc(maps, truth, CLASSES) == (0.5, {"body": 0.5})
     lines = table({"last": entry}).splitlines()
-    assert lines[3].split() == ["last", "(step", "4)", "core", *["undefined"] * 3]
+    assert lines[3].split() == ["last", "(step", "4)", "core", *["undefined"] * 5]
     assert lines[4].split() == ["last", "(step", "4)", "mean", "50.00"]
     assert lines[5] == "core: no case shows it; undefined, and left out of the mean" + (
         "; last (step 4) predicts it in 1 cases" * predicted
@@ -192,7 +249,7 @@ def test_a_class_that_no_case_shows_is_undefined_and_out_of_the_mean(predicted):
 
 def test_no_case_shows_any_class():
     empty = volume_of("a", 0 * cube(1, 2))
-    entry = {"step": 4, "split": "test", **score([empty.label], [empty], CLASSES)}
+    entry = {"step": 4, "split": "test", **scored_by_hand([empty.label], [empty])}
     json.dumps(entry, allow_nan=False)
     assert entry["mean_dsc"] is None
     assert table({"last": entry}).splitlines()[4].split()[-2:] == ["mean", "undefined"]
@@ -207,8 +264,9 @@ def test_options_are_noted(copied):
     assert json.loads((run.folder / "scores.json").read_text()) == scores
     assert all(entry[name] for entry in scores.values() for name in OPTIONS)
     assert scores["last"]["cases"] != plain["last"]["cases"]
-    first = table(scores).splitlines()[0]
-    assert first == "2 test cases, mean (standard deviation), --largest_component, --mirror"
+    assert table(scores).splitlines()[0] == (
+        "2 test cases, mean (standard deviation), --largest_component, --mirror, NSD at 2 mm"
+    )
 
 
 def test_a_long_wait_is_told_of(monkeypatch, told):
@@ -220,7 +278,7 @@ def test_a_long_wait_is_told_of(monkeypatch, told):
             wait_for = len(told) + 1
             while len(told) < wait_for:
                 time.sleep(0.005)
-            yield volume.label
+            yield volume.label, None
 
     score(predictions(), truth, CLASSES)
     assert told[:2] == ["predicting 0/2", "predicting 1/2"]
@@ -238,3 +296,50 @@ def test_no_checkpoint(tiny, uninterrupted, tmp_path):
 def test_not_yet_trained(tiny, tmp_path):
     with pytest.raises(UserError, match=r"splits\.json"):
         evaluate(start_run(tmp_path, tiny("supervised")))
+
+
+# Calibration -------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand():
+    """Two bins, of 0.6 and of 0.95: their accuracies are 0.5 and 1."""
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[0] = 1
+    found, confidence = label.copy(), np.full(label.shape, 0.95, np.float32)
+    found[:2, 2:] = 1 - found[:2, 2:]  # wrong in half of two slices
+    confidence[:2] = 0.6
+    volume = volume_of("a", label)
+    pair = (found, confidence)
+    calibration = score([pair], [volume], CLASSES)["calibration"]
+    json.dumps(calibration, allow_nan=False)
+    assert calibration["all"]["cases"]["a"] == pytest.approx((0.1 + 0.05) / 2, rel=1e-5)
+    # Found or annotated are a slice and a half; in half a slice of those it is right.
+    foreground = calibration["foreground"]
+    assert foreground["ece"] == pytest.approx(0.6 - 1 / 3, rel=1e-5)
+    assert foreground["voxels"] == [*[0] * 9, 24, *[0] * 5]
+    assert foreground["accuracy"][9] == pytest.approx(1 / 3)
+    assert foreground["probability"][9] == pytest.approx(0.6)
+    assert foreground["probability"][0] is None
+    # Nobody knows what is right where nobody annotated, nor what a class that was not drawn hides.
+    gap = volume._replace(label=np.where(np.arange(4)[:, None, None] < 2, np.uint8(255), label))
+    one = score([pair], [gap], CLASSES)["calibration"]
+    assert one["all"]["ece"] == pytest.approx(0.05, rel=1e-5)
+    assert one["foreground"]["ece"] is None
+    assert score([pair], [volume._replace(undrawn=(2,))], CLASSES)["calibration"] is None
+    assert score([(found, None)], [volume], CLASSES)["calibration"] is None
+    assert "expected calibration error, last (step 1): 7.50 % of all voxels, 26.67 % of those" in (
+        table({"last": {"step": 1, "split": "test", **score([pair], [volume], CLASSES)}})
+    )
+
+
+def test_calibration_is_of_the_probabilities_of_the_run(scored):
+    run, scores = scored
+    source, predictor = open_data(run.config), Predictor(run, checkpoint=12)
+    for name, error in scores["last"]["calibration"]["all"]["cases"].items():
+        volume = source.volume(name)
+        ((labels, probs),) = predictor.segment([volume], probabilities=True)
+        highest, right = probs.max(-1).ravel(), (labels == volume.label).ravel()
+        bins = np.digitize(highest, np.linspace(0, 1, 16)[1:-1])
+        parts = [(bins == b) for b in range(15) if (bins == b).any()]
+        expected = sum(abs(right[b].mean() - highest[b].mean()) * b.mean() for b in parts)
+        assert error == pytest.approx(expected, rel=1e-4)

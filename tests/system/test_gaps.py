@@ -10,8 +10,16 @@ from mijax import methods
 from mijax.data import UNLABELLED, Annotation, Drawn, Volume, draw_splits, write_annotation
 from mijax.errors import UserError
 from mijax.inference.contours import contours
-from mijax.inference.scores import mean_dsc, partly_annotated, score, table, without_gaps
-from mijax.report.chance import bootstrap_interval
+from mijax.inference.score_table import table
+from mijax.inference.scores import (
+    METRICS,
+    VOLUME,
+    mean_dsc,
+    partly_annotated,
+    score,
+    without_gaps,
+)
+from mijax.report.chance import resampled_means
 from mijax.report.predictions import choose_cases
 from mijax.runs.annotation import annotation_of, settle_annotation
 from mijax.runs.folder import start_run
@@ -179,7 +187,7 @@ def cube(value, at):
 
 
 def scored(maps, volumes):
-    entry = {"step": 4, "split": "test", **score(maps, volumes, CLASSES)}
+    entry = {"step": 4, "split": "test", **score([(m, None) for m in maps], volumes, CLASSES)}
     json.dumps(entry, allow_nan=False)
     mean, by_class = mean_dsc(maps, volumes, CLASSES)
     assert mean == entry["mean_dsc"]
@@ -207,7 +215,7 @@ def test_classes_that_were_not_drawn_have_no_score():
     volumes = [volume_of("a", cube(1, 2), (2,)), volume_of("b", cube(1, 2) + cube(2, 5))]
     maps = [cube(1, 3) + cube(2, 6), cube(1, 2) + cube(2, 5)]
     entry = scored(maps, volumes)
-    assert entry["cases"]["a"]["core"] == {"dsc": None, "hd95": None, "assd": None}
+    assert entry["cases"]["a"]["core"] == dict.fromkeys([*METRICS, VOLUME])
     assert entry["cases"]["a"]["body"]["dsc"] == 0.5
     assert entry["classes"]["core"]["dsc"] == {"mean": 1.0, "std": None, "undefined": 1}
     assert entry["mean_dsc"] == (0.75 + 1) / 2  # of the classes' means
@@ -250,8 +258,10 @@ def test_other_gaps_are_other_data():
 def test_a_report_leaves_out_what_has_no_score(monkeypatch):
     values, patients = np.arange(8.0), list("abcdefgh")
     gappy = np.concatenate([values, [np.nan]])
-    assert bootstrap_interval(gappy, [*patients, "i"]) == bootstrap_interval(values, patients)
-    assert bootstrap_interval(np.full(8, np.nan), patients) is None
+    found, plain = resampled_means(gappy, [*patients, "i"]), resampled_means(values, patients)
+    np.testing.assert_allclose(found.mean(), plain.mean(), atol=0.05)
+    assert values.min() <= found.min() and found.max() <= values.max()
+    assert resampled_means(np.full(8, np.nan), patients) is None
     means = {"a": 0.5, "b": np.nan, "c": 0.9, "d": 0.1}
     monkeypatch.setattr("mijax.report.predictions.case_means", lambda row: row)
     assert list(choose_cases([means]).values()) == ["c", "a", "d"]

@@ -114,6 +114,11 @@ def test_largest_component_is_of_the_labels_alone():
     np.testing.assert_array_equal(labels, largest_components(plain))
     np.testing.assert_array_equal(probs, same)
     assert 0 < np.count_nonzero(labels) < np.count_nonzero(plain)
+    ((again, highest),) = segment(
+        parts, None, [given], stored=False, confidence=True, largest_component=True
+    )
+    np.testing.assert_array_equal(again, labels)
+    np.testing.assert_array_equal(highest, np.where(labels == plain, probs.max(-1), np.nan))
 
 
 def test_mirror_averages_four_predictions():

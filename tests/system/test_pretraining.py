@@ -8,7 +8,7 @@ import pytest
 
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate
-from mijax.inference.scores import table
+from mijax.inference.score_table import table
 from mijax.inference.scoring import make_scoring
 from mijax.inference.volumes import even_slices
 from mijax.models import CLASSIFIER

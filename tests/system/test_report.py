@@ -19,10 +19,11 @@ from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.report import make_report
-from mijax.report.chance import bootstrap_interval, holm, paired_p
+from mijax.report.chance import holm, interval, paired_p, resampled_means
 from mijax.report.excerpts import choose_slices, native_slices, thinned
 from mijax.report.figures import case_strips, styles
 from mijax.report.finding import finding
+from mijax.report.formats import latex, to_latex, to_markdown
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
@@ -33,8 +34,8 @@ from mijax.report.predictions import (
     unpacked,
 )
 from mijax.report.runs import Row, read_rows
-from mijax.report.statistics import case_means, make_table
-from mijax.report.table import latex, to_latex, to_markdown
+from mijax.report.statistics import make_table
+from mijax.report.values import case_means
 from mijax.report.viewer import list_cases
 from mijax.runs.folder import open_run
 from mijax.runs.source import slice_volume
@@ -216,7 +217,7 @@ def test_a_class_that_no_case_shows_is_in_no_mean(study):
     assert table.unseen == ("core",)
     for i, dsc in enumerate(perfect.values()):
         for metric in ("dsc", "hd95", "assd"):
-            assert table.cells[metric]["core"][i] == (None, None, 0, False, None)
+            assert table.cells[metric]["core"][i] == (None, None, 0, False, None, None)
             assert table.cells[metric]["mean"][i] == table.cells[metric]["body"][i]
         np.testing.assert_allclose(table.cells["dsc"]["mean"][i].mean, dsc[..., 0].mean())
     assert table.gaps["core"] == [None] * 4 and table.gaps["mean"] == table.gaps["body"]
@@ -259,24 +260,28 @@ def test_scans_of_one_patient_are_one_sample(study):
     with_patients(folders, ["a", "a", "b", "b", "c", "d", "e"])
     table = make_table(rows_of(folders))
     assert all(cell.p is None for cell in table.cells["dsc"]["mean"])
-    assert table.intervals["mean"] == [None] * 4
+    assert table.samples == [None] * 4
+    assert {cell.interval for cell in table.cells["dsc"]["mean"]} == {None}
 
 
 def test_interval_of_the_mean(study):
     folders, values = study
     table = make_table(rows_of(folders))
     for i, dsc in enumerate(values.values()):
-        cases = dsc.mean((0, 2))
-        low, high = table.intervals["mean"][i]
-        # By the central limit theorem, of seven cases.
-        half = 1.96 * cases.std() / len(cases) ** 0.5
-        assert low == pytest.approx(cases.mean() - half, abs=0.3 * half)
-        assert high == pytest.approx(cases.mean() + half, abs=0.3 * half)
+        cases = dsc.mean(2)
+        low, high = table.cells["dsc"]["mean"][i].interval
+        # The variances of what is drawn add up: means of patients, of seeds, and what is left.
+        patients, seeds = cases.mean(0), cases.mean(1)
+        left = cases - patients - seeds[:, None] + cases.mean()
+        variance = patients.var() / 7 + seeds.var() / 2 + left.var() / 14
+        half = 1.96 * variance**0.5
+        assert low == pytest.approx(cases.mean() - half, abs=0.2 * half)
+        assert high == pytest.approx(cases.mean() + half, abs=0.2 * half)
     # Patients with more scans weigh more, and come with all of them.
     values, patients = np.array([0.0] * 6 + [1.0, 0.5] * 5), ["a"] * 6 + [*"bbccddeeff"]
-    low, high = bootstrap_interval(values, patients)
+    low, high = interval(resampled_means(values, patients))
     assert 0.1 < low < values.mean() < high == 0.75
-    assert bootstrap_interval(values[:4], patients[:4]) is None
+    assert resampled_means(values[:4], patients[:4]) is None and interval(None) is None
 
 
 def test_gap_closed(study):
@@ -316,7 +321,7 @@ def test_classes_that_were_not_drawn_are_left_out_and_counted(write):
         assert (body.undefined, core.undefined, mean.undefined) == (0, 1, 1)
         np.testing.assert_allclose(core.mean, dsc[1:, 1].mean())
         np.testing.assert_allclose(mean.mean, (body.mean + core.mean) / 2)
-        low, high = table.intervals["core"][i]
+        low, high = core.interval
         assert low < core.mean < high
     p = paired_p(second[1:].mean(1), first[1:].mean(1), higher=True)
     np.testing.assert_allclose(table.cells["dsc"]["mean"][0].p, p)
@@ -381,7 +386,11 @@ def test_finding_of_few_cases_or_little_difference(write):
     few = [write(f"few{i}", "entropy", drawn(i, 0.6)[:2], seed=i, method__weight=i) for i in (1, 2)]
     assert finding_of(few).endswith("differences are more than chance, 2 patients cannot tell.")
     table = to_markdown(make_table(rows_of(few)), checkpoint="best")
-    assert "No t-test: it takes 6 patients, and there are 2." in table and "p < 0.05" not in table
+    assert (
+        "No t-test, and no intervals: they take 6 patients, and there are 2." in table
+        and "p < 0.05" not in table
+        and "False claim" not in table
+    )
     same = drawn(0, 0.6)
     folders = [
         write("a", "entropy", same),
@@ -509,12 +518,14 @@ def test_checkpoint(study):
         ({"dsc": drawn(0, 0.5)[:-1]}, "different cases"),
         ({"options": {"mirror": True}}, "one was scored with --largest_component or --mirror"),
         ({"split": "validation"}, "different splits"),
+        ({"options": {"nsd_tolerance": {"body": 3, "core": 2}}}, "NSD is of different tolerances"),
         ({"data": "1", "seed": 1}, "different data, whose cases have the same names"),
         ({"name": "twin"}, "same configuration with the same seed 0"),
     ],
 )
 def test_what_does_not_go_into_one_table_is_refused(write, other, message):
-    first = write("first", dsc=drawn(0, 0.5))
+    tolerance = {"nsd_tolerance": {"body": 2, "core": 2}}
+    first = write("first", dsc=drawn(0, 0.5), options=tolerance)
     name = other.pop("name", "second")
     second = write(name, **{"dsc": drawn(1, 0.5), **other})
     with pytest.raises(UserError, match=message) as error:
@@ -569,7 +580,8 @@ def test_latex_table(study):
     folders, values = study
     text = to_latex(make_table(rows_of(folders)), checkpoint="best")
     assert "p $<$ 0.05" in text
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 3
+    # Three metrics, the tests of ours, p by class, and best and last.
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 6
     ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
     by_seed = 100 * values["Ours (KL)"].mean((1, 2))
     mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
@@ -644,7 +656,7 @@ def test_page_refers_to_nothing_outside_and_says_what_is_missing(
 def test_a_report_where_nothing_but_ascii_can_be_shown(write, tmp_path):
     run = write("Großhirn", dsc=drawn(0, 0.5), classes=["Großhirn", "$x$"], name="Schädel")
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "mijax.report", run, "--output", run / "report"]
+    command = [sys.executable, "-m", "mijax.report", run]  # into the folder report in it
     done = subprocess.run(
         [*command, "--nopredictions"],
         env={**os.environ, **locale},
@@ -740,9 +752,12 @@ def test_report_of_a_run(copied, monkeypatch):
     evaluate(run)
     page = make_report([run.folder], run.folder / "report")
     text = assert_self_contained(page)
-    names = {f.stem for f in (page.parent / "figures").iterdir()}
-    wanted = {"cases", "curves", "contours_best", "contours_worst", "joint", "marginals", "trust"}
-    assert names == wanted
+    files = {f.name for f in (page.parent / "figures").iterdir()}
+    names = {
+        "cases", "curves", "contours_best", "contours_worst", "joint", "marginals", "trust",
+        "risk_coverage", "volumes", "reliability",
+    }  # fmt: skip
+    assert files == {f"{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")}
     assert text.count("<img decoding") == len(names)
     assert "<h1>Ours (KL)</h1>" in text
 

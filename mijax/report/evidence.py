@@ -1,0 +1,51 @@
+"""The figures of what the table says of chance, volumes and probabilities, with their captions."""
+
+from mijax.report.calibration import reliability_diagram
+from mijax.report.chance import RESAMPLES
+from mijax.report.ranking import blob_plot, find_ranking
+from mijax.report.table import sample
+from mijax.report.volumes import CLASSES, bland_altman
+
+_RANKING = (
+    "Rank by mean DSC when patients{seeds} are drawn anew with replacement, {count:,} times; "
+    "{sample}. The area of a disc is the share of the samples, the cross the median; "
+    "95 % of them are within the line. {first} is first in {share:.0f} % of the samples."
+)
+_VOLUMES = (
+    "Volume found less volume annotated, over the mean of the two (Bland and Altman); one dot a "
+    "case{seeds}, {sample}. Lines: the mean error, and dashed the limits of agreement, 1.96 "
+    "standard deviations to both sides; the numbers are those, in ml."
+)
+_RELIABILITY = (
+    "How often the predicted class is right, over the probability that it is given: annotated "
+    "voxels of all cases{seeds} in 15 bins, {sample}. On the grey line they are equal; below it "
+    "the network is too sure. Left all voxels, right those that the annotation or the prediction "
+    "has as foreground."
+)
+
+
+def evidence(table):
+    """Yields ``(name, heading, caption, figure)``.
+
+    Args:
+      table: ``statistics.Table``.
+    """
+    several = any(len(row.runs) > 1 for row in table.rows)
+    if ranking := find_ranking(table):
+        text = _RANKING.format(
+            seeds=" and seeds" * several,
+            count=RESAMPLES,
+            sample=sample(table),
+            first=table.rows[ranking.places[0]].label,
+            share=100 * ranking.shares[0, 0],
+        )
+        yield "ranking", "Stability of the ranking", text, blob_plot(table, ranking)
+    about = {"seeds": " and seed" * several, "sample": sample(table)}
+    if figure := bland_altman(table):
+        text = _VOLUMES.format(**about)
+        if len(table.columns) - 1 > CLASSES:
+            text += f" Of the {len(table.columns) - 1} classes the first {CLASSES} are shown."
+        yield "volumes", "Error of the volumes", text, figure
+    if figure := reliability_diagram(table.rows):
+        about["seeds"] = " and seeds" * several
+        yield "reliability", "Calibration", _RELIABILITY.format(**about), figure

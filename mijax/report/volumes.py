@@ -1,0 +1,66 @@
+"""Volumes found and annotated: the plot of Bland and Altman.
+
+Reference: Bland, Altman, Lancet 327, 1986.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mijax.inference.scores import VOLUME
+from mijax.report.figures import styles, wrapped
+from mijax.report.values import values_of
+
+CLASSES = 6  # that are drawn, at most
+_LIMITS = 1.96  # standard deviations, of 95 % of a normal distribution
+
+
+def bland_altman(table):
+    """The error of a volume over the mean of the two volumes, a panel a row and class.
+
+    Returns:
+      A figure, or None where no row has volumes.
+    """
+    known = [i for i, row in enumerate(table.rows) if values_of(row, VOLUME) is not None]
+    if not known:
+        return None
+    unseen = set(table.unseen)
+    classes = [(k, c) for k, c in enumerate(table.columns[:-1]) if c not in unseen][:CLASSES]
+    width = max(1.9, min(3, 7.5 / len(classes)))
+    figure = Figure(figsize=(0.4 + width * len(classes), 0.4 + 1.45 * len(known)),
+                    layout="constrained")  # fmt: skip
+    axes = figure.subplots(len(known), len(classes), squeeze=False, sharex="col", sharey="col")
+    looks = styles(table.rows)
+    for line, i in enumerate(known):
+        # A dot is a case and seed: the mean of several networks would be nearer.
+        true, errors = (
+            values_of(table.rows[i], name).reshape(-1, len(table.columns) - 1)
+            for name in (VOLUME, "volume_error")
+        )
+        for ax, (k, name) in zip(axes[line], classes, strict=True):
+            _panel(ax, true[:, k], errors[:, k], looks[i]["color"])
+            if line == 0:
+                ax.set_title(name)
+            if line == len(known) - 1:
+                ax.set_xlabel("mean volume (ml)")
+        axes[line, 0].set_ylabel("error (ml)")
+        if len(known) > 1:
+            label = wrapped(table.rows[i].label, int(1.3 * 14))
+            axes[line, -1].annotate(
+                label, (1.03, 0.5), xycoords="axes fraction", va="center", fontsize=7
+            )
+    return figure
+
+
+def _panel(ax, true, errors, colour):
+    known = ~np.isnan(errors)
+    errors, mean = errors[known], true[known] + errors[known] / 2
+    ax.axhline(0, color="#808080", lw=0.8, zorder=1)
+    ax.scatter(mean, errors, s=11, color=colour, alpha=0.8, lw=0, zorder=3)
+    if len(errors) < 2:
+        return
+    bias, half = errors.mean(), _LIMITS * errors.std(ddof=1)
+    ax.axhline(bias, color=colour, lw=1.2, zorder=2)
+    for limit in (bias - half, bias + half):
+        ax.axhline(limit, color=colour, lw=0.9, ls="--", zorder=2)
+    numbers = f"{bias:+.2g} ± {half:.2g}".replace("-", "−")
+    ax.set_title(numbers, loc="right", fontsize=7, fontweight="normal", pad=3)
