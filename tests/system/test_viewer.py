@@ -148,6 +148,7 @@ def page(tmp_path_factory):
         }
         entry = {"step": 1, "split": "test", "mean_dsc": 0.5, "cases": scores}
         entry["classes"] = {name: {} for name in CLASSES[1:]}
+        entry["nsd_tolerance"] = dict.fromkeys(CLASSES[1:], 2.0)
         (run / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
         runs.append(run)
     estimates = {
