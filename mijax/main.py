@@ -44,7 +44,7 @@ def main(argv):
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
     folder = values.workdir or default_folder(config)
-    trackers = [name for name in TRACKERS if values[name].value]
+    trackers = [name for name in TRACKERS if getattr(values, name)]
     for name in trackers:
         needs(name, name)
     parallel.join()

@@ -22,7 +22,7 @@ FILE = "plan.json"
 def settle_plan(config, folder, *, given=()):
     """Fills in what a configuration without a size of images leaves open.
 
-    By the plan of the run folder, where there is one; else by one that is made.
+    By the plan of a run that has saved a checkpoint; else by one that is made.
 
     Args:
       config: of the run, which is changed.
@@ -37,17 +37,16 @@ def settle_plan(config, folder, *, given=()):
     """
     if config.data.patches.size:
         return None
-    path = Path(folder) / FILE
-    plan = read_json(path) if path.exists() else make_plan(config, given=given)
+    path, begun = Path(folder) / FILE, any((Path(folder) / "checkpoints").glob("[0-9]*"))
+    plan = read_json(path) if begun and path.exists() else make_plan(config, given=given)
     apply(config, [Choice(**choice) for choice in plan["choices"]], given=given)
     return plan
 
 
 def write_plan(folder, plan):
-    """Writes the plan of a run into its folder, where it has none; gives its path."""
+    """Writes the plan of a run into its folder; gives its path."""
     path = Path(folder) / FILE
-    if not path.exists():
-        write_json(path, plan)
+    write_json(path, plan)
     return path
 
 

@@ -197,7 +197,9 @@ def command(monkeypatch, capsys):
 
     def run(config, workdir):
         monkeypatch.setattr(sys, "argv", ["mijax"])
-        values = SimpleNamespace(config=config, workdir=str(workdir), grow=None, report=True)
+        values = SimpleNamespace(
+            config=config, workdir=str(workdir), grow=None, report=True, mlflow=False, wandb=False
+        )
         monkeypatch.setattr(main, "flags", SimpleNamespace(FLAGS=values))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:

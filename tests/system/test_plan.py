@@ -8,7 +8,7 @@ import pytest
 
 from mijax.configs import folder
 from mijax.errors import UserError
-from mijax.planning import make_plan, settle_plan
+from mijax.planning import make_plan, settle_plan, write_plan
 from mijax.planning.cost import Cost, step_cost
 from mijax.runs.folder import open_run
 
@@ -71,6 +71,26 @@ def test_batches_shrink_to_the_memory(root, cache):
     assert values["labelled_batch"]["reason"] == "halved, so that a step fits into the memory"
     with pytest.raises(UserError, match="a step takes 3.7 GiB and there are 0.9: give a smaller"):
         make_plan(config_of(root, cache), cost=lambda c: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+
+
+def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_path):
+    """Before it, a flag that was wrong leaves nothing behind."""
+    config = config_of(root, cache)
+    config.data.patches.dims = 3
+    write_plan(tmp_path, settle_plan(config, tmp_path, given=["config.data.patches.dims"]))
+    assert config.data.patches.fit == "whole"
+    config = config_of(root, cache)
+    write_plan(tmp_path, settle_plan(config, tmp_path))
+    assert config.data.patches.fit == "pad" and config.steps == 2000
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    for choice in plan["choices"]:
+        if choice["key"] == "steps":
+            choice["value"] = 77
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    config = config_of(root, cache)
+    settle_plan(config, tmp_path)
+    assert config.steps == 77
 
 
 def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):
