@@ -214,7 +214,7 @@ def test_new_run_then_workdir_alone(command, tiny, tmp_path):
     assert not code, err
     assert err.startswith(f"mijax: devices: 8 × cpu\nmijax: run folder: {tmp_path}\n")
     assert "step 12/12  validation_dsc" in err
-    assert out.startswith("2 test cases, mean (standard deviation)\n")
+    assert out.startswith("2 test cases, mean (standard deviation), NSD at 2 mm\n")
     again = command(None, tmp_path)
     assert not again[0] and again[1] == out
     assert "mijax: going on from step 12 of 12\n" in again[2]
