@@ -22,9 +22,14 @@ _PREDICT = f'''"""python predict.py --input SCANS --output FOLDER; see README.md
 import sys
 from pathlib import Path
 
-from {_RUNNER.replace("mijax", PACKAGE, 1)} import main
-
-sys.exit(main(Path(__file__).parent))
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
+sys.dont_write_bytecode = True  # the folder stays as it was written
+try:
+    from {_RUNNER.replace("mijax", PACKAGE, 1)} import main
+except (ImportError, SyntaxError, ValueError) as error:
+    sys.exit(f"predict: {{FOLDER}}: missing or damaged files ({{error}}); copy it again")
+sys.exit(main(FOLDER))
 '''
 _REQUIREMENTS = "nibabel>=5.3\nnumpy>=2.0\nonnxruntime>=1.20\nscipy\n"
 _DOCKERFILE = """\
@@ -36,7 +41,6 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY . .
 USER nobody
-ENV PYTHONDONTWRITEBYTECODE=1
 ENTRYPOINT ["python", "/bundle/predict.py"]
 """
 

@@ -16,10 +16,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-from mijax.data.formats.imagewriter import label_ending, write_image
-from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import Notice, UserError
-from mijax.inference.volumes import segment
 
 FORMAT = 1  # of bundle.json; raised when a runner could misread one
 DESCRIPTION, MODEL = "bundle.json", "model.onnx"
@@ -89,6 +86,11 @@ def load_network(folder, description):
 
 def _run(folder, options):
     bundle = open_bundle(folder)
+    # Not before the files are known to be whole.
+    from mijax.data.formats.imagewriter import label_ending, write_image
+    from mijax.data.scans import find_scans, not_scans, read_scan
+    from mijax.inference.volumes import segment
+
     source, output = Path(options.input), Path(options.output)
     scans = find_scans(source, channels=bundle["channels"])
     if others := not_scans(source, scans, output=output):
