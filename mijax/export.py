@@ -1,56 +1,42 @@
-"""The network of a run in one file: python -m mijax.export --workdir RUN --output FILE
+"""A run in one folder, to predict elsewhere: python -m mijax.export --workdir RUN --output BUNDLE
 
-FILE is StableHLO as jax.export writes it, weights inside, for CPU, CUDA and TPU. It turns
-images (b, h, w, c) float32, preprocessed as in training, into class probabilities (b, h, w, k)
-float32; b is any, h and w are any multiples of the network's stride. To run it takes JAX and
-flatbuffers, and not mijax:
+To predict with it takes numpy, scipy, nibabel and onnxruntime, on any machine:
 
-  exported = jax.export.deserialize(bytearray(pathlib.Path(FILE).read_bytes()))
-  probs = jax.jit(exported.call)(images)
+  python BUNDLE/predict.py --input SCANS --output FOLDER
+
+In it are the network as ONNX and as StableHLO, weights inside, all that is done to a scan before
+and after it, a model card, checksums, and a Dockerfile. See docs/runs.md.
 """
-
-from pathlib import Path
 
 from absl import flags
 
 from mijax import commands
-from mijax.errors import UserError
 
 
 def main(argv):
     """Exports the run of the command line."""
     import jax
 
-    from mijax.files import write_atomically
-    from mijax.inference import Predictor, export
+    from mijax.inference import Predictor, write_bundle
     from mijax.parallel import devices
 
     values = flags.FLAGS
     if not values.workdir or not values.output:
-        commands.fail("needs --workdir RUN and --output FILE")
-    output = Path(values.output)
-    if output.exists() and not values.overwrite:
-        raise UserError(f"{output} exists already; --overwrite replaces it")
+        commands.fail("needs --workdir RUN and --output BUNDLE")
     devices()  # refuses JAX_PLATFORMS where there are none of those
     # One device: the program would otherwise ask for as many as there are here.
     predictor = Predictor(values.workdir, checkpoint=values.checkpoint, devices=jax.devices()[:1])
-    exported = export(predictor)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, exported.serialize())
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
-    (images,), (probs,) = exported.in_avals, exported.out_avals
-    commands.tell(f"{output}: images {images.str_short()} to probabilities {probs.str_short()}")
+    write_bundle(predictor, values.output, overwrite=values.overwrite)
+    commands.tell(f"{values.output}: python {values.output}/predict.py predicts with it")
 
 
 def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
-    flags.DEFINE_string("output", None, "file to write, created with its folder")
+    flags.DEFINE_string("output", None, "folder to write")
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "last"], "best by validation DSC, or the last one"
     )
-    flags.DEFINE_bool("overwrite", False, "replace the file where it exists")
+    flags.DEFINE_bool("overwrite", False, "replace the bundle that is there")
 
 
 if __name__ == "__main__":

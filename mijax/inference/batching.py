@@ -1,10 +1,9 @@
-"""Stacks of slices through a network in batches that are full."""
+"""Stacks of slices through a network in batches that are full. Knows nothing of JAX."""
 
 import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 
 
@@ -44,8 +43,8 @@ def by_stack(blocks):
 def predict_blocks(predict, weights, stacks, *, batch):
     """Yields the rows of each stack in one or several blocks, and whether it ends with that.
 
-    As ``predict_stacks``, but ``predict`` may return any tree of arrays (batch, …), of which
-    blocks are then, too.
+    As ``predict_stacks``, but ``predict`` may return a dict of arrays (batch, …) as well, and
+    blocks are then such dicts.
     """
     for _, alike in itertools.groupby(stacks, key=lambda stack: stack.shape[1:]):
         left = deque()  # rows to come, of each stack that was taken
@@ -60,13 +59,15 @@ def predict_blocks(predict, weights, stacks, *, batch):
 
 
 def row_count(rows):
-    """Number of rows of a tree of arrays (rows, …)."""
-    return len(jax.tree.leaves(rows)[0])
+    """Number of rows of an array (rows, …), or of a dict of them."""
+    return len(next(iter(rows.values())) if isinstance(rows, dict) else rows)
 
 
 def rows_at(rows, where):
-    """Some rows of a tree of arrays (rows, …), on the host."""
-    return jax.tree.map(lambda x: np.asarray(x)[where], rows)
+    """Some rows of an array (rows, …), or of a dict of them, on the host."""
+    if isinstance(rows, dict):
+        return {name: rows_at(x, where) for name, x in rows.items()}
+    return np.asarray(rows)[where]
 
 
 def _chunks(stacks, sizes, batch):

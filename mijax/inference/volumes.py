@@ -1,17 +1,19 @@
-"""From volumes to label maps: the one way, for validation, evaluation and prediction alike."""
+"""From volumes to label maps: the one way, for validation, evaluation and prediction alike.
+
+Knows nothing of JAX: an exported network goes the same way, see ``runner``.
+"""
 
 import functools
 import itertools
 from collections import deque
 
-import jax.numpy as jnp
 import numpy as np
 
-from mijax.data import along_depth, native_slice, to_native
+from mijax.data.grid import along_depth, native_slice, to_native
+from mijax.data.patches import slice_volume
 from mijax.inference.batching import ahead, by_stack, predict_blocks, row_count, rows_at
 from mijax.inference.windows import windows
-from mijax.metrics import largest_components
-from mijax.runs.source import slice_volume
+from mijax.metrics.components import largest_components
 
 
 def segment(
@@ -69,13 +71,13 @@ def on_slices(network, predict, weights, volumes, *, stored):
 
     Args:
       network: ``network.Network``.
-      predict: ``(weights, images (b, *space, c))`` to a tree of arrays (b, …); of 3-D images to
+      predict: ``(weights, images (b, *space, c))`` to an array (b, …) or a dict; of 3-D images to
         class probabilities.
       weights: passed on.
       volumes: see ``segment``, and so for ``stored``.
 
     Yields:
-      An iterator over trees (1, …), to be used up before the next; and a ``data.Grid``.
+      An iterator over these (1, …), to be used up before the next; and a ``data.Grid``.
     """
     made = deque()  # what is needed to put a volume together again
 
@@ -154,7 +156,7 @@ def mirrored(predict):
     def mean(weights, images):
         space = range(1, images.ndim - 1)
         mirrors = [axes for n in range(len(space) + 1) for axes in itertools.combinations(space, n)]
-        found = [jnp.flip(predict(weights, np.flip(images, axes)), axes) for axes in mirrors]
+        found = [_flipped(predict(weights, _flipped(images, axes)), axes) for axes in mirrors]
         return sum(found) / len(found)
 
     return mean
@@ -163,6 +165,11 @@ def mirrored(predict):
 def _highest(probs):
     # Several times as fast as NumPy's maximum over a short last axis.
     return functools.reduce(np.maximum, np.moveaxis(probs, -1, 0))
+
+
+def _flipped(x, axes):
+    """``flip``, by which an array stays where it is: on the device, or on the host."""
+    return x[tuple(slice(None, None, -1 if axis in axes else None) for axis in range(x.ndim))]
 
 
 def most_probable(probs):

@@ -5,8 +5,14 @@ import json
 import os
 from pathlib import Path
 
-from mijax.data import correct_bias, index, list_cases, prepare, to_slices
+from mijax.data import index, list_cases, prepare
+from mijax.data.patches import slice_options, slice_volume
 from mijax.files import locked
+
+__all__ = [
+    "cases_of", "flat_slices", "index_data", "open_data", "prepare_data", "same_volumes",
+    "slice_options", "slice_volume",
+]  # fmt: skip
 
 
 def index_data(config):
@@ -56,26 +62,6 @@ def same_volumes(source, other):
     return volumes(source) == volumes(other)
 
 
-def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
-    """``data.to_slices`` of a volume as ``config.data.patches`` says.
-
-    Args:
-      volume: ``data.Volume``.
-      slices: ``config.data.patches``.
-      stored: whether it comes from ``open_data``, which stores images without their bias field;
-        that of a new scan is corrected here, which takes seconds.
-      multiple: as there.
-      patch: (d, h, w) of the windows that a 3-D image is predicted in. It is made no larger than
-        they are where it shows nothing; unless all are resized to one size.
-    """
-    if slices.bias_correction and not stored:
-        volume = correct_bias(volume)
-    options = slice_options(slices)
-    if patch is not None and slices.fit != "resize":
-        options, multiple = options | {"size": patch, "fit": "pad"}, 1
-    return to_slices(volume, **options, multiple=multiple)
-
-
 def flat_slices(slices):
     """``config.data.patches`` of 2-D slices, where it is of 3-D images: to describe and to show."""
     if slices.dims == 2:
@@ -85,20 +71,6 @@ def flat_slices(slices):
     if slices.fit == "whole":
         found.fit = "resize"
     return found
-
-
-def slice_options(slices):
-    """``config.data.patches`` as keywords of ``data.to_slices``."""
-    return {
-        "size": slices.size,
-        "fit": slices.fit,
-        "spacing": slices.spacing,
-        "plane": slices.plane,
-        "intensity": slices.window if slices.intensity == "window" else slices.intensity,
-        "percentiles": slices.percentiles,
-        "dims": slices.dims,
-        "depth_spacing": slices.depth_spacing,
-    }
 
 
 def _options(source):

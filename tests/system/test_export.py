@@ -1,14 +1,18 @@
-"""The exported network: the same probabilities in a process that has no mijax."""
+"""The export of a run: the same probabilities and label maps in a process that has no mijax."""
 
 import os
 import subprocess
 import sys
 
 import jax
+import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.inference import Predictor
+from mijax.data import read_splits
+from mijax.inference import Predictor, evaluate
+from mijax.inference.bundle import describe
+from mijax.inference.model_card import model_card
 
 PROGRAM = """
 import importlib.abc, pathlib, sys
@@ -22,7 +26,7 @@ sys.meta_path.insert(0, Missing())
 import jax, jax.export, numpy as np
 
 folder = pathlib.Path(sys.argv[1])
-exported = jax.export.deserialize(bytearray((folder / "network").read_bytes()))
+exported = jax.export.deserialize(bytearray((folder / "bundle/network.stablehlo").read_bytes()))
 images = np.load(folder / "images.npz")
 probs = {name: jax.jit(exported.call)(images[name]) for name in images}
 np.savez(folder / "probs.npz", **probs)
@@ -34,10 +38,10 @@ print(*exported.platforms)
 @pytest.fixture(scope="module")
 def exported(uninterrupted, run_module, tmp_path_factory):
     run, folder = uninterrupted("local_mi"), tmp_path_factory.mktemp("export")
-    arguments = ["--workdir", run.folder, "--output", folder / "network"]
+    arguments = ["--workdir", run.folder, "--output", folder / "bundle"]
     code, out, (line,) = run_module("mijax.export", *arguments)
     assert (code, out) == (0, "")
-    assert line.endswith("images float32[b,2*h,2*w,1] to probabilities float32[b,2*h,2*w,3]")
+    assert line == f"{folder}/bundle: python {folder}/bundle/predict.py predicts with it"
     return run, folder, arguments
 
 
@@ -65,12 +69,49 @@ def test_same_probabilities_without_mijax(exported):
             np.testing.assert_allclose(probs[name], expected, atol=1e-6)
 
 
-def test_file_that_exists(exported, run_module):
-    before = (exported[1] / "network").read_bytes()
+def test_same_label_maps_without_mijax(exported, run_module, tmp_path):
+    """By ``predict.py``, of a scan of the phantom whose slices are larger than any of the run."""
+    run, folder, _ = exported
+    draw = np.random.default_rng(0)
+    image = np.kron(draw.random((11, 7, 3)), np.ones((5, 5, 2))) + 0.1 * draw.random((55, 35, 6))
+    nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    for output, command in (
+        ("here", ["-m", "mijax.predict", "--workdir", run.folder, "--notrust"]),
+        ("there", [folder / "bundle" / "predict.py"]),
+    ):
+        arguments = [*command, "--input", tmp_path / "scan.nii.gz", "--output", tmp_path / output]
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    here, there = (
+        np.asarray(nib.load(tmp_path / name / "scan.nii.gz").dataobj) for name in ("here", "there")
+    )
+    assert here.shape == image.shape and len(np.unique(here)) > 1
+    assert np.mean(here != there) < 1e-3  # ties
+
+
+def test_model_card(exported, copied):
+    _, folder, _ = exported
+    run = copied("local_mi")
+    card = (folder / "bundle" / "README.md").read_text()
+    splits = read_splits(run.folder / "splits.json")
+    for role in ("labelled", "unlabelled"):
+        assert f"| {role} cases | {len(getattr(splits, role))} |" in card
+    for name in (*splits.labelled, *splits.test):
+        assert name not in card
+    best = evaluate(run)["best"]
+    card = model_card(Predictor(run), describe(Predictor(run)))
+    assert f"{100 * best['mean_dsc']:.2f}" in card and "0 background, 1 " in card
+    assert "method `local_mi`, seed 0" in card
+
+
+def test_bundle_that_exists(exported, run_module):
+    before = (exported[1] / "bundle" / "bundle.json").read_bytes()
     code, _, (line,) = run_module("mijax.export", *exported[2])
-    assert code == 1 and line.endswith("network exists already; --overwrite replaces it")
-    assert (exported[1] / "network").read_bytes() == before
+    assert code == 1 and line.endswith("bundle exists already; --overwrite replaces it")
+    assert (exported[1] / "bundle" / "bundle.json").read_bytes() == before
 
 
 def test_nothing_to_export(run_module):
-    assert run_module("mijax.export") == (2, "", ["needs --workdir RUN and --output FILE"])
+    assert run_module("mijax.export") == (2, "", ["needs --workdir RUN and --output BUNDLE"])

@@ -1,0 +1,146 @@
+"""A run as one folder that predicts without mijax and without JAX."""
+
+import ast
+import os
+import re
+import shutil
+from pathlib import Path
+
+import mijax
+from mijax.errors import UserError, needs
+from mijax.files import write_json
+from mijax.inference.export import export
+from mijax.inference.model_card import model_card
+from mijax.inference.runner import DESCRIPTION, FORMAT, MODEL, checksum
+from mijax.runs.folder import data_name
+
+STABLEHLO = "network.stablehlo"
+PACKAGE = "mijax_bundle"  # of the modules in it: mijax may be installed beside it
+_RUNNER = "mijax.inference.runner"
+_PREDICT = f'''"""python predict.py --input SCANS --output FOLDER; see README.md"""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
+sys.dont_write_bytecode = True  # the folder stays as it was written
+try:
+    from {_RUNNER.replace("mijax", PACKAGE, 1)} import main
+except (ImportError, SyntaxError, ValueError) as error:
+    sys.exit(f"predict: {{FOLDER}}: missing or damaged files ({{error}}); copy it again")
+sys.exit(main(FOLDER))
+'''
+_REQUIREMENTS = "nibabel>=5.3\nnumpy>=2.0\nonnxruntime>=1.20\nscipy\n"
+_DOCKERFILE = """\
+# docker build -t BUNDLE . && docker run --rm --user $(id -u) --network none \\
+#   -v SCANS:/input:ro -v FOLDER:/output BUNDLE --input /input --output /output
+FROM python:3.12-slim
+WORKDIR /bundle
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+COPY . .
+USER nobody
+ENTRYPOINT ["python", "/bundle/predict.py"]
+"""
+
+
+def write_bundle(predictor, output, *, overwrite=False):
+    """Writes the bundle of a run, in one piece.
+
+    In it are ``model.onnx`` and the same network as StableHLO; ``predict.py`` and the modules of
+    mijax that it takes from a scan to a label map, as they are here; ``bundle.json``, with the
+    preprocessing and the checksums of all other files; a model card, ``README.md``; and a
+    ``Dockerfile``.
+
+    Args:
+      predictor: ``Predictor`` that is on one device.
+      output: folder, created with those around it.
+      overwrite: replace a bundle that is there already.
+
+    Raises:
+      UserError: if there is something else, the run learned without labels, or onnx is missing.
+    """
+    needs("onnx", "export")
+    from mijax.models.onnx import onnx_model
+
+    predictor.check_segments()
+    output = Path(output)
+    if os.path.lexists(output):
+        if not overwrite:
+            raise UserError(f"{output} exists already; --overwrite replaces it")
+        if not (output / DESCRIPTION).is_file():
+            raise UserError(f"{output} is no bundle, and is left as it is; choose another --output")
+    network, weights = predictor.network, predictor.weights
+    model = onnx_model(
+        network.model,
+        weights["params"]["network"],
+        weights["batch_stats"],
+        dims=len(network.stride),
+        channels=predictor.channels,
+    )
+    description = describe(predictor)
+    contents = {
+        MODEL: model.SerializeToString(),
+        STABLEHLO: bytes(export(predictor).serialize()),
+        "README.md": model_card(predictor, description),
+        "Dockerfile": _DOCKERFILE,
+        "requirements.txt": _REQUIREMENTS,
+        "predict.py": _PREDICT,
+        **modules(),
+    }
+    part = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        for name, content in contents.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        sums = {name: checksum(part / name) for name in sorted(contents)}
+        write_json(part / DESCRIPTION, description | {"sha256": sums})
+        if output.exists():
+            shutil.rmtree(output)
+        os.replace(part, output)
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def describe(predictor):
+    """What is in ``bundle.json`` but for the checksums: all that the runner has to know."""
+    network = predictor.network
+    return {
+        "format": FORMAT,
+        "mijax": mijax.__version__,
+        "run": data_name(predictor.run.config),
+        "step": predictor.step,
+        "classes": list(predictor.classes),
+        "channels": predictor.channels,
+        "slices": network.slices.to_dict(),
+        "patch": network.patch,
+        "stride": network.stride,
+    }
+
+
+def modules():
+    """Files of the package in a bundle: the modules of mijax that the runner needs.
+
+    Returns:
+      ``{path: source}``. They are as they are here but for the name of the package.
+    """
+    root = Path(mijax.__file__).parents[1]
+    found, left = {}, [_RUNNER]
+    while left:
+        path = Path(*left.pop().split(".")).with_suffix(".py")
+        if path in found or not (root / path).is_file():
+            continue
+        found[path] = (root / path).read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(found[path])):
+            if isinstance(node, ast.ImportFrom):
+                left += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    renamed = {}
+    for path, source in sorted(found.items()):
+        source = re.sub(r"^(\s*from )mijax\.", rf"\1{PACKAGE}.", source, flags=re.MULTILINE)
+        renamed[Path(PACKAGE, *path.parts[1:]).as_posix()] = source
+    folders = {str(folder) for name in renamed for folder in list(Path(name).parents)[:-1]}
+    return renamed | {f"{folder}/__init__.py": "" for folder in sorted(folders)}
