@@ -91,9 +91,10 @@ def training_slices(settings):
 
 
 def volumes(settings):
-    """Two volumes (2, s/4, s, s, 1) with labels (2, s/4, s, s)."""
-    draw, size = np.random.default_rng(0), settings.size
-    label = draw.integers(settings.classes, size=(2, size // 4, size, size), dtype=np.int32)
+    """Two volumes (2, d, s, s, 1) with labels (2, d, s, s); d is a quarter, in strides."""
+    draw, size, stride = np.random.default_rng(0), settings.size, 2 ** (len(settings.widths) - 1)
+    depth = max(size // 4 // stride, 1) * stride
+    label = draw.integers(settings.classes, size=(2, depth, size, size), dtype=np.int32)
     noise = draw.normal(scale=0.1, size=label.shape)
     return (label / settings.classes + noise)[..., None].astype(np.float32), label
 

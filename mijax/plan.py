@@ -21,7 +21,7 @@ _log = logging.getLogger("mijax")
 def main(argv):
     """Prints the plan."""
     from mijax.files import write_json  # these take seconds to import
-    from mijax.planning import describe, make_plan
+    from mijax.planning import describe, make_plan, try_plan
     from mijax.planning.cost import step_cost
     from mijax.progress import doing
     from mijax.runs.source import index_data
@@ -30,8 +30,15 @@ def main(argv):
     if values.config is None:
         commands.fail("needs --config FILE, such as configs/folder.py")
     config = values.config
+    if config.data.patches.size:
+        commands.fail("nothing is planned where config.data.patches.size is given: leave it out")
+    output = values.output and Path(values.output)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
     commands.prepare_jax(config)
-    cost = None
+    plan = made = make_plan(config, given=given(settled(sys.argv[1:]))[1])
+    for line in describe(made):
+        print(line, flush=True)
     if values["try"].value:
         found = index_data(config)
 
@@ -39,11 +46,11 @@ def main(argv):
             with doing("trying a training step"):
                 return step_cost(trial, classes=found.classes, channels=found.channels)
 
-    plan = make_plan(config, given=given(settled(sys.argv[1:]))[1], cost=cost, memory=_memory())
-    for line in describe(plan):
-        print(line)
-    if values.output:
-        write_json(Path(values.output), plan)
+        plan = try_plan(config, made, cost, memory=_memory())
+        for line in describe(plan, made):
+            print(line)
+    if output:
+        write_json(output, plan)
 
 
 def _memory():

@@ -16,7 +16,10 @@ whose last job to finish writes the report. Run a pre-training first, as an arra
 of small batches do not.
 """
 
+import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -33,9 +36,13 @@ def main(argv):
 
     from mijax.jobs import COMMAND, ROWS, make_jobs, run_jobs  # takes seconds to import
 
+    file = config_flags.get_config_filename(values["config"])
+    overrides = config_flags.get_override_values(values["config"])
+    if not values.config.data.patches.size:
+        overrides = _planned(file, overrides, Path(values.output)) | overrides
     jobs = make_jobs(
-        config_flags.get_config_filename(values["config"]),
-        config_flags.get_override_values(values["config"]),
+        file,
+        overrides,
         output=values.output,
         seeds=values.seeds,
         rows=values.rows or list(ROWS),
@@ -59,6 +66,26 @@ def main(argv):
             "them again",
             code=1,
         )
+
+
+def _planned(file, overrides, output):
+    """What no flag says as one plan for all rows, OUTPUT/plan.json, has it; made where it is not.
+
+    In a process of its own: this one does not take the device from the jobs.
+    """
+    path = output / "plan.json"
+    if not path.exists():
+        given = [f"--config.{key}={value}" for key, value in overrides.items()]
+        command = [sys.executable, "-m", "mijax.plan", "--notry", f"--config={file}", *given]
+        code = subprocess.run([*command, f"--output={path}"], stdout=subprocess.DEVNULL).returncode
+        if code:
+            sys.exit(code)  # it said why
+    choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
+    return {choice["key"]: _tuples(choice["value"]) for choice in choices}
+
+
+def _tuples(value):
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _report(jobs, folder):

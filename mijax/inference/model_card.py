@@ -2,7 +2,7 @@
 
 from mijax.data import read_splits
 from mijax.files import read_json
-from mijax.inference.scores import table
+from mijax.inference.score_table import table
 from mijax.runs.folder import data_name
 
 _UNSCORED = "None: the run has no scores.json of this checkpoint (`python -m mijax.evaluate`)."

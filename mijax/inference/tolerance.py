@@ -40,12 +40,14 @@ def read_tolerances(texts):
         if not any("=" in text for text in texts):
             (mm,) = texts or [None]
             return mm and float(mm)
-        pairs = (text.rsplit("=", 1) for text in texts)
-        return {name: float(mm) for name, mm in pairs}
+        found = [(name, float(mm)) for name, mm in (text.rsplit("=", 1) for text in texts)]
+        if len(dict(found)) < len(found):
+            raise ValueError("a class is there twice")
+        return dict(found)
     except ValueError as error:
         raise UserError(
             f"--nsd_tolerance={','.join(texts)} is neither a number of millimetres nor CLASS=MM of "
-            "some classes, with a comma between them"
+            "some classes, each once, with a comma between them"
         ) from error
 
 

@@ -7,12 +7,14 @@ out, see ``cost``.
 import logging
 from pathlib import Path
 
+from mijax.data import check_slice_options, read_splits
 from mijax.errors import UserError
 from mijax.files import read_json, write_json
 from mijax.options import flat
 from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, smaller
-from mijax.runs.source import index_data
+from mijax.runs.source import index_data, slice_options
+from mijax.training.config_checks import check_config
 
 _log = logging.getLogger("mijax")
 _SHARE = 0.8  # of the memory, that a step may fill
@@ -50,49 +52,63 @@ def write_plan(folder, plan):
     return path
 
 
-def make_plan(config, *, given=(), cost=None, memory=None):
+def make_plan(config, *, given=()):
     """A plan for the data of a configuration, on the devices that JAX runs on.
 
     Args:
       config: of a run; its values hold where their flags were given.
       given: names of those, ``config.KEY``.
-      cost: ``config -> cost.Cost`` of a step, so that it fits into the memory; None to go without.
-      memory: bytes that there are, or None where that is not known.
 
     Returns:
-      A dict: ``fingerprint``, ``choices`` (key, value and reason each), and ``cost`` if it was
-      asked for.
+      A dict: ``fingerprint``, and ``choices`` (key, value and reason each).
 
     Raises:
-      UserError: for data that cannot be read; and if even the smallest step does not fit.
+      UserError: for data that cannot be read, or given values that cannot be, or do not go
+        together.
     """
     import jax
 
+    options = slice_options(config.data.patches)
+    check_slice_options(**options | {"size": 1})
     found = fingerprint(index_data(config))
     values = dict(flat(config.to_dict()))
     kept = {key: values[key] for key in values if f"config.{key}" in given}
+    kept["data.splits.test"] = config.data.splits.test
+    if config.data.splits.file:
+        kept["data.splits.labelled"] = len(read_splits(config.data.splits.file).labelled)
     made = choices(found, device=jax.default_backend(), devices=jax.device_count(), kept=kept)
-    plan = {"fingerprint": found, "choices": made}
-    if cost:
-        made, spent = _that_fits(config, made, cost, memory)
-        plan |= {"cost": spent._asdict()}
-    return plan | {"choices": [choice._asdict() for choice in made]}
+    trial = config.copy_and_resolve_references()
+    apply(trial, made, given=given)
+    check_config(trial)
+    return {"fingerprint": found, "choices": [choice._asdict() for choice in made]}
 
 
-def _that_fits(config, made, cost, memory):
-    """The choices, with batches that fit into the memory, and the ``Cost`` of a step of them."""
+def try_plan(config, plan, cost, *, memory=None):
+    """The plan with what a training step costs, and with batches that fit into the memory.
+
+    Args:
+      config: of a run.
+      plan: of ``make_plan``.
+      cost: ``config -> cost.Cost`` of a step.
+      memory: bytes that there are, or None where that is not known.
+
+    Raises:
+      UserError: if even the smallest step does not fit.
+    """
+    made = [Choice(**choice) for choice in plan["choices"]]
     while True:
         trial = config.copy_and_resolve_references()
         apply(trial, made)
         spent = cost(trial)
         if memory is None or spent.bytes <= _SHARE * memory:
-            return made, spent
+            break
         made = smaller(made)
         if made is None:
             raise UserError(
                 f"a step takes {spent.bytes / 2**30:.1f} GiB and there are {memory / 2**30:.1f}: "
                 "give a smaller --config.data.patches.size or --config.model.widths"
             )
+    return plan | {"choices": [choice._asdict() for choice in made], "cost": spent._asdict()}
 
 
 def apply(config, made, *, given=()):
@@ -110,12 +126,15 @@ def _tuples(value):
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
-def describe(plan):
-    """Yields the lines of a plan for people: values, reasons, and what a step costs."""
+def describe(plan, before=None):
+    """Yields the lines of a plan for people: values, reasons, and what a step costs.
+
+    After ``before``, a plan that was described already, what is new.
+    """
     for choice in plan["choices"]:
-        value = str(_tuples(choice["value"])).replace(" ", "")
-        flag = f"--config.{choice['key']}={value}"
-        yield f"{flag}\n    {choice['reason']}"
+        if before is None or choice not in before["choices"]:
+            value = str(_tuples(choice["value"])).replace(" ", "")
+            yield f"--config.{choice['key']}={value}\n    {choice['reason']}"
     if spent := plan.get("cost"):
         yield (
             f"a step takes {spent['bytes'] / 2**30:.2f} GiB and {spent['seconds']:.2g} s here, and "

@@ -77,22 +77,20 @@ def choices(found, *, device, devices, kept):
         3 if solid else 2,
         _about_dims(solid, ratio, depth, device),
     )
-    size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose)
+    size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
     _intensities(found, choose)
     _network(size, grid, dims, device, choose)
     pixels = _PIXELS[device] / math.prod(size)
     batch = 2 if dims == 3 else int(np.clip(round(pixels), 2, 16))
     batch = _multiple(batch, math.lcm(2, devices))
-    reason = f"so many of {' × '.join(map(str, size))} pixels are what a {device} takes well"
+    what = "voxels" if dims == 3 else "pixels"
+    reason = f"so many of {' × '.join(map(str, size))} {what} are what a {device} takes well"
     choose("labelled_batch", batch, reason)
     choose("unlabelled_batch", batch, "as many as labelled ones")
     choose("predict_batch", 2 if dims == 3 else 16, "nothing is kept for gradients")
     steps = choose("steps", _STEPS[device], f"a {device} does so many in an hour or a few")
     choose("warmup_steps", steps // 20, "a twentieth of the steps")
-    if not {"evaluate_every", "log_every"} & kept.keys():  # one is a multiple of the other
-        every = max(steps // 100, 1)
-        choose("log_every", every, "a hundred lines of the log")
-        choose("evaluate_every", 10 * every, "ten checkpoints to choose from")
+    _intervals(steps, kept, choose)
     choose("learning_rate", _RATE[device], f"what suits {steps} steps of Adam")
     patients = found["labelled_patients"]
     validation = choose(
@@ -102,9 +100,19 @@ def choices(found, *, device, devices, kept):
         if patients > 1
         else "one labelled patient cannot teach and choose the checkpoint: annotate another",
     )
-    labelled = kept.get("data.splits.labelled") or max(patients - validation, 0)
+    left = max(patients - validation - kept["data.splits.test"], 1)
+    labelled = kept.get("data.splits.labelled") or left
     _augmentation(found, labelled, dims, choose)
     return list(made.values())
+
+
+def _intervals(steps, kept, choose):
+    """How often it is logged and validated, of which one is a multiple of the other."""
+    log = kept.get("log_every")
+    every = max(round(steps / 10 / (log or 1)), 1) * (log or 1)
+    every = choose("evaluate_every", every, "about ten checkpoints to choose from")
+    fine = next(n for n in range(max(every // 10, 1), 0, -1) if every % n == 0)
+    choose("log_every", fine, "ten lines of the log between two of them")
 
 
 def _about_dims(solid, ratio, depth, device):
@@ -117,10 +125,11 @@ def _about_dims(solid, ratio, depth, device):
     return f"a {device} takes seconds a step of volumes: slices; give 3 to try"
 
 
-def _slices(found, order, device, choose):
+def _slices(found, order, device, choose, kept):
     """Size of the slices, and millimetres of a pixel."""
     least, median, most = (np.array(found["mm"][n])[order[1:]] for n in ("least", "median", "most"))
-    uneven = (most > _UNEVEN * least).any()
+    uneven = max(most) > _UNEVEN * min(least)
+    multiple = max(16, _stride(kept))
     mm = float(np.median(median))
     shapes = [np.array(found["voxels"][n])[order[1:]] for n in ("least", "median", "most")]
     largest = shapes[2]
@@ -129,7 +138,7 @@ def _slices(found, order, device, choose):
         scale = min(1.0, _WIDEST[device] / shapes[1].max())
         size = choose(
             "data.patches.size",
-            tuple(_multiple(scale * n, 16) for n in shapes[1]),
+            tuple(_multiple(scale * n, multiple) for n in shapes[1]),
             f"the median of slices of {shapes[0].min():.0f} to {largest.max():.0f} pixels",
         )
         choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
@@ -138,25 +147,22 @@ def _slices(found, order, device, choose):
     wanted = mm if uneven else 1.0
     coarser = max(1.0, float(max(extent / wanted)) / _WIDEST[device])
     spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
-    spacing = choose(
-        "data.patches.spacing",
-        spacing,
-        "all pixels are of one size"
-        if spacing is None
-        else f"pixels are {least.min():.2g} to {most.max():.2g} mm"
-        + (f"; {_WIDEST[device]} of these hold the largest slice" if coarser > 1 else ""),
-    )
+    reason = "all pixels are of one size"
+    if spacing:
+        reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
+        reason += f"; {_WIDEST[device]} hold the largest slice" if coarser > 1 else ""
+    spacing = choose("data.patches.spacing", spacing, reason)
     pixels = largest * most / spacing if spacing else largest
     size = choose(
         "data.patches.size",
-        tuple(_multiple(n, 16) for n in pixels),
-        "holds the largest slice whole, in multiples of 16",
+        tuple(_multiple(n, multiple) for n in pixels),
+        f"holds the largest slice whole, in multiples of {multiple}",
     )
     choose("data.patches.fit", "pad", "nothing is cut or stretched")
     return size, (spacing or mm,) * 2
 
 
-def _volumes(found, order, device, choose):
+def _volumes(found, order, device, choose, kept):
     """Size of the patches, and millimetres of a voxel."""
     least, median, most = (np.array(found["mm"][n])[order] for n in ("least", "median", "most"))
     uneven = (most > _UNEVEN * least).any()
@@ -174,6 +180,8 @@ def _volumes(found, order, device, choose):
         patch[(patch * grid).argmax()] *= 0.95
     strides, _ = plan_levels(tuple(grid), tuple(int(n) for n in patch), depth=_LEVELS[3])
     multiple = np.prod(strides, axis=0) if strides else np.ones(3, int)
+    if "model.widths" in kept and len(kept["model.widths"]) != len(strides) + 1:
+        multiple = np.full(3, _stride(kept))
     if (patch < shape).any():  # whole strides, and no more than there is room for
         patch = np.maximum(patch // multiple, 1) * multiple
     size = choose(
@@ -184,6 +192,11 @@ def _volumes(found, order, device, choose):
     )
     choose("data.patches.fit", "whole", "patches are drawn from volumes of any size")
     return size, tuple(grid)
+
+
+def _stride(kept):
+    """Of a network whose widths were given, which is pooled by 2 everywhere."""
+    return 2 ** (len(kept.get("model.widths", (1,))) - 1)
 
 
 def _intensities(found, choose):
@@ -211,8 +224,8 @@ def _network(size, grid, dims, device, choose):
         tuple(min(first * 2**level, _MOST) for level in range(len(strides) + 1)),
         f"so many levels leave 4 pixels or more at the deepest; {first} channels at the finest",
     )
-    if dims == 3 and not cubes and len(widths) == len(strides) + 1:
-        reason = "thick voxels are pooled in the plane until they are about cubes, as nnU-Net does"
+    if not cubes and len(widths) == len(strides) + 1:
+        reason = "long sides of voxels, and short sides of images, are pooled less, as in nnU-Net"
         choose("model.strides", strides, reason)
         choose("model.kernels", kernels, reason)
     if dims == 3:

@@ -72,6 +72,11 @@ def check_numbers(config):
             f"config.model.encoder_dropout {rates}: must be empty or a rate, at least 0 and below "
             f"1, for each of the {len(widths)} levels"
         )
+    if config.model.deep_supervision and config.method.name == "copy_paste":
+        raise UserError(
+            "config.model.deep_supervision is not for method copy_paste, which shows the network "
+            "no labelled image as it is"
+        )
     if config.model.deep_supervision and len(widths) < 3:
         raise UserError("config.model.deep_supervision needs three levels of config.model.widths")
     if config.model.norm not in NORMS:

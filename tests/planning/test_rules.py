@@ -46,6 +46,7 @@ SAGITTAL = found(least=[18, 256, 256], median=[20, 320, 320], most=[24, 320, 320
 
 def plan(fingerprint, device="cpu", devices=1, **kept):
     kept = {key.replace("__", "."): value for key, value in kept.items()}
+    kept = {"data.splits.test": 0} | kept
     made = choices(fingerprint, device=device, devices=devices, kept=kept)
     assert all(choice.reason for choice in made) and not {c.key for c in made} & kept.keys()
     return {choice.key: choice.value for choice in made}, made
@@ -53,15 +54,17 @@ def plan(fingerprint, device="cpu", devices=1, **kept):
 
 @pytest.mark.parametrize("device", ["cpu", "gpu", "tpu"])
 @pytest.mark.parametrize("fingerprint", [HIPPOCAMPUS, ACDC, CT, HEART, SAGITTAL])
-@pytest.mark.parametrize("kept", [{}, {"data__patches__dims": 3}, {"steps": 30}])
+@pytest.mark.parametrize(
+    "kept", [{}, {"data__patches__dims": 3}, {"steps": 30}, {"model__widths": (2, 3, 4, 5, 6, 7)}]
+)
 def test_a_plan_is_a_configuration(fingerprint, device, kept):
     """Whatever the data and the device, nothing in it contradicts itself."""
     _, made = plan(fingerprint, device, 8, **kept)
     config = folder.get_config("mean_teacher")
     apply(config, made)
+    sections = {"data__patches__dims": config.data.patches, "model__widths": config.model}
     for key, value in kept.items():
-        section, name = ([config.data.patches, "dims"], [config, key])[key == "steps"]
-        section[name] = value
+        sections.get(key, config)[key.rpartition("__")[2]] = value
     check_config(config)
     assert config.labelled_batch % 8 == 0
 
@@ -88,6 +91,7 @@ def test_a_ct_is_resampled_windowed_and_cut():
     values, _ = plan(CT)  # slices, of which the largest is 512 × 0.95 mm
     assert values["data.patches.dims"] == 2
     assert values["data.patches.spacing"] * 128 >= 512 * 0.95
+    assert plan(CT, data__patches__plane="coronal")[0]["data.patches.spacing"]  # not 0.7 × 1.0
     assert max(values["data.patches.size"]) == 128
 
 
@@ -124,8 +128,14 @@ def test_what_is_given_is_followed():
     values, _ = plan(CT, "gpu", data__patches__spacing=2.0, steps=500)
     assert "data.patches.spacing" not in values and values["warmup_steps"] == 25
     assert values["data.patches.size"][1] < plan(CT, "gpu")[0]["data.patches.size"][1]
-    values, _ = plan(CT, evaluate_every=7)
-    assert "log_every" not in values
+    assert plan(CT, evaluate_every=7)[0]["log_every"] == 1
+    assert plan(CT, log_every=30, steps=1000)[0]["evaluate_every"] == 90
+    assert plan(CT, steps=10)[0]["evaluate_every"] == 1
+    deep = {"model__widths": (2, 2, 4, 4, 4, 4)}
+    assert plan(HIPPOCAMPUS, **deep)[0]["data.patches.size"] == (64, 64)
+    assert plan(HIPPOCAMPUS, "gpu", **deep)[0]["data.patches.size"] == (64, 64, 64)
+    few = plan(HIPPOCAMPUS, data__splits__test=20)[0]
+    assert few["augmentation.rotation"] == 30.0  # 12 of 40 are left to learn from
 
 
 def test_batches_are_halved_until_nothing_is_left():

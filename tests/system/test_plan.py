@@ -8,7 +8,7 @@ import pytest
 
 from mijax.configs import folder
 from mijax.errors import UserError
-from mijax.planning import make_plan, settle_plan, write_plan
+from mijax.planning import make_plan, settle_plan, try_plan, write_plan
 from mijax.planning.cost import Cost, step_cost
 from mijax.runs.folder import open_run
 
@@ -47,8 +47,8 @@ def test_a_folder_trains_without_a_size(root, cache, run_module, tmp_path):
 
 def test_what_a_step_costs(root, cache):
     config = config_of(root, cache)
-    plan = make_plan(config, given=["config.model.widths"], cost=lambda c: cost_of(c))
-    spent = plan["cost"]
+    plan = make_plan(config, given=["config.model.widths"])
+    spent = try_plan(config, plan, cost_of)["cost"]
     assert spent["bytes"] > 10**5 and spent["seconds"] > 0 and spent["compile_seconds"] > 0
     assert spent["steps"] == 2000
 
@@ -64,13 +64,30 @@ def test_batches_shrink_to_the_memory(root, cache):
         tried.append((config.labelled_batch, config.unlabelled_batch))
         return Cost(1000 * sum(tried[-1]), 1.0, 1.0, 2)
 
-    plan = make_plan(config_of(root, cache), cost=cost, memory=20_000)
+    config = config_of(root, cache)
+    plan = try_plan(config, make_plan(config), cost, memory=20_000)
     assert tried == [(16, 16), (16, 8), (16, 4), (16, 2), (8, 2)]
     values = {choice["key"]: choice for choice in plan["choices"]}
     assert values["labelled_batch"]["value"] == 8
     assert values["labelled_batch"]["reason"] == "halved, so that a step fits into the memory"
     with pytest.raises(UserError, match="a step takes 3.7 GiB and there are 0.9: give a smaller"):
-        make_plan(config_of(root, cache), cost=lambda c: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+        try_plan(config, plan, lambda c: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dims": 4}, "data.patches.dims=4: must be 2"),
+        ({"plane": "axal"}, "data.patches.plane='axal'"),
+        ({"fit": "whole"}, "fit=whole is for data.patches.dims=3"),
+        ({"spacing": -2.0}, "spacing=-2.0: must be millimetres above 0"),
+    ],
+)
+def test_a_wrong_value_is_one_line(root, cache, given, message):
+    config = config_of(root, cache)
+    config.data.patches.update(given)
+    with pytest.raises(UserError, match=message):
+        make_plan(config, given=[f"config.data.patches.{key}" for key in given])
 
 
 def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_path):

@@ -26,4 +26,5 @@ def test_ours(name):
     case = make_case(settings, options, name)
     value = case.run()
     assert case.units == {"step, three seeds": 6}.get(name, 2 if "step" in name else 1)
-    assert value is None if name == "augmentation" else np.isfinite(value)
+    random = name == "augmentation" or name.startswith("volumes")
+    assert value is None if random else np.isfinite(value)
