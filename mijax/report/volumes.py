@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mijax.inference.scores import VOLUME
+from mijax.report.chance import LEAST_PATIENTS, patients_of
 from mijax.report.figures import styles, wrapped
 from mijax.report.values import values_of
 
@@ -36,8 +37,9 @@ def bland_altman(table):
             values_of(table.rows[i], name).reshape(-1, len(table.columns) - 1)
             for name in (VOLUME, "volume_error")
         )
+        enough = len(set(patients_of(table.rows[i]))) >= LEAST_PATIENTS
         for ax, (k, name) in zip(axes[line], classes, strict=True):
-            _panel(ax, true[:, k], errors[:, k], looks[i]["color"])
+            _panel(ax, true[:, k], errors[:, k], looks[i]["color"], limits=enough)
             if line == 0:
                 ax.set_title(name)
             if line == len(known) - 1:
@@ -51,16 +53,19 @@ def bland_altman(table):
     return figure
 
 
-def _panel(ax, true, errors, colour):
+def _panel(ax, true, errors, colour, *, limits):
     known = ~np.isnan(errors)
     errors, mean = errors[known], true[known] + errors[known] / 2
     ax.axhline(0, color="#808080", lw=0.8, zorder=1)
     ax.scatter(mean, errors, s=11, color=colour, alpha=0.8, lw=0, zorder=3)
-    if len(errors) < 2:
+    if not len(errors):
         return
-    bias, half = errors.mean(), _LIMITS * errors.std(ddof=1)
+    bias = errors.mean()
     ax.axhline(bias, color=colour, lw=1.2, zorder=2)
-    for limit in (bias - half, bias + half):
-        ax.axhline(limit, color=colour, lw=0.9, ls="--", zorder=2)
-    numbers = f"{bias:+.2g} ± {half:.2g}".replace("-", "−")
-    ax.set_title(numbers, loc="right", fontsize=7, fontweight="normal", pad=3)
+    numbers = f"{bias:+.2g}"
+    if limits:
+        half = _LIMITS * errors.std(ddof=1)
+        for limit in (bias - half, bias + half):
+            ax.axhline(limit, color=colour, lw=0.9, ls="--", zorder=2)
+        numbers += f" ± {half:.2g}"
+    ax.set_title(numbers.replace("-", "−"), loc="right", fontsize=7, fontweight="normal", pad=3)

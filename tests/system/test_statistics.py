@@ -187,6 +187,8 @@ def test_bland_altman(table, values):
     heights = sorted(line.get_ydata()[0] for line in axes[1, 1].lines)
     limits = error.mean() + 1.96 * error.std(ddof=1) * np.array([-1, 0, 1])
     np.testing.assert_allclose(heights, sorted([0, *limits]))
+    few = make_table([row("A", drawn(0, 0.6)[:, :3], cases=CASES[:3])])
+    assert len(bland_altman(few).axes[0].lines) == 2  # 0 and the mean: no limits of 3 patients
     old = make_table([row("A", drawn(0, 0.6), later=False)])
     assert bland_altman(old) is None and reliability_diagram(old.rows) is None
 
