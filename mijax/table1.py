@@ -81,7 +81,8 @@ def _planned(file, overrides, output):
         if code:
             sys.exit(code)  # it said why
     choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
-    return {choice["key"]: _tuples(choice["value"]) for choice in choices}
+    found = {choice["key"]: _tuples(choice["value"]) for choice in choices}
+    return {key: value for key, value in found.items() if value is not None}  # as it is anyway
 
 
 def _tuples(value):

@@ -134,7 +134,8 @@ def describe(plan, before=None):
     for choice in plan["choices"]:
         if before is None or choice not in before["choices"]:
             value = str(_tuples(choice["value"])).replace(" ", "")
-            yield f"--config.{choice['key']}={value}\n    {choice['reason']}"
+            flag = f"--config.{choice['key']}={value}"
+            yield (f"no {flag[:-5]}" if value == "None" else flag) + f"\n    {choice['reason']}"
     if spent := plan.get("cost"):
         yield (
             f"a step takes {spent['bytes'] / 2**30:.2f} GiB and {spent['seconds']:.2g} s here, and "

@@ -171,6 +171,9 @@ def test_the_fingerprint_of_volumes():
 
 
 def test_a_plan_is_described():
+    _, made = plan(HIPPOCAMPUS)
+    (line,) = (x for x in describe({"choices": [c._asdict() for c in made]}) if "spacing" in x)
+    assert line == "no --config.data.patches.spacing\n    all pixels are of one size"
     _, made = plan(CT)
     lines = list(
         describe(
@@ -180,5 +183,6 @@ def test_a_plan_is_described():
             }
         )
     )
+    assert "--config.data.patches.plane=axial\n    voxels" in lines[0]
     assert "--config.data.patches.window=(-100.0,220.0)\n    the range of what" in lines[6]
     assert lines[-1].startswith("a step takes 1.00 GiB and 0.5 s here") and "2 min" in lines[-1]

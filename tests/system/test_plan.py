@@ -115,3 +115,18 @@ def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):
     config.data.patches.size = (16, 16)
     before = config.to_dict()
     assert settle_plan(config, tmp_path) is None and config.to_dict() == before
+
+
+def test_rows_of_a_table_have_one_plan(root, cache, run_module, tmp_path):
+    command = ["mijax.table1", "--config", "configs/folder.py", "--rows=full,partial", "--seeds=1"]
+    command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--list"]
+    command += ["--config.data.splits.labelled=1", "--config.data.splits.validation=1"]
+    code, out, lines = run_module(*command, f"--output={tmp_path / 'table'}")
+    assert code == 0, lines
+    plan = json.loads((tmp_path / "table" / "plan.json").read_text())
+    for line in out.splitlines():
+        for choice in plan["choices"]:
+            if choice["value"] is not None:
+                assert f"--config.{choice['key']}=" in line
+    again = run_module(*command, f"--output={tmp_path / 'table'}")
+    assert again == (code, out, lines)
