@@ -107,6 +107,11 @@ def flat(tree, prefix=""):
             yield f"{prefix}{key}", value
 
 
+def tuples(value):
+    """With lists, also inside, as tuples: JSON has lists where a configuration has those."""
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _found(file):
     """The file, or where there is none the one of that name that came with mijax.
 

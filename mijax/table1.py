@@ -26,6 +26,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.options import tuples
 
 
 def main(argv):
@@ -81,12 +82,8 @@ def _planned(file, overrides, output):
         if code:
             sys.exit(code)  # it said why
     choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
-    found = {choice["key"]: _tuples(choice["value"]) for choice in choices}
+    found = {choice["key"]: tuples(choice["value"]) for choice in choices}
     return {key: value for key, value in found.items() if value is not None}  # as it is anyway
-
-
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _report(jobs, folder):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mijax import parallel
 from mijax.errors import UserError
 from mijax.models import UNet
+from mijax.options import tuples
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}  # of activations
 
@@ -72,7 +73,7 @@ def make_network(config, *, classes, devices=None):
       UserError: for a precision that there is not.
     """
     mesh = parallel.make_mesh(devices)
-    options = {name: _tuples(value) for name, value in config.model.to_dict().items()}
+    options = {name: tuples(value) for name, value in config.model.to_dict().items()}
     plain = config.data.patches.dims == 2 and not options["strides"] and not options["kernels"]
     on_tpu = mesh.devices.flat[0].platform == "tpu"
     model = UNet(
@@ -100,11 +101,6 @@ def make_network(config, *, classes, devices=None):
         stride=model.stride(config.data.patches.dims),
         patch=patch_of(config),
     )
-
-
-def _tuples(value):
-    """With lists, also inside, as tuples: a configuration that was read has lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def evaluated(method, state):

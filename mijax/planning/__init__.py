@@ -10,7 +10,7 @@ from pathlib import Path
 from mijax.data import check_slice_options, read_splits
 from mijax.errors import UserError
 from mijax.files import read_json, write_json
-from mijax.options import flat
+from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, smaller
 from mijax.runs.source import index_data, slice_options
@@ -119,11 +119,7 @@ def apply(config, made, *, given=()):
             part = config
             for name in filter(None, section.split(".")):
                 part = part[name]
-            part[key] = _tuples(choice.value)
-
-
-def _tuples(value):
-    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+            part[key] = tuples(choice.value)
 
 
 def describe(plan, before=None):
@@ -133,7 +129,7 @@ def describe(plan, before=None):
     """
     for choice in plan["choices"]:
         if before is None or choice not in before["choices"]:
-            value = str(_tuples(choice["value"])).replace(" ", "")
+            value = str(tuples(choice["value"])).replace(" ", "")
             flag = f"--config.{choice['key']}={value}"
             yield (f"no {flag[:-5]}" if value == "None" else flag) + f"\n    {choice['reason']}"
     if spent := plan.get("cost"):
