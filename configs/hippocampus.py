@@ -35,6 +35,7 @@ OF_METHOD = {  # chosen on validation cases, see benchmarks/ACCURACY.md
         "radius": (0, 1, 1),
         "subheads": 2,
     },
+    "mixed_mi": {**_VIEW, **_RAMP},  # as FixMatch; not tuned
     "boundary_iic": {"flip": 0.0, "gamma": 0.0},
 }
 

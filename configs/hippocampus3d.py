@@ -8,13 +8,9 @@ python -m mijax.main --config configs/hippocampus3d.py --config.data.source.dir=
 
 from mijax.configs import hippocampus
 
-_VIEW = {key: hippocampus.OF_METHOD["fixmatch"][key] for key in ("rotation", "scale", "flip")}
 OF_METHOD = {
     method: {**values, **({"ramp_steps": 300} if "ramp_steps" in values else {})}
-    for method, values in {
-        **hippocampus.OF_METHOD,
-        "mixed_mi": {**_VIEW, "ramp_steps": 300},
-    }.items()
+    for method, values in hippocampus.OF_METHOD.items()
 }
 
 

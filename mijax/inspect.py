@@ -1,10 +1,11 @@
-"""What a folder of volumes looks like, and flags for it: python -m mijax.inspect FOLDER
+"""What a folder of volumes looks like: python -m mijax.inspect FOLDER
 
 FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and checked. A file that
 cannot be used is named with the reason; the exit code is then 1. JAX is not needed.
 """
 
 import logging
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ _log = logging.getLogger("mijax")
 
 
 def main(argv):
-    """Prints the tables and the flags."""
+    """Prints the tables and the next command."""
     if len(argv) != 2:
         commands.fail("needs a folder: python -m mijax.inspect FOLDER")
     for line in describe(Path(argv[1]).expanduser()):
@@ -34,7 +35,7 @@ def describe(root):
     """
     from mijax.data.sources.folder import read_geometry, read_volume
     from mijax.data.sources.layout import read_layout
-    from mijax.data.survey import grids, look, propose_window, slice_flags, thin_plane
+    from mijax.data.survey import grids, look
     from mijax.progress import Progress
 
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
@@ -55,9 +56,7 @@ def describe(root):
         _log.error(error)
     if not found:
         raise UserError(f"{root}: no case can be used, for the reasons above")
-    geometries = {entry.case.name: geometry for entry, geometry in found}
-    seen = grids(geometries.values())
-    yield from _grid_table(seen)
+    yield from _grid_table(grids([geometry for _, geometry in found]))
 
     def read(entry):
         return look(
@@ -74,21 +73,11 @@ def describe(root):
         raise UserError(f"{root}: no case can be used, for the reasons above")
     yield from _intensity_table(layout.channels, looks)
     yield from _class_table(layout.classes, looks)
-    plane = thin_plane(seen)
     yield ""
-    turned = f" --config.data.patches.plane={plane}" if plane != "axial" else ""
-    window = _intensity_flags(propose_window(looks, layout.channels))
-    yield f"flags: {slice_flags(geometries, plane=plane)}{turned}{window}"
+    where = shlex.quote(str(root))
+    yield f"next: python -m mijax.plan --config configs/folder.py --config.data.source.dir={where}"
     if bad:
         raise UserError(f"{len(bad)} of {total} cases cannot be used, for the reasons above")
-
-
-def _intensity_flags(window):
-    if window is None:
-        return " --config.data.patches.intensity=percentile"
-    low, high = window
-    slices = "--config.data.patches"
-    return f" {slices}.intensity=window {slices}.window='({low},{high})'"
 
 
 def _headline(root, layout):

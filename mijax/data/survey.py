@@ -68,13 +68,6 @@ def look(volume: Volume, classes: int) -> Look:
     return Look(levels, counts, edges and np.array(edges))
 
 
-def thin_plane(found: Grids) -> str:
-    """The plane across which most volumes have their thickest voxels; axial where none is."""
-    spacing = np.median(found.spacing, axis=0)
-    thick = spacing.argmax()
-    return PLANES[thick] if spacing[thick] > 1.5 * np.sort(spacing)[1] else "axial"
-
-
 def propose_slices(
     geometries: Mapping[str, Geometry],
     *,
@@ -136,13 +129,14 @@ def round_to_two(value: float, *, up: bool = False) -> float:
 def propose_window(looks: Sequence[Look], channels: Sequence[str]) -> tuple[float, float] | None:
     """A window of Hounsfield units about what is labelled; None where the images are no CT.
 
-    It holds the range of the labelled voxels, 0.5 % at each end aside, and half of it again on
-    both sides, so that what surrounds them is seen as well.
+    A CT is known by the names of its channels, or by the air in it. The window holds the range of
+    the labelled voxels, 0.5 % at each end aside, and half of it again on both sides, so that what
+    surrounds them is seen as well.
     """
     lowest = np.median([found.levels[:, 0] for found in looks], axis=0)
-    ct = [name.strip().upper() == "CT" for name in channels]
+    named = {name.strip().upper() for name in channels} == {"CT"}
     edges = [found.edges for found in looks if found.edges is not None]
-    if not edges or not (all(ct) or (lowest < _AIR).all()):
+    if not edges or not (named or (lowest < _AIR).all()):
         return None
     low, high = np.median(edges, axis=0)[:, 0].min(), np.median(edges, axis=0)[:, 1].max()
     margin = (high - low) / 2

@@ -73,6 +73,7 @@ class Recipe(NamedTuple):
       read: (case name) -> Volume; raises UserError for a bad file.
       finish: what becomes of a volume that is read before it is written.
       gaps: whether a label may have voxels that nobody annotated.
+      modalities: names of the channels; empty where nothing says them.
     """
 
     builder: str | None
@@ -84,3 +85,4 @@ class Recipe(NamedTuple):
     read: Callable[[str], Volume]
     finish: Callable[[Volume], Volume] = lambda volume: volume
     gaps: bool = False
+    modalities: tuple[str, ...] = ()

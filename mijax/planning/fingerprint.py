@@ -45,7 +45,7 @@ def fingerprint(recipe):
         "axes": {code: seen.axcodes.count(code) for code in sorted(set(seen.axcodes))},
         "levels": [dict(zip(map(str, LEVELS), row, strict=True)) for row in levels.tolist()],
         "share": dict(zip(recipe.classes, share.tolist(), strict=True)),
-        "window": propose_window(looks, [""] * recipe.channels),
+        "window": propose_window(looks, recipe.modalities),
     }
 
 

@@ -203,7 +203,7 @@ def _intensities(found, choose):
     if found["window"]:
         low, high = found["window"]
         name = choose(
-            "data.patches.intensity", "window", "air is near −1000: Hounsfield units of a CT"
+            "data.patches.intensity", "window", "Hounsfield units of a CT, by its name or its air"
         )
         if name == "window":
             choose(

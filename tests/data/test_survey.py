@@ -11,7 +11,6 @@ from mijax.data.survey import (
     propose_slices,
     propose_window,
     slice_flags,
-    thin_plane,
 )
 from mijax.data.volume import Geometry
 from mijax.errors import UserError
@@ -37,15 +36,6 @@ def test_grids_are_in_the_order_of_the_body():
     np.testing.assert_array_equal(found.shape, [[3, 4, 5]] * 3)
     np.testing.assert_allclose(found.spacing, [[1, 2, 3]] * 3)
     assert found.axcodes == ("RAS", "LIP", "SPL")
-
-
-@pytest.mark.parametrize(
-    ("spacing", "plane"),
-    [((1, 1, 1), "axial"), ((1, 1, 5), "axial"), ((4, 0.5, 0.5), "sagittal"),
-     ((1, 3, 1.2), "coronal"), ((1.4, 1, 1), "axial")],
-)  # fmt: skip
-def test_slices_are_cut_where_voxels_are_thin(spacing, plane):
-    assert thin_plane(grids([geometry((9, 9, 9), spacing)] * 3)) == plane
 
 
 @pytest.mark.parametrize(

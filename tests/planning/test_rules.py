@@ -159,11 +159,14 @@ def test_the_fingerprint_of_volumes():
         return Volume(name, draw.normal(size=shape), label if name < "c" else None, affine)
 
     cases = [Case(name, name, name < "c") for name in "abcd"]
-    recipe = Recipe(
+    unknown = Recipe(
         None, "", ("background", "organ"), 1, tuple(cases),
         geometry=lambda name: Geometry((4, 5, 6), 1, affine), read=read,
     )  # fmt: skip
-    seen = fingerprint(recipe)
+    seen = fingerprint(unknown)
+    assert fingerprint(unknown._replace(modalities=("MRI",)))["window"] is None
+    low, high = fingerprint(unknown._replace(modalities=("CT",)))["window"]  # without any air
+    assert low < -1.0 and high > 1.0
     assert (seen["cases"], seen["labelled"], seen["labelled_patients"]) == (4, 2, 2)
     assert seen["mm"]["median"] == [0.5, 2.0, 1.0] and seen["voxels"]["most"] == [4, 5, 6]
     assert seen["axes"] == {"LAS": 4} and seen["window"] is None

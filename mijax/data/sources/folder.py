@@ -51,6 +51,7 @@ def folder_recipe(
         ignore=layout.ignore,
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
         follow_links=follow_links,
+        modalities=layout.channels,
     )
 
 
@@ -64,6 +65,7 @@ def entries_recipe(
     ignore: int | None = None,
     description: str = "",
     follow_links: bool = False,
+    modalities: tuple[str, ...] = (),
 ) -> Recipe:
     """The recipe of cases whose files are known.
 
@@ -76,6 +78,7 @@ def entries_recipe(
       ignore: the label value of what nobody annotated, or None.
       description: a text that the content depends on as well.
       follow_links: whether these may lead out of the folder.
+      modalities: names of the channels, where something says them.
 
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
@@ -97,6 +100,7 @@ def entries_recipe(
         geometry=functools.cache(lambda name: read_geometry(by_name[name], channels)),
         read=read,
         gaps=ignore is not None,
+        modalities=modalities,
     )
 
 
