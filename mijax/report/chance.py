@@ -32,12 +32,12 @@ def resampled_means(values, patients, *, row=0):
       row: whose seeds they are; other rows have others.
 
     Returns:
-      (RESAMPLES,), or None of fewer than ``LEAST_PATIENTS`` with a value.
+      (RESAMPLES,), or None of fewer than ``LEAST_PATIENTS`` with a value, or of a seed without any.
     """
     values = np.atleast_2d(values)
     names, index = np.unique(np.array(patients), return_inverse=True)
     known = ~np.isnan(values)
-    if len(set(index[known.any(0)])) < LEAST_PATIENTS:
+    if len(set(index[known.any(0)])) < LEAST_PATIENTS or not known.any(1).all():
         return None
     patient = np.eye(len(names))[index]  # (cases, patients)
     drawn = _drawn(len(names), 0)

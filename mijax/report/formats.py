@@ -29,22 +29,28 @@ def to_markdown(table, *, checkpoint):
 
 
 def to_latex(table, *, checkpoint):
-    r"""Tables for ``\usepackage{booktabs}``."""
-    lines = [r"% \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    lines.append(rf"\caption{{{latex(caption(table, checkpoint=checkpoint))}}}")
+    r"""A float a table, no wider than a line, and what the numbers are as a paragraph after them.
+
+    For ``\usepackage{booktabs,graphicx}``.
+    """
+    lines = [r"% \usepackage{booktabs,graphicx}"]
     for title, header, rows in parts(table):
         lines += [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex(title)}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
             r"\toprule",
-            rf"\multicolumn{{{len(header)}}}{{l}}{{{latex(title)}}} \\",
             " & ".join(map(latex, header)) + r" \\",
             r"\midrule",
             *(" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in rows),
             r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\medskip",
+            r"\end{tabular}}",
+            r"\end{table}",
         ]
-    return "\n".join([*lines, r"\end{table}", ""])
+    notes = latex(caption(table, checkpoint=checkpoint))
+    return "\n".join([*lines, rf"{{\footnotesize\noindent {notes}\par}}", ""])
 
 
 def to_csv(table):

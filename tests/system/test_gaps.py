@@ -262,6 +262,7 @@ def test_a_report_leaves_out_what_has_no_score(monkeypatch):
     np.testing.assert_allclose(found.mean(), plain.mean(), atol=0.05)
     assert values.min() <= found.min() and found.max() <= values.max()
     assert resampled_means(np.full(8, np.nan), patients) is None
+    assert resampled_means(np.stack([values, np.full(8, np.nan)]), patients) is None
     means = {"a": 0.5, "b": np.nan, "c": 0.9, "d": 0.1}
     monkeypatch.setattr("mijax.report.predictions.case_means", lambda row: row)
     assert list(choose_cases([means]).values()) == ["c", "a", "d"]

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -581,11 +582,26 @@ def test_latex_table(study):
     text = to_latex(make_table(rows_of(folders)), checkpoint="best")
     assert "p $<$ 0.05" in text
     # Three metrics, the tests of ours, p by class, and best and last.
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 6
+    for one in (r"\toprule", r"\bottomrule", r"\begin{table}", r"\end{tabular}}", r"\caption"):
+        assert text.count(one) == 6
     ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
     by_seed = 100 * values["Ours (KL)"].mean((1, 2))
     mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
     assert rf"\textbf{{{mean}}}" in ours and ours.count("&") == 7 and ours.endswith(r"\\")
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex")
+def test_latex_typesets_it_within_the_page(study, tmp_path):
+    folders, _ = study
+    (tmp_path / "table.tex").write_text(to_latex(make_table(rows_of(folders)), checkpoint="best"))
+    packages = r"\usepackage{booktabs,graphicx}"
+    (tmp_path / "paper.tex").write_text(
+        rf"\documentclass{{article}}{packages}\begin{{document}}\input{{table}}\end{{document}}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "paper.pdf").exists()
+    assert "Overfull" not in done.stdout and "too large" not in done.stdout
 
 
 def test_cases_csv(study, tmp_path):
