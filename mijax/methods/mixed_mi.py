@@ -14,7 +14,7 @@ from mijax.methods.parts import (
     is_used,
     ramp,
 )
-from mijax.transforms import check_boxes, check_ranges, largest_components, paste, sample_view
+from mijax.transforms import check_boxes, check_ranges, paste, sample_view
 
 ROWS = {
     "mixed_without_mi": Row("Mixing without MI", 54, {"method.mi_weight": 0.0}),
@@ -42,7 +42,6 @@ def make(
     marginal_weight=1.0,
     threshold=0.95,
     pseudo_loss="dice",
-    largest=False,
     decay=0.99,
     ramp_steps=0,
     rotation=30.0,
@@ -82,8 +81,6 @@ def make(
       marginal_weight: of the marginals in the mutual information (IIC's lamb).
       threshold: τ, least probability of a pseudo-label.
       pseudo_loss: D, see ``unimatch``.
-      largest: whether q is background for certain where argmax q is of a class, but not in its
-        largest connected region of the image, as ``copy_paste`` has it.
       decay: of the teacher, which is evaluated, see ``with_teacher``; 0 is the network itself.
       ramp_steps: steps over which the weight grows to its value.
       rotation, shear, scale, flip: of T, see ``sample_affine``; one T an image, for both views.
@@ -118,8 +115,6 @@ def make(
         images, teacher = batch.unlabelled, jax.lax.stop_gradient(memory["network"])
         [taught] = forward(teacher, images, key=teacher_key)
         q = jax.nn.softmax(taught.logits)
-        if largest:
-            q = largest_regions(q)
         kept = jnp.mean(jnp.max(q, axis=-1) >= threshold)
         view = sample_view(affine_key, images.shape[0], dims=images.ndim - 2, **ranges)
         images, q, valid = view.apply(images), view.apply(q), view.inside(images.shape[1:-1])
@@ -190,13 +185,6 @@ def make(
         return memory["network"], memory["batch_stats"]
 
     return Method(loss, init, update, predictor, unlabelled=True)
-
-
-def largest_regions(probs):
-    """Probabilities (b, *space, k) that are 1 for background outside the largest regions."""
-    labels, classes = jnp.argmax(probs, axis=-1), probs.shape[-1]
-    cut = labels != largest_components(labels, classes)
-    return jnp.where(cut[..., None], jax.nn.one_hot(0, classes, dtype=probs.dtype), probs)
 
 
 def near_foreground(probs, distance):

@@ -325,16 +325,13 @@ def information(p, q, mask):
     return losses.local_mutual_information(p, q, mask=mask, radius=1, marginal_weight=1.2)
 
 
-@pytest.mark.parametrize(
-    ("between", "focus", "largest"),
-    [("teacher", 0, False), ("teacher", 1, True), ("views", 1, False)],
-)
-def test_mixed_mi(between, focus, largest, network, teacher, batch):
+@pytest.mark.parametrize(("between", "focus"), [("teacher", 0), ("teacher", 1), ("views", 1)])
+def test_mixed_mi(between, focus, network, teacher, batch):
     factor = 0.8
     weights = {"pseudo_weight": 0.5, "mi_weight": 0.3, "consistency_weight": 0.2}
     method = methods.build(
         "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
-        largest=largest, threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
+        threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
         rotation=0.0, shear=0.0, flip=False, scale=(factor, factor),
     )  # fmt: skip
     value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
@@ -342,10 +339,7 @@ def test_mixed_mi(between, focus, largest, network, teacher, batch):
     assert_array_equal(image, batch.image)
     u = zoom(batch.unlabelled, factor)
     boxes = [box_of(view, u, next_of(u)) for view in views]
-    taught = softmax(streams64(teacher, batch.unlabelled)[0])
-    if largest:
-        taught = largest_regions_of(taught)
-    weak = zoom(taught, factor)
+    weak = zoom(softmax(streams64(teacher, batch.unlabelled)[0]), factor)
     inside = zoomed_inside(factor).astype(float)
     insides = [mixed(box, inside, next_of(inside)) for box in boxes]
     labelled, *logits = streams64(network, batch.image, *views)
@@ -377,22 +371,6 @@ def test_mixed_mi(between, focus, largest, network, teacher, batch):
     terms = 0.5 * pseudo + 0.2 * kl - 0.3 * mutual + 0.7 * prior_term
     supervised = 2 * release_labelled(labelled, batch.label)
     assert_allclose(value, supervised + 0.9 * np.exp(-5 * 0.5**2) * terms, rtol=1e-5)
-
-
-def largest_regions_of(probs):
-    """By SciPy, image by image and class by class."""
-    probs, labels = probs.copy(), probs.argmax(-1)
-    cut = 0
-    for image, of_image in zip(probs, labels, strict=True):
-        for k in range(1, probs.shape[-1]):
-            regions, count = ndimage.label(of_image == k, np.ones((3, 3)))
-            if count:
-                kept = np.bincount(regions.ravel())[1:].argmax() + 1
-                outside = (regions > 0) & (regions != kept)
-                image[outside] = np.eye(probs.shape[-1])[0]
-                cut += outside.sum()
-    assert 0 < cut < probs[..., 0].size / 2
-    return probs
 
 
 def test_terms_of_weight_0_are_left_out(network, teacher, batch):
