@@ -1,0 +1,88 @@
+"""The application on a socket, until a signal ends it."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mijax.errors import UserError
+
+CONNECTIONS = 64  # at the same time
+_IDLE = 20.0  # seconds that a connection may have no request at work, twice at most
+_KEPT = 5  # seconds that a connection is kept after an answer
+_END = 30  # seconds for what is at work at the end
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+      UserError: no such address here, or the port is taken.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+    except OSError as error:
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or error
+        line = f"cannot listen on {host}, port {port}: {reason}; see --host and --port"
+        raise UserError(line) from error
+
+
+class Server(uvicorn.Server):
+    """One that comes to an end in good order, and then returns, on SIGINT and SIGTERM."""
+
+    def __init__(self, app):
+        """Serves an ASGI application, by HTTP/1.1 without web sockets."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                loop="asyncio",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=_KEPT,
+                timeout_graceful_shutdown=_END,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """As uvicorn's, which raises the signal anew at its end; here all is done by then."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Protocol(H11Protocol):
+    """One that closes connections without a request at work: slow headers, endless bodies."""
+
+    _seen = object()  # the idle request at the last look
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.loop.call_later(_IDLE, self._look)
+
+    def _look(self):
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._seen is self.cycle:
+            self.transport.abort()
+            return
+        self._seen = self.cycle if idle else _Protocol._seen
+        self.loop.call_later(_IDLE, self._look)
