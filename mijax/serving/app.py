@@ -13,9 +13,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, Response
 
 import mijax
-from mijax.serving.errors import add_handlers, hide
+from mijax.data.patches import slice_options
+from mijax.serving.errors import add_handlers, enough_memory, hide
 from mijax.serving.guard import Journal, add_token, guard
 from mijax.serving.model import LABELS, SEG, Model
+from mijax.serving.reader import Reader
 from mijax.serving.receive import Receiver, UploadLimits
 from mijax.serving.sessions import Bounds, Sessions
 from mijax.serving.turns import Queue
@@ -53,7 +55,12 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
     """
     run, channels = model.predictor.run, model.predictor.channels
     sessions, queue = Sessions(settings.sessions), Queue(settings.queue)
-    receiver = Receiver(root, settings.uploads, config=run.config, channels=channels)
+    reader = Reader(
+        channels=channels,
+        slices=slice_options(run.config.data.patches),
+        most_voxels=settings.uploads.voxels,
+    )
+    receiver = Receiver(root, settings.uploads, reader, channels=channels)
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
@@ -62,9 +69,11 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
                 await asyncio.sleep(_SWEEP)
                 sessions.sweep()
 
+        reader.start()
         task = asyncio.create_task(sweep())
         yield
         task.cancel()
+        reader.close()
 
     app = FastAPI(
         lifespan=lifespan,
@@ -136,6 +145,13 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
         sessions.drop(session_id)
         return session.info()
 
+    def predict(scan, options, seg):
+        """What there is to say of a scan, and the content of its label map or DICOM SEG."""
+        with enough_memory(), tempfile.TemporaryDirectory(dir=root) as name:
+            folder = Path(name)
+            result = model.predict(scan, folder, options, read=reader.read, dicom_seg=seg)
+            return result, (folder / (SEG if seg else LABELS)).read_bytes()
+
     @app.post("/infer/{name}")
     async def infer(
         request: Request,
@@ -165,7 +181,7 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
             await stack.enter_async_context(queue.turn())
             if await request.is_disconnected():
                 raise HTTPException(400, "the client is gone")
-            result, content = await asyncio.to_thread(_predict, model, scan, root, options, seg)
+            result, content = await asyncio.to_thread(predict, scan, options, seg)
         result["notices"] = [clean(line) for line in result["notices"]]
         if output == "json":
             return JSONResponse(result)
@@ -175,13 +191,6 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
         return Response(content, media_type=kind, headers=_attachment(file))
 
     return app
-
-
-def _predict(model, scan, root, options, seg):
-    """What there is to say of a scan, and the content of its label map or DICOM segmentation."""
-    with tempfile.TemporaryDirectory(dir=root) as folder:
-        result = model.predict(scan, Path(folder), options, dicom_seg=seg)
-        return result, (Path(folder) / (SEG if seg else LABELS)).read_bytes()
 
 
 def _attachment(file):

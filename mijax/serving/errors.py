@@ -1,5 +1,6 @@
 """Errors as one line of JSON, ``{"detail": …}``, that shows nothing of the machine."""
 
+import contextlib
 import errno
 import logging
 import re
@@ -61,11 +62,24 @@ def add_handlers(app, clean):
         detail = "no room for another session; try again later, or delete one"
         return answer(request, 503, detail, {"Retry-After": str(_AGAIN)})
 
+    @app.exception_handler(OSError)
+    async def disk(request, error):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        return answer(request, 507, "the disk of the server is full")
+
     @app.exception_handler(Exception)
     async def bug(request, error):
+        return answer(request, 500, "an error of the server; its log says more")
+
+
+@contextlib.contextmanager
+def enough_memory():
+    """Where memory runs out, that is ``TooLarge``; what asked for it is logged."""
+    try:
+        yield
+    except Exception as error:
         if line := out_of_memory(error):
             _log.error("%s", line)
-            return answer(request, 413, "out of memory: the scan is too large for this server")
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return answer(request, 507, "the disk of the server is full")
-        return answer(request, 500, "an error of the server; its log says more")
+            raise TooLarge("out of memory: the scan is too large for this server") from error
+        raise

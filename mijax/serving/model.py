@@ -4,18 +4,16 @@ import itertools
 import json
 import math
 import time
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.formats.dicom.codes import segments_of
 from mijax.data.formats.dicom.segmentation import write_segmentation
 from mijax.data.formats.imagewriter import write_image
-from mijax.data.scans import Scan, read_scan
-from mijax.errors import Notice, UserError, needs
+from mijax.data.scans import Scan
+from mijax.errors import UserError, needs
 from mijax.inference.trust import Look, caveats, read_trust
 from mijax.inference.trust import trust as trust_of
-from mijax.serving.uploads import reading
 
 LABELS, SEG = "labels.nii.gz", "labels_seg.dcm"
 _OURS = ("client_id", "device", "model", "result_compress", "result_dtype", "result_extension")
@@ -102,13 +100,14 @@ class Model:
         chosen = {"trust": bool(self.known)} | {n: given[n] for n in known if n in given}
         return Options(**chosen, ignored=tuple(ignored[:_SHOWN]))
 
-    def predict(self, scan: Scan, folder: Path, options: Options, *, dicom_seg=False):
+    def predict(self, scan: Scan, folder: Path, options: Options, *, read, dicom_seg=False):
         """Writes the label map of a scan to ``folder``, as ``mijax.predict`` does.
 
         Args:
-          scan: of ``uploads.open_scan``.
+          scan: of ``scans.open_scan``.
           folder: an empty one, for ``LABELS``, or with ``dicom_seg`` for ``SEG``.
           options: what was asked for.
+          read: ``reader.Reader.read``.
           dicom_seg: whether a DICOM segmentation is wanted.
 
         Returns:
@@ -118,10 +117,7 @@ class Model:
           UserError: voxels that are damaged or not finite, or of another number of channels.
         """
         times = [time.perf_counter()]
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always", Notice)
-            with reading():
-                volume = read_scan(scan, channels=self.predictor.channels)
+        volume, notices = read(scan, folder)
         times.append(time.perf_counter())
         asked = {"stored": False, "mirror": options.mirror}
         asked["largest_component"] = options.largest_component
@@ -142,7 +138,7 @@ class Model:
             "step": self.predictor.step,
             "label_names": self.labels,
             "latencies": {name: round(seconds, 2) for name, seconds in took.items()},
-            "notices": [str(w.message) for w in told if issubclass(w.category, Notice)],
+            "notices": notices,
             "ignored": list(options.ignored),
         } | ({"trust": self._trust(one, volume.affine)} if options.trust else {})
 

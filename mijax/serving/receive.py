@@ -12,8 +12,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, Request
 
 from mijax.data.scans import Scan
+from mijax.serving.errors import enough_memory
+from mijax.serving.reader import Reader
 from mijax.serving.turns import Busy
-from mijax.serving.uploads import open_scan, reading, store
+from mijax.serving.uploads import store
 
 _FIELDS, _FIELD_BYTES = 8, 2**16  # of a form, beside its files
 _FORM = 2**20  # bytes of a form beside its files
@@ -51,10 +53,10 @@ class Upload:
 class Receiver:
     """Receives the uploads of a server."""
 
-    def __init__(self, root: Path, limits: UploadLimits, *, config, channels: int):
-        """Keeps files below ``root``, and judges scans for a run, by its configuration."""
+    def __init__(self, root: Path, limits: UploadLimits, reader: Reader, *, channels: int):
+        """Keeps files below ``root``, those of a scan of so many channels."""
         self._root, self._limits = root, limits
-        self._config, self._channels = config, channels
+        self._reader, self._channels = reader, channels
         self._places = asyncio.Semaphore(limits.count)
 
     @contextlib.asynccontextmanager
@@ -84,12 +86,10 @@ class Receiver:
                 await asyncio.to_thread(shutil.rmtree, upload.folder, ignore_errors=True)
 
     def _open(self, files, folder):
-        channels = self._channels
-        with reading():
-            path = store(files, folder, channels=channels, most_bytes=self._limits.bytes)
-            return open_scan(
-                path, config=self._config, channels=channels, most_voxels=self._limits.voxels
-            )
+        most = self._limits.bytes
+        with enough_memory():
+            path = store(files, folder, channels=self._channels, most_bytes=most)
+            return self._reader.open(path)
 
 
 @contextlib.asynccontextmanager

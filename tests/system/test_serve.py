@@ -356,6 +356,20 @@ def test_bad_voxels(client, image, series):
         is_refused(client, post(client, content, name), 400, detail)
 
 
+def test_an_image_that_ends_its_reader(client, series, image, listening):
+    """GDCM aborts the process at this one: the server goes on."""
+    made = pydicom.dcmread(next(series[0].iterdir()))
+    made.compress(pydicom.uid.JPEGLSLossless)
+    made.Columns = 55
+    content = io.BytesIO()
+    made.save_as(content)
+    with listening() as lines:
+        answer = post(client, content.getvalue(), "a.dcm")
+    is_refused(client, answer, 400, "the image cannot be read; copy or convert it again")
+    assert any("the process that reads images ended at one" in line for line in lines)
+    assert post(client, nifti(image)).status_code == 200
+
+
 def test_very_many_files(serving):
     names = [f"{number:05}" for number in range(10_001)]
     with serving() as client:
@@ -478,9 +492,9 @@ def test_one_prediction_at_a_time_and_few_behind_it(serving, model, image):
         assert post(client, nifti(image)).status_code == 200
         # What goes wrong inside is told in the log.
         for error, status, detail in (
-            (RuntimeError(f"at {client.root}"), 500, "an error of the server; its log says more"),
             (MemoryError("Unable to allocate 9 GiB"), 413, "out of memory"),
             (OSError(28, "No space left on device"), 507, "the disk of the server is full"),
+            (RuntimeError(f"at {client.root}"), 500, "an error of the server; its log says more"),
         ):
             held.error = error
             is_refused(client, post(client, nifti(image)), status, detail)
