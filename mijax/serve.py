@@ -122,9 +122,9 @@ def define_flags():
     flags.DEFINE_integer("max_upload_mb", 1024, "MiB of one upload", 1)
     flags.DEFINE_integer("max_voxels", 2**28, "voxels of a scan, also as the network takes it", 1)
     flags.DEFINE_float("upload_seconds", 600.0, "that an upload may take", 1.0)
-    flags.DEFINE_integer("max_sessions", 16, "scans that are kept", 1)
+    flags.DEFINE_integer("max_sessions", 64, "scans that are kept", 1)
     flags.DEFINE_integer("max_session_mb", 8192, "MiB of all that are kept", 1)
-    flags.DEFINE_float("session_minutes", 60.0, "that a scan is kept after its last use", 0.01)
+    flags.DEFINE_float("session_minutes", 480.0, "that a scan is kept after its last use", 0.01)
     flags.DEFINE_integer("queue", 4, "predictions that wait behind one", 0)
     flags.DEFINE_list("allow_origins", [], "web pages that may ask: https://viewer.example")
 

@@ -2,21 +2,20 @@
 
 import asyncio
 import contextlib
-import json
-import secrets
-import tempfile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
 
 import mijax
 from mijax.data.patches import slice_options
-from mijax.serving.errors import add_handlers, enough_memory, hide
+from mijax.serving.errors import add_handlers, hide
 from mijax.serving.guard import Journal, add_token, guard
-from mijax.serving.model import LABELS, SEG, Model
+from mijax.serving.images import add_images
+from mijax.serving.infer import add_infer
+from mijax.serving.model import Model
+from mijax.serving.parts import Parts
 from mijax.serving.reader import Reader
 from mijax.serving.receive import Receiver, UploadLimits
 from mijax.serving.sessions import Bounds, Sessions
@@ -24,7 +23,6 @@ from mijax.serving.turns import Queue
 from mijax.serving.uploads import ENDINGS
 
 _SWEEP = 30.0  # seconds
-_GZIP, _DICOM = "application/gzip", "application/dicom"
 
 
 class Settings(NamedTuple):
@@ -39,7 +37,7 @@ class Settings(NamedTuple):
     """
 
     uploads: UploadLimits = UploadLimits()
-    sessions: Bounds = Bounds(16, 2**33, 3600.0)
+    sessions: Bounds = Bounds(64, 2**33, 8 * 3600.0)
     queue: int = 4
     origins: tuple[str, ...] = ()
     token: str | None = None
@@ -54,20 +52,28 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
       settings: limits.
     """
     run, channels = model.predictor.run, model.predictor.channels
-    sessions, queue = Sessions(settings.sessions), Queue(settings.queue)
+    clean = hide((root, Path(run.folder)))
     reader = Reader(
         channels=channels,
         slices=slice_options(run.config.data.patches),
         most_voxels=settings.uploads.voxels,
     )
-    receiver = Receiver(root, settings.uploads, reader, channels=channels)
+    parts = Parts(
+        model=model,
+        root=root,
+        sessions=Sessions(settings.sessions),
+        queue=Queue(settings.queue),
+        reader=reader,
+        receiver=Receiver(root, settings.uploads, reader, channels=channels),
+        clean=clean,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app):
         async def sweep():
             while True:
                 await asyncio.sleep(_SWEEP)
-                sessions.sweep()
+                parts.sessions.sweep()
 
         reader.start()
         task = asyncio.create_task(sweep())
@@ -81,7 +87,6 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         openapi_url=None,
     )
-    clean = hide((root, Path(run.folder)))
     add_handlers(app, clean)
     if settings.origins:
         app.add_middleware(
@@ -95,7 +100,7 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
 
     @app.get("/health")
     async def health():
-        return {"status": "ok", "waiting": queue.count}
+        return {"status": "ok", "waiting": parts.queue.count}
 
     @app.get("/info")
     @app.get("/info/")
@@ -119,95 +124,7 @@ def make_app(model: Model, root: Path, settings: Settings) -> FastAPI:
             },
         }
 
-    @app.put("/session")
-    @app.put("/session/")
-    async def create_session(request: Request, expiry: int = Query(0, ge=0)):
-        async with receiver.receive(request, "files", most_files=channels) as upload:
-            if upload.scan is None:
-                raise HTTPException(400, "no file in the form field 'files'")
-            session = sessions.add(upload.folder, upload.scan, seconds=expiry)
-            upload.kept = True
-        return {"session_id": session.id, "session_info": session.info()}
-
-    def known(session_id, **options):
-        session = sessions.get(session_id, **options)
-        if session is None:
-            raise HTTPException(404, "no such session, or it has expired; send the scan again")
-        return session
-
-    @app.get("/session/{session_id}")
-    async def get_session(session_id: str, update_ts: bool = False):
-        return known(session_id, touch=update_ts).info()
-
-    @app.delete("/session/{session_id}")
-    async def remove_session(session_id: str):
-        session = known(session_id)
-        sessions.drop(session_id)
-        return session.info()
-
-    def predict(scan, options, seg):
-        """What there is to say of a scan, and the content of its label map or DICOM SEG."""
-        with enough_memory(), tempfile.TemporaryDirectory(dir=root) as name:
-            folder = Path(name)
-            result = model.predict(scan, folder, options, read=reader.read, dicom_seg=seg)
-            return result, (folder / (SEG if seg else LABELS)).read_bytes()
-
-    @app.post("/infer/{name}")
-    async def infer(
-        request: Request,
-        name: str,
-        session_id: str = "",
-        output: Literal["all", "image", "json", "dicom_seg"] = "all",
-    ):
-        if name != model.name:
-            raise HTTPException(404, f"no such model; there is {model.name}")
-        queue.check()
-        async with contextlib.AsyncExitStack() as stack:
-            session = None
-            if session_id:
-                session = known(session_id, touch=True)
-                stack.enter_context(sessions.use(session))
-            upload = await stack.enter_async_context(
-                receiver.receive(request, "file", most_files=1)
-            )
-            options = model.options(upload.params)
-            if (session is None) == (upload.scan is None):
-                detail = "send a scan in the form field 'file', or a session_id"
-                raise HTTPException(400, f"{detail}, one of them; no image is known by name")
-            scan = session.scan if session else upload.scan
-            seg = output == "dicom_seg"
-            if seg:
-                model.check_dicom_seg(scan)
-            await stack.enter_async_context(queue.turn())
-            if await request.is_disconnected():
-                raise HTTPException(400, "the client is gone")
-            result, content = await asyncio.to_thread(predict, scan, options, seg)
-        result["notices"] = [clean(line) for line in result["notices"]]
-        if output == "json":
-            return JSONResponse(result)
-        if output == "all":
-            return _form(result, content)
-        file, kind = (SEG, _DICOM) if seg else (LABELS, _GZIP)
-        return Response(content, media_type=kind, headers=_attachment(file))
-
+    app.state.end = parts.queue.end  # for ``Server``
+    add_images(app, parts)
+    add_infer(app, parts)
     return app
-
-
-def _attachment(file):
-    return {"content-disposition": f'attachment; filename="{file}"'}
-
-
-def _form(result, content):
-    """Both in one body, as MONAI Label answers: the fields ``params`` and ``image``."""
-    boundary = secrets.token_hex(16)
-    params = json.dumps(result, allow_nan=False)
-    start = (
-        f"--{boundary}\r\n"
-        'Content-Disposition: form-data; name="params"\r\n'
-        f"Content-Type: application/json\r\n\r\n{params}\r\n"
-        f"--{boundary}\r\n"
-        f'Content-Disposition: form-data; name="image"; filename="{LABELS}"\r\n'
-        f"Content-Type: {_GZIP}\r\n\r\n"
-    )
-    body = start.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-    return Response(body, headers={"content-type": f"multipart/form-data; boundary={boundary}"})

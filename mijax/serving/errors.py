@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from mijax.errors import UserError
 from mijax.progress import out_of_memory
 from mijax.serving.archive import TooLarge
-from mijax.serving.sessions import Full
+from mijax.serving.sessions import Full, Unknown
 from mijax.serving.turns import Busy
 
 _LONGEST = 500  # characters of a line
@@ -61,6 +61,10 @@ def add_handlers(app, clean):
     async def full(request, error):
         detail = "no room for another session; try again later, or delete one"
         return answer(request, 503, detail, {"Retry-After": str(_AGAIN)})
+
+    @app.exception_handler(Unknown)
+    async def unknown(request, error):
+        return answer(request, 404, str(error))
 
     @app.exception_handler(OSError)
     async def disk(request, error):

@@ -17,15 +17,17 @@ from mijax.inference.trust import trust as trust_of
 
 LABELS, SEG = "labels.nii.gz", "labels_seg.dcm"
 _OURS = ("client_id", "device", "model", "result_compress", "result_dtype", "result_extension")
+_NAME = 256  # characters of the name of a client
 _SHOWN = 16  # names of parameters that nobody knows
 
 
 class Options(NamedTuple):
-    """What a client asks of a prediction, and the names that it gave and nobody knows."""
+    """What a client asks of a prediction, its own name, and those that nobody knows."""
 
     largest_component: bool = False
     mirror: bool = False
     trust: bool = True
+    client: str = ""
     ignored: tuple[str, ...] = ()
 
 
@@ -98,7 +100,8 @@ class Model:
             raise UserError("params: this server has no estimates of trust")
         ignored = [ascii(name[:80])[1:-1] for name in given if name not in (*known, *_OURS)]
         chosen = {"trust": bool(self.known)} | {n: given[n] for n in known if n in given}
-        return Options(**chosen, ignored=tuple(ignored[:_SHOWN]))
+        client = str(given.get("client_id", ""))[:_NAME]
+        return Options(**chosen, client=client, ignored=tuple(ignored[:_SHOWN]))
 
     def predict(self, scan: Scan, folder: Path, options: Options, *, read, dicom_seg=False):
         """Writes the label map of a scan to ``folder``, as ``mijax.predict`` does.

@@ -46,7 +46,11 @@ class Reader:
             self._pipe, other = spawn.Pipe()
             most = _VOXEL_BYTES * self._most + _REST
             self._process = spawn.Process(target=_work, args=(other, most), daemon=True)
-            self._process.start()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._process.start()  # for ever without SIGINT: the server sees to a Ctrl-C
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             other.close()
 
     def close(self) -> None:
@@ -94,7 +98,6 @@ class Reader:
 
 def _work(pipe, most_bytes):
     """Does what is asked, until nobody can ask any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a Ctrl-C the server takes care
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource  # not on Windows
 

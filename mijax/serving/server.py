@@ -14,7 +14,7 @@ from mijax.errors import UserError
 CONNECTIONS = 64  # at the same time
 _IDLE = 20.0  # seconds that a connection may have no request at work, twice at most
 _KEPT = 5  # seconds that a connection is kept after an answer
-_END = 30  # seconds for what is at work at the end
+_END = 600  # seconds for the prediction at work at the end
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -36,7 +36,8 @@ class Server(uvicorn.Server):
     """One that comes to an end in good order, and then returns, on SIGINT and SIGTERM."""
 
     def __init__(self, app):
-        """Serves an ASGI application, by HTTP/1.1 without web sockets."""
+        """Serves an application of ``make_app``, by HTTP/1.1 without web sockets."""
+        self._end = app.state.end
         super().__init__(
             uvicorn.Config(
                 app,
@@ -52,6 +53,11 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_END,
             )
         )
+
+    def handle_exit(self, sig, frame):
+        """Lets the prediction at work come to its end, and none after it."""
+        self._end()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self):

@@ -15,6 +15,10 @@ class Full(Exception):
     """There is no room for one more, and nothing that could make room."""
 
 
+class Unknown(Exception):
+    """There is no such session, or not any more."""
+
+
 class Session:
     """A scan that was sent.
 
@@ -25,13 +29,14 @@ class Session:
       bytes: of its files.
       created, used: seconds since 1970.
       seconds: that it is kept after its last use.
+      key: under which a client finds it without the id, or None.
     """
 
-    def __init__(self, folder: Path, scan: Scan, *, seconds: float, now: float):
+    def __init__(self, folder: Path, scan: Scan, *, seconds: float, now: float, key=None):
         self.id, self.folder, self.scan = secrets.token_hex(16), folder, scan
         self.bytes = sum(path.stat().st_size for path in folder.iterdir())
         self.created = self.used = now
-        self.seconds = seconds
+        self.seconds, self.key = seconds, key
         self.users, self.dropped = 0, False
 
     def info(self) -> dict:
@@ -65,13 +70,14 @@ class Sessions:
     def __len__(self):
         return len(self._found)
 
-    def add(self, folder: Path, scan: Scan, *, seconds: float | None = None) -> Session:
-        """Keeps a scan.
+    def add(self, folder: Path, scan: Scan, *, seconds: float | None = None, key=None) -> Session:
+        """Keeps a scan, in place of one of the same key.
 
         Args:
           folder: its files; from here on they belong to the session.
           scan: ``data.scans.Scan``.
           seconds: to keep it after its last use, if fewer than usual.
+          key: for ``find``, or None.
 
         Raises:
           Full: all others are in use.
@@ -79,9 +85,12 @@ class Sessions:
         """
         self.sweep()
         most = self._bounds.seconds
-        kept = Session(folder, scan, seconds=min(seconds or most, most), now=self._clock())
+        seconds = min(seconds or most, most)
+        kept = Session(folder, scan, seconds=seconds, now=self._clock(), key=key)
         if kept.bytes > self._bounds.bytes:
             raise TooLarge("the scan exceeds all that is kept; send it with each request")
+        if key and (before := self._of(key)):
+            self.drop(before.id)
         for old in sorted(self._found.values(), key=lambda one: one.used):
             if self._has_room(kept.bytes):
                 break
@@ -96,20 +105,43 @@ class Sessions:
         total = sum(one.bytes for one in self._found.values())
         return len(self._found) < self._bounds.count and total + more <= self._bounds.bytes
 
-    def get(self, id_: str, *, touch: bool = False) -> Session | None:
-        """The session of an id, or None; with ``touch`` that counts as a use."""
+    def get(self, id_: str, *, touch: bool = False) -> Session:
+        """The session of an id; with ``touch`` that counts as a use.
+
+        Raises:
+          Unknown: there is none.
+        """
         self.sweep()
-        session = self._found.get(id_)
-        if session and touch:
+        if id_ not in self._found:
+            raise Unknown("no such session, or it has expired; send the scan again")
+        session = self._found[id_]
+        if touch:
             session.used = self._clock()
         return session
+
+    def find(self, key) -> Session:
+        """The session of a key.
+
+        Raises:
+          Unknown: there is none.
+        """
+        self.sweep()
+        session = self._of(key)
+        if session is None:
+            raise Unknown(
+                "no image of that name from this client, or it has expired; load it again"
+            )
+        return session
+
+    def _of(self, key) -> Session | None:
+        return next((one for one in self._found.values() if one.key == key), None)
 
     @contextlib.contextmanager
     def use(self, session: Session):
         """Its files stay until the end of this, whatever becomes of the session."""
         session.users += 1
         try:
-            yield
+            yield session
         finally:
             session.users -= 1
             session.used = self._clock()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 
+_AGAIN = 60  # seconds after which another server may be there
 _FIRST = 5.0  # seconds that a prediction takes, as long as none was made
 
 
@@ -22,6 +23,7 @@ class Queue:
         """Lets ``most`` wait behind the one whose turn it is."""
         self._most, self._lock = most, asyncio.Lock()
         self._took = _FIRST
+        self._over = False
         self.count = 0  # with the one whose turn it is
 
     def check(self) -> None:
@@ -30,8 +32,12 @@ class Queue:
         Raises:
           Busy: it is.
         """
-        if self.count > self._most:
+        if self._over or self.count > self._most:
             raise Busy(math.ceil(self._took * self.count))
+
+    def end(self) -> None:
+        """Refuses all but the one whose turn it is; may be called by the handler of a signal."""
+        self._over = True
 
     @contextlib.asynccontextmanager
     async def turn(self):
@@ -44,6 +50,8 @@ class Queue:
         self.count += 1
         try:
             async with self._lock:
+                if self._over:
+                    raise Busy(_AGAIN)
                 began = asyncio.get_running_loop().time()
                 yield
                 self._took = asyncio.get_running_loop().time() - began

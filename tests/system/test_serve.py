@@ -38,7 +38,7 @@ from mijax.serving.app import Settings, make_app  # noqa: E402
 from mijax.serving.model import Model  # noqa: E402
 from mijax.serving.receive import UploadLimits  # noqa: E402
 from mijax.serving.server import Server, listen  # noqa: E402
-from mijax.serving.sessions import Bounds, Sessions  # noqa: E402
+from mijax.serving.sessions import Bounds, Sessions, Unknown  # noqa: E402
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
 CODES = {name: {"type": ["1", "99TEST", name]} for name in ("body", "core")}
@@ -85,7 +85,7 @@ def serving(model, tmp_path_factory):
             host, port = listener.getsockname()
             try:
                 with httpx.Client(base_url=f"http://{host}:{port}", timeout=TIMEOUT) as client:
-                    client.root, client.address = root, (host, port)
+                    client.root, client.address, client.server = root, (host, port), server
                     yield client
             finally:
                 server.should_exit = True
@@ -162,6 +162,11 @@ def post(client, content, name="scan.nii", *, params=None, **query):
     return client.post(INFER, files={"file": (name, content)}, data=data, params=query)
 
 
+def post_session(client, image, **query):
+    files = {"files": ("a.nii", nifti(image))}
+    return client.put("/session/", files=files, params=query).json()["session_id"]
+
+
 # What a viewer asks ----------------------------------------------------------------------
 
 
@@ -236,6 +241,35 @@ def test_a_session_and_all_that_is_said_of_it(client, model, image, scans):
     assert client.delete(f"/session/{session}").json()["name"] == session
     assert client.get(f"/session/{session}").status_code == 404
     assert list(client.root.iterdir()) == []
+
+
+def test_images_by_a_name_as_3d_slicer_sends_them(client, model, image):
+    """Two clients give one name to two images; a name is no path."""
+    images, name = {"a": image, "b": image[::-1]}, "../../etc/MRHead"
+
+    def ask(method, path, user, **options):
+        data = {"params": json.dumps({"client_id": user, "trust": False})}
+        query = {"image": name}
+        return client.request(method, path, params=query, data=data, **options)
+
+    def send(path, user, values):
+        files = {"file": ("a.nii", nifti(values))}
+        assert ask("PUT", path, user, files=files).json() == {"image": name}
+
+    send("/datastore/", "a", image[::-1])
+    send("/datastore/", "a", image)  # in its place
+    send("/datastore/image", "b", image[::-1])
+    for user, values in images.items():
+        found = label_map(parts(ask("POST", INFER, user))["image"])
+        expected = model.predictor(values, OBLIQUE)
+        np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
+    is_unknown = ask("POST", INFER, "c")
+    assert is_unknown.status_code == 404 and "from this client" in is_unknown.json()["detail"]
+    others = [post_session(client, image) for _ in range(2)]  # the server keeps no more
+    for user in images:
+        assert ask("POST", INFER, user).status_code == 404
+    for session in others:
+        client.delete(f"/session/{session}")
 
 
 def test_a_zip_of_a_dicom_series(client, run, series, tmp_path):
@@ -382,8 +416,10 @@ def test_very_many_files(serving):
 def test_bad_requests(client, image):
     scan = {"file": ("a.nii", nifti(image))}
     for query, data, files, status, detail in (
-        ({}, {}, {}, 400, "send a scan in the form field 'file', or a session_id"),
-        ({"image": "/etc/passwd"}, {}, {}, 400, "no image is known by name"),
+        ({}, {}, {}, 400, "send a scan in the form field 'file', or session_id"),
+        ({"image": "/etc/passwd"}, {}, {}, 404, "no image of that name from this client"),
+        ({"image": "x" * 300}, {}, {}, 422, "image: String should have at most 256"),
+        ({"session_id": "0" * 32}, {}, scan, 400, "a session_id and a file; send one of them"),
         ({"output": "x"}, {}, scan, 422, "output: Input should be 'all', 'image', 'json'"),
         ({"output": "dicom_seg"}, {}, scan, 400, "dicom_seg is of DICOM series"),
         ({"session_id": "../../x"}, {}, {}, 404, "no such session"),
@@ -406,8 +442,11 @@ def test_bad_requests(client, image):
         ("DELETE", "/session/" + "0" * 32, 404, "no such session"),
         ("PUT", "/session/", 400, "no file in the form field 'files'"),
         ("PUT", "/session/?expiry=-1", 422, "expiry: Input should be greater"),
+        ("PUT", "/datastore/?image=x", 400, "no file in the form field 'file'"),
+        ("PUT", "/datastore/", 422, "image: Field required"),
+        ("PUT", "/datastore/label?image=x", 501, "labels are not kept here"),
         ("GET", "/docs", 404, "Not Found"),
-        ("GET", "/datastore/", 404, "Not Found"),
+        ("GET", "/datastore/image?image=x", 405, "Method Not Allowed"),
         ("POST", "/train/", 404, "Not Found"),
     ):
         is_refused(client, client.request(method, path), status, detail)
@@ -500,17 +539,34 @@ def test_one_prediction_at_a_time_and_few_behind_it(serving, model, image):
             is_refused(client, post(client, nifti(image)), status, detail)
 
 
+def test_at_the_end_the_prediction_at_work_is_done_and_no_other(serving, model, image):
+    held, answers = Held(model), []
+
+    def ask(client):
+        answers.append(post(client, nifti(image)).status_code)
+
+    with serving(model=held) as client:
+        first, second = (threading.Thread(target=ask, args=(client,)) for _ in range(2))
+        first.start()
+        assert held.begun.wait(TIMEOUT)
+        second.start()
+        deadline = time.monotonic() + TIMEOUT
+        while client.get("/health").json()["waiting"] < 2:
+            assert time.monotonic() < deadline
+        client.server.handle_exit(signal.SIGTERM, None)
+        held.go.set()
+        first.join()
+        second.join()
+    assert sorted(answers) == [200, 503]
+
+
 # Sessions --------------------------------------------------------------------------------
 
 
 def test_sessions_are_few_and_expire(client, image):
-    def put(**query):
-        files = {"files": ("a.nii", nifti(image))}
-        return client.put("/session/", files=files, params=query).json()["session_id"]
-
-    first, second = put(), put()
+    first, second = post_session(client, image), post_session(client, image)
     assert client.get(f"/session/{first}", params={"update_ts": True}).status_code == 200
-    third = put(expiry=1)
+    third = post_session(client, image, expiry=1)
     found = [client.get(f"/session/{one}").status_code for one in (first, second, third)]
     assert found == [200, 404, 200]  # that of the longest rest made room
     assert len(list(client.root.iterdir())) == 2
@@ -538,12 +594,16 @@ def test_a_session_in_use_stays_until_its_end(tmp_path):
         now[0] = 100.0
         assert sessions.get(first.id) is first  # expired, and in use
         sessions.drop(first.id)
-        assert sessions.get(first.id) is None and first.folder.exists()
+        with pytest.raises(Unknown):
+            sessions.get(first.id)
+        assert first.folder.exists()
     assert not first.folder.exists()
     second, third = sessions.add(folder("b"), OneFile), sessions.add(folder("c"), OneFile)
     with sessions.use(second):
         sessions.add(folder("d"), OneFile)  # 30 bytes: the third has to go
-        assert sessions.get(third.id) is None and len(sessions) == 2
+        with pytest.raises(Unknown):
+            sessions.get(third.id)
+        assert len(sessions) == 2
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "image").write_bytes(bytes(26))
     with pytest.raises(UserError, match="exceeds all that is kept"):
