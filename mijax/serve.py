@@ -94,6 +94,8 @@ def _settings(values):
     from mijax.serving.sessions import Bounds
 
     token = os.environ.get(TOKEN, "").strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(f"{TOKEN}: plain ASCII without blanks is needed")
     return Settings(
         uploads=UploadLimits(
             bytes=values.max_upload_mb * 2**20,
