@@ -75,20 +75,24 @@ class Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """One that closes connections without a request at work: slow headers, endless bodies."""
+    """One that closes connections on which nothing goes on.
 
-    _seen = object()  # the idle request at the last look
+    These are the ones of slow headers, of bodies after their answer, and of answers not fetched.
+    """
+
+    _seen = None  # the answered request at the last look, and bytes that wait to be sent
 
     def connection_made(self, transport):
         super().connection_made(transport)
         self.loop.call_later(_IDLE, self._look)
 
     def _look(self):
-        if self.transport.is_closing():
+        if self not in self.connections:
             return
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._seen is self.cycle:
+        now = (self.cycle, self.transport.get_write_buffer_size()) if idle else None
+        if idle and now == self._seen:
             self.transport.abort()
             return
-        self._seen = self.cycle if idle else _Protocol._seen
+        self._seen = now
         self.loop.call_later(_IDLE, self._look)

@@ -487,7 +487,7 @@ def test_uploads_that_are_too_large_or_too_slow(client, serving, image):
             assert time.monotonic() < deadline
 
 
-def test_connections_without_a_request_are_closed(serving, monkeypatch):
+def test_connections_on_which_nothing_goes_on_are_closed(serving, monkeypatch):
     monkeypatch.setattr(serving_server, "_IDLE", 0.2)
     with serving() as client:
         for sent in (b"", b"GET /info/ HTTP/1.1\r\nx: "):
@@ -495,6 +495,26 @@ def test_connections_without_a_request_are_closed(serving, monkeypatch):
                 idle.sendall(sent)
                 with contextlib.suppress(ConnectionResetError):
                     assert idle.recv(100) == b""
+
+
+def test_an_answer_may_be_fetched_slowly_but_not_never(serving, model, monkeypatch):
+    monkeypatch.setattr(serving_server, "_IDLE", 0.5)
+    size = 2**25  # more than the buffers of a connection
+    monkeypatch.setattr(model, "info", lambda: {"text": "x" * size})
+    request = b"GET /info/ HTTP/1.1\r\nhost: x\r\n\r\n"
+    with serving() as client:
+        with socket.create_connection(client.address, timeout=TIMEOUT) as slow:
+            slow.sendall(request)
+            count, began = 0, time.monotonic()
+            while count < size:
+                count += len(slow.recv(2**18))
+                time.sleep(0.05 if time.monotonic() < began + 2 else 0)
+        with socket.create_connection(client.address, timeout=TIMEOUT) as never:
+            never.sendall(request)
+            deadline = time.monotonic() + TIMEOUT
+            while len(client.server.server_state.connections) > 0:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
 
 class Held:
@@ -673,26 +693,41 @@ def command(cache, run, tmp_path):
 
 
 def test_the_command_ends_in_good_order(command, image, tmp_path):
-    ends = {"terminated": signal.SIGTERM, "interrupted": signal.SIGINT}
-    processes = {name: command(name, "--port=0", "--checkpoint=last") for name in ends}
-    for name, process in processes.items():
-        line = process.stderr.readline()
-        assert line.startswith(f"mijax: {name}, step 12, at http://127.0.0.1:"), line
-        address = line.split(" at ")[1].split(";")[0]
-        files = {"files": ("a.nii", nifti(image))}
-        session = httpx.put(f"{address}/session/", files=files, timeout=TIMEOUT).json()
-        assert len(list((tmp_path / name).glob("mijax-serve-*/*"))) == 1
-        query = {"session_id": session["session_id"], "output": "image"}
-        asked = {"params": query, "data": {"params": '{"trust": false}'}, "timeout": TIMEOUT}
-        answer = httpx.post(f"{address}/infer/{name}", **asked)
-        assert label_map(answer.content).shape == image.shape
-        process.send_signal(ends[name])
-        lines = process.stderr.read().splitlines()
-        assert process.wait(TIMEOUT) == 0, lines
-        assert [" /" in line for line in lines[:2]] == [True, True]
-        told = ["mijax: Ctrl-C: comes to an end in good order; a second Ctrl-C ends at once"]
-        assert lines[2:] == told * (name == "interrupted") + ["mijax: ended"]
-        assert list((tmp_path / name).iterdir()) == []
+    process = command("phantom", "--port=0", "--checkpoint=last")
+    line = process.stderr.readline()
+    assert line.startswith("mijax: phantom, step 12, at http://127.0.0.1:"), line
+    address = line.split(" at ")[1].split(";")[0]
+    files = {"files": ("a.nii", nifti(image))}
+    session = httpx.put(f"{address}/session/", files=files, timeout=TIMEOUT).json()
+    assert len(list((tmp_path / "phantom").glob("mijax-serve-*/*"))) == 1
+    query = {"session_id": session["session_id"], "output": "image"}
+    asked = {"params": query, "data": {"params": '{"trust": false}'}, "timeout": TIMEOUT}
+    answer = httpx.post(f"{address}{INFER}", **asked)
+    assert label_map(answer.content).shape == image.shape
+    process.send_signal(signal.SIGINT)
+    lines = process.stderr.read().splitlines()
+    assert process.wait(TIMEOUT) == 0, lines
+    assert [" /" in line for line in lines[:2]] == [True, True]
+    told = "mijax: Ctrl-C: comes to an end in good order; a second Ctrl-C ends at once"
+    assert lines[2:] == [told, "mijax: ended"]
+    assert list((tmp_path / "phantom").iterdir()) == []
+
+
+def test_a_termination_ends_it_as_well(model, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(make_app(model, tmp_path, Settings()))
+
+        def terminate():
+            while not server.started:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=terminate, daemon=True)
+        thread.start()
+        server.run([listener])
+        thread.join()
+    assert server.should_exit and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_the_command_refuses(run_module, run, tmp_path, monkeypatch):
