@@ -71,8 +71,8 @@ def _scratch():
 def _devices():
     """All accelerators, or one CPU device, which uses all cores.
 
-    Of several CPU devices in a process, XLA may wait for one another for ever, and then aborts,
-    where programs are begun on other threads than the first.
+    Eight CPU devices of a process were seen to wait for one another for ever, until XLA aborted,
+    where programs were begun on other threads than the first.
     """
     import jax
 

@@ -74,7 +74,7 @@ class Model:
         return {
             "type": "segmentation",
             "labels": self.labels,
-            "dimension": 3,  # of a scan; whether the network sees slices is nobody's business
+            "dimension": 3,  # of a scan, whatever the network sees of it
             "description": f"{self.predictor.run.config.method.name}, checkpoint of step "
             f"{self.predictor.step}",
             "config": options,

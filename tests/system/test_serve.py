@@ -10,35 +10,40 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from email.parser import BytesParser
 from email.policy import HTTP
+from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import jax
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_files import highdicom, oblique, positions, pydicom, write_series
+from starlette.datastructures import UploadFile
 
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("fastapi")
-
-from mijax import serve  # noqa: E402
-from mijax.errors import UserError  # noqa: E402
-from mijax.files import write_json  # noqa: E402
-from mijax.inference import Predictor  # noqa: E402
-from mijax.inference.scans import predict_files  # noqa: E402
-from mijax.runs.folder import open_run  # noqa: E402
-from mijax.serving import server as serving_server  # noqa: E402
-from mijax.serving.app import Settings, make_app  # noqa: E402
-from mijax.serving.model import Model  # noqa: E402
-from mijax.serving.receive import UploadLimits  # noqa: E402
-from mijax.serving.server import Server, listen  # noqa: E402
-from mijax.serving.sessions import Bounds, Sessions, Unknown  # noqa: E402
+from mijax import serve
+from mijax.data.scans import read_scan
+from mijax.errors import UserError
+from mijax.files import write_json
+from mijax.inference import Predictor
+from mijax.inference.scans import predict_files
+from mijax.runs.folder import open_run
+from mijax.serving import server as serving_server
+from mijax.serving.app import Settings, make_app
+from mijax.serving.archive import TooLarge
+from mijax.serving.model import Model
+from mijax.serving.receive import UploadLimits
+from mijax.serving.scans import open_scan
+from mijax.serving.server import Server, listen
+from mijax.serving.sessions import Bounds, Sessions, Unknown
+from mijax.serving.uploads import store
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
 CODES = {name: {"type": ["1", "99TEST", name]} for name in ("body", "core")}
@@ -270,6 +275,24 @@ def test_images_by_a_name_as_3d_slicer_sends_them(client, model, image):
         assert ask("POST", INFER, user).status_code == 404
     for session in others:
         client.delete(f"/session/{session}")
+
+
+def test_one_file_a_channel(image, tmp_path):
+    slices = {"size": 32, "spacing": None, "plane": "axial", "fit": "pad", "dims": 2}
+
+    def stored(channels, values):
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        sent = [UploadFile(io.BytesIO(nifti(v)), filename="../same.nii") for v in values]
+        return store(sent, folder, channels=channels, most_bytes=2**20)
+
+    scan = open_scan(stored(2, [image, -image]), slices, 2, 2**14)
+    volume = read_scan(scan, channels=2)
+    np.testing.assert_array_equal(volume.image, np.stack([image, -image], -1))
+    with pytest.raises(TooLarge, match="8,192 voxels"):
+        open_scan(stored(2, [image, -image]), slices, 2, 2**12)
+    for count, channels in ((2, 1), (2, 3)):
+        with pytest.raises(UserError, match=f"{count} files; send one, a DICOM series as a zip"):
+            stored(channels, [image] * count)
 
 
 def test_a_zip_of_a_dicom_series(client, run, series, tmp_path):
