@@ -24,8 +24,8 @@ FLOORS = [
     {"inference"},
     {"training"},
     {"report"},
-    {"jobs", "planning", "selection"},
-    {"main", "evaluate", "export", "inspect", "plan", "predict", "select", "table1"},
+    {"jobs", "planning", "selection", "serving"},
+    {"main", "evaluate", "export", "inspect", "plan", "predict", "select", "serve", "table1"},
 ]
 PURE = ("losses", "transforms", "metrics", "models")  # the ground floor of a JAX programmer
 
@@ -118,6 +118,8 @@ def test_heavy_libraries_are_where_they_belong():
     assert not {part_of(f) for f in importers_of("jax")} & {"data", "metrics", "errors", "files"}
     configured = {part_of(f) for f in importers_of("ml_collections")}
     assert configured <= {"runs", "report", "jobs", "main", "plan", "select", "table1"}
+    for library in ("fastapi", "starlette", "uvicorn"):
+        assert {part_of(f) for f in importers_of(library)} == {"serving"}, library
     for library in ("tensorflow", "torch", "monai", "chex"):
         assert not importers_of(library)
 
@@ -130,7 +132,17 @@ def test_predicting_knows_nothing_of_training():
 
 
 def test_the_command_line_is_read_in_commands_only():
-    shells = {"evaluate", "export", "main", "plan", "predict", "report", "select", "table1"}
+    shells = {
+        "evaluate",
+        "export",
+        "main",
+        "plan",
+        "predict",
+        "report",
+        "select",
+        "serve",
+        "table1",
+    }
     assert {part_of(f) for f in importers_of("absl")} <= shells | {"commands", "jobs"}
 
 

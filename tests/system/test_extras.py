@@ -13,7 +13,9 @@ import mijax
 ROOT = Path(mijax.__file__).parents[1]
 # JAX brings the last three.
 CORE = ("mijax", "jax", "numpy", "scipy", "jaxlib", "ml_dtypes", "opt_einsum")
-COMMANDS = ("main", "evaluate", "export", "inspect", "predict", "report", "select", "table1")
+COMMANDS = (
+    "main", "evaluate", "export", "inspect", "predict", "report", "select", "serve", "table1"
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from mijax.data.formats.header import check_header, check_kind, is_regular, volu
 from mijax.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
+_BEFORE = 2**26  # bytes before the voxels: the header and its extensions, which nibabel holds
 _DEFLATE = 1032  # times that deflate can shrink a stream, and no more
 _MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metre, micron; ITK takes all others for mm
 _UNREADABLE = (
@@ -86,6 +87,8 @@ def _sound_header(path: Path, file):
     check_header(path, volume_shape(shape), math.prod(shape) * dtype.itemsize, affine)
     if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
         raise UserError(f"{path}: NaN or infinity in pixdim or scl_slope; repair the header")
+    if header.get_data_offset() > _BEFORE:
+        raise UserError(f"{path}: more than {_BEFORE} bytes before the voxels; repair the header")
     return header, volume_shape(shape), affine
 
 

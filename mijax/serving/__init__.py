@@ -1,0 +1,1 @@
+"""A trained run over HTTP, for viewers: the part of MONAI Label's interface that segments."""
