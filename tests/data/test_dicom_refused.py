@@ -69,6 +69,22 @@ def syntax(uid):
     return change
 
 
+def jpeg_ls_of(columns):
+    def change(made, i):
+        values = np.sort(stored_values((64, 48)), axis=0)  # what an encoder makes smaller
+        made.Rows, made.Columns = values.shape
+        made.PixelData = values.tobytes()
+        made.compress(uids.JPEGLSLossless)
+        made.Columns = columns
+
+    return change
+
+
+def jpeg_of_32_bits(made, i):
+    syntax(uids.JPEGBaseline8Bit)(made, i)
+    made.BitsAllocated, made.BitsStored, made.HighBit = 32, 8, 7
+
+
 TWICE = positions(3)[[0, 0, 1, 1, 2, 2]]
 BAD = {
     "a gap": (
@@ -130,6 +146,10 @@ BAD = {
         {"change": syntax(uids.HTJ2K)},
         "no decoder of High-Throughput JPEG 2000 Image Compression is installed (pylibjpeg - ",
     ),
+    # At the first and the third GDCM ends the process, the second it cuts.
+    "a larger header": ({"change": jpeg_ls_of(55)}, "0: its pixels cannot be read"),
+    "a smaller header": ({"change": jpeg_ls_of(40)}, "0: its pixels cannot be read"),
+    "bits that no JPEG has": ({"change": jpeg_of_32_bits}, "cannot be read (32 bits allocated)"),
     "a film": ({"change": syntax(uids.MPEG2MPML)}, "decompress the series, by gdcmconv --raw or"),
     "a name that leads elsewhere": (
         {"uid": "../../1"},

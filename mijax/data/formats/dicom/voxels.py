@@ -51,8 +51,8 @@ def _pixels(path: Path, indices: list[int]):
     try:
         with quiet():
             header = pydicom.Dataset()
-            _check_decoder(path)
-            for stored in iter_pixels(path, ds_out=header, indices=indices, raw=True):
+            options = {"raw": True, "decoding_plugin": _plugin(path)}
+            for stored in iter_pixels(path, ds_out=header, indices=indices, **options):
                 yield _used_bits(stored, header)
     except UserError:
         raise
@@ -61,12 +61,21 @@ def _pixels(path: Path, indices: list[int]):
         raise UserError(f"{path}: its pixels cannot be read ({reason}); copy it again") from error
 
 
-def _check_decoder(path: Path) -> None:
-    """Refuses compressed pixels that nothing installed can decode."""
+def _plugin(path: Path) -> str:
+    """The decoder of pydicom's for a file; any, "", where it does not matter.
+
+    GDCM ends the process at JPEG-LS that is larger by its header than it is, and cuts what is
+    smaller; at JPEG of more than 16 bits it ends it as well.
+
+    Raises:
+      UserError: compressed pixels that nothing installed can decode.
+      ValueError: a JPEG of bits that no JPEG has.
+    """
     import pydicom
     from pydicom.pixels import get_decoder
 
-    syntax = pydicom.filereader.read_file_meta_info(path).TransferSyntaxUID
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["BitsAllocated"])
+    syntax = header.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -80,6 +89,11 @@ def _check_decoder(path: Path) -> None:
             f"{path}: no decoder of {syntax.name} is installed ({lacking}); install one of them, "
             "or decompress the series by gdcmconv --raw or dcmdjpeg"
         )
+    if syntax.is_encapsulated and syntax != pydicom.uid.RLELossless:
+        bits = header.get("BitsAllocated", 0)
+        if bits not in (8, 16):
+            raise ValueError(f"{bits} bits allocated")
+    return "pyjpegls" if "pyjpegls" in decoder.available_plugins else ""
 
 
 def _used_bits(stored: np.ndarray, header) -> np.ndarray:
