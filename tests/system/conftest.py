@@ -213,6 +213,12 @@ def copied(uninterrupted, tmp_path):
 
 
 @pytest.fixture
+def png_alone(monkeypatch):
+    """Figures are PNG alone, in tests of something else: half the time of a report is PDF."""
+    monkeypatch.setattr("mijax.report.illustrator._KINDS", ("png",))
+
+
+@pytest.fixture
 def events_of():
     """``events_of(run folder)``: (event, value) of all that TensorBoard would read."""
 

@@ -213,7 +213,7 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_new_run_then_workdir_alone(command, tiny, tmp_path):
+def test_new_run_then_workdir_alone(command, tiny, tmp_path, png_alone):
     code, out, err = command(tiny("supervised"), tmp_path, report=True)
     assert not code, err
     assert err.startswith(f"mijax: devices: 8 × cpu\nmijax: run folder: {tmp_path}\n")
