@@ -41,17 +41,23 @@ def test_terms_of_the_coarser_levels(network, teacher, batch, name, options):
     plain = methods.build(name, **options)
     method = methods.with_deep_supervision(plain)
     _, memory = method.init(KEY, start_with(teacher))
-    alone, aux_alone = value_of(plain, network, batch, memory)
-    value, aux = value_of(method, network, batch, memory)
-    [output] = deep_forward(network, batch.image, key=KEY)
-    terms = [
-        losses.cross_entropy(output.features[f"logits{level}"], batch.label[:, *coarse(n, 2)])
-        for level, n in ((2, 2), (3, 4))
-    ]
-    wanted = terms[0] / 2 + terms[1] / 4
-    assert_allclose(aux.logs["deep_supervision"], wanted, rtol=1e-5)
+
+    @jax.jit
+    def found(network, batch, memory):
+        (alone, aux_alone), (value, aux) = (
+            value_of(one, network, batch, memory) for one in (plain, method)
+        )
+        [output] = deep_forward(network, batch.image, key=KEY)
+        terms = [
+            losses.cross_entropy(output.features[f"logits{level}"], batch.label[:, *coarse(n, 2)])
+            for level, n in ((2, 2), (3, 4))
+        ]
+        return alone, aux_alone.logs, value, aux.logs, terms[0] / 2 + terms[1] / 4
+
+    alone, logs_alone, value, logs, wanted = found(network, batch, memory)
+    assert_allclose(logs["deep_supervision"], wanted, rtol=1e-5)
     assert_allclose(value, alone + wanted, rtol=1e-5)
-    assert aux.logs.keys() == aux_alone.logs.keys() | {"deep_supervision"}
+    assert logs.keys() == logs_alone.keys() | {"deep_supervision"}
 
 
 def test_what_has_none(network, batch):
@@ -59,11 +65,11 @@ def test_what_has_none(network, batch):
         methods.with_deep_supervision(methods.build("position_contrast"))
     supervised = methods.with_deep_supervision(methods.build("supervised"))
     with pytest.raises(UserError, match="network with logits of several levels"):
-        value_of(supervised, network, batch, {}, forward=forward)
+        jax.eval_shape(lambda: value_of(supervised, network, batch, {}, forward=forward))
     copy_paste = methods.with_deep_supervision(methods.build("copy_paste", pretrain_steps=0))
     _, memory = copy_paste.init(KEY, start_with(network))
     with pytest.raises(UserError, match="labelled images as they are, and the method shows others"):
-        value_of(copy_paste, network, batch, memory)
+        jax.eval_shape(lambda: value_of(copy_paste, network, batch, memory))
 
 
 @pytest.mark.parametrize(

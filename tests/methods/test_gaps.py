@@ -1,5 +1,7 @@
 """Pixels without a label reach no method but by its label_loss, which leaves them out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,9 +152,10 @@ def test_hidden_pixels_reach_neither_value_nor_gradient(kind, mask):
     label_loss = make_label_loss(kind, classes=4, gaps=True)
     labels = np.where(HIDDEN, np.uint8(GAP), LABELS)
     poisoned = np.where(HIDDEN[..., None], np.nan, LOGITS)
-    value, gradient = jax.value_and_grad(label_loss)(poisoned, labels, mask=mask)
+    value, gradient = jax.jit(jax.value_and_grad(label_loss))(poisoned, labels, mask=mask)
     known = ~HIDDEN * (1 if mask is None else mask)
-    assert_allclose(value, losses.label_loss(LOGITS, LABELS, kind=kind, mask=known), rtol=1e-6)
+    alone = jax.jit(functools.partial(losses.label_loss, kind=kind))
+    assert_allclose(value, alone(LOGITS, LABELS, mask=known), rtol=1e-6)
     assert_array_equal(gradient[HIDDEN], 0)
     assert jnp.isfinite(gradient).all() and gradient.any()
 
@@ -166,7 +169,7 @@ def test_where_all_is_known_it_is_the_loss_itself():
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_nothing_known_is_no_loss(kind):
     label_loss = make_label_loss(kind, classes=4, gaps=True, undrawn=((1, 2),))
-    value, gradient = jax.value_and_grad(label_loss)(LOGITS, np.full_like(LABELS, GAP))
+    value, gradient = jax.jit(jax.value_and_grad(label_loss))(LOGITS, np.full_like(LABELS, GAP))
     assert jnp.isfinite(value) and not gradient.any()
 
 
@@ -182,14 +185,14 @@ def test_background_may_be_of_classes_that_nobody_drew():
     own = np.take_along_axis(probs, np.minimum(labels, 3)[..., None].astype(int), -1)[..., 0]
     own = np.where(labels == 5, probs[..., [0, 1, 3]].sum(-1), own)
     own = np.where(labels == 4, probs[..., [0, 1]].sum(-1), own)
-    assert_allclose(label_loss(LOGITS, labels), -np.log(own[~HIDDEN]).mean(), rtol=1e-5)
+    assert_allclose(jax.jit(label_loss)(LOGITS, labels), -np.log(own[~HIDDEN]).mean(), rtol=1e-5)
 
 
 def test_undrawn_classes_are_pushed_neither_way_in_the_background():
     label_loss = make_label_loss("cross_entropy+dice", classes=4, gaps=True, undrawn=((3,),))
     labels = np.full_like(LABELS, 4)
     labels[:, 0] = 1
-    gradient = jax.grad(label_loss)(LOGITS, labels)
+    gradient = jax.jit(jax.grad(label_loss))(LOGITS, labels)
     probs = softmax(LOGITS)
     # Background and the undrawn class share the slope of their sum, by their probabilities.
     ratio = (gradient[..., 3] / gradient[..., 0])[:, 1:]

@@ -1,14 +1,12 @@
 """A run small enough for tests, and its compiled programs kept for the whole session.
 
-browser.py can be imported in every import mode of pytest.
+Modules beside it, as browser.py, can be imported in every import mode of pytest.
 """
 
 import copy
 import functools
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from mijax.training.build import build
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))  # of dicom_files.py
+import command_line
 
 OF_METHOD = {
     "local_mi": {"weight": 30.0},  # else mutual information is nothing in so few steps
@@ -214,6 +213,12 @@ def copied(uninterrupted, tmp_path):
 
 
 @pytest.fixture
+def png_alone(monkeypatch):
+    """Figures are PNG alone, in tests of something else: half the time of a report is PDF."""
+    monkeypatch.setattr("mijax.report.illustrator._KINDS", ("png",))
+
+
+@pytest.fixture
 def events_of():
     """``events_of(run folder)``: (event, value) of all that TensorBoard would read."""
 
@@ -233,16 +238,10 @@ def events_of():
 @pytest.fixture(scope="session")
 def run_module(cache):
     """``run_module(module, *arguments)``: exit code, stdout, our lines of another process."""
-    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as ``cache`` has it
+    return command_line.run_module
 
-    def run(module, *arguments):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert "Traceback" not in done.stderr, done.stderr
-        lines = done.stderr.splitlines()
-        ours = [line.removeprefix("mijax: ") for line in lines if line.startswith("mijax: ")]
-        waits = ("restoring ", "predicting ", "scoring ", "preparing ", "reading: ")
-        ours = [line for line in ours if not line.startswith(waits)]
-        return done.returncode, done.stdout, ours
 
-    return run
+@pytest.fixture(scope="session")
+def run_here(cache):
+    """The same in this process, which has all imported and compiled: one start is test enough."""
+    return command_line.run_here

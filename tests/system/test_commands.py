@@ -80,8 +80,10 @@ def test_help_with_a_configuration_lists_its_flags():
     assert "\n  --config.method.passes=" in out
 
 
-def test_no_arguments():
-    assert "needs --config FILE for a new run or --workdir FOLDER" in complaint(run_process())
+def test_no_arguments(run_here):
+    code, out, (line,) = run_here("mijax.main")
+    assert (code, out) == (2, "")
+    assert "needs --config FILE for a new run or --workdir FOLDER" in line
 
 
 def test_evaluate_a_run_again(uninterrupted, copied):
@@ -100,10 +102,12 @@ def test_evaluate_a_run_again(uninterrupted, copied):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [([], "--workdir FOLDER"), (["--workdir=nowhere"], "is not a run")]
+    ("arguments", "code", "message"),
+    [([], 2, "--workdir FOLDER"), (["--workdir=nowhere"], 1, "is not a run")],
 )
-def test_evaluate_nothing(arguments, message):
-    assert message in complaint(run_process(*arguments, module="mijax.evaluate"))
+def test_evaluate_nothing(run_here, arguments, code, message):
+    found, out, (line,) = run_here("mijax.evaluate", *arguments)
+    assert (found, out) == (code, "") and message in line
 
 
 def test_a_device_that_is_not_there(monkeypatch, tmp_path):
@@ -195,10 +199,10 @@ def test_mistake_in_a_configuration_file(parse, tmp_path, text, where, what):
 def command(monkeypatch, capsys):
     """``command(config, workdir)``: ``python -m mijax.main`` with these as its flags."""
 
-    def run(config, workdir):
+    def run(config, workdir, *, report=False):
         monkeypatch.setattr(sys, "argv", ["mijax"])
         values = SimpleNamespace(
-            config=config, workdir=str(workdir), grow=None, report=True, mlflow=False, wandb=False
+            config=config, workdir=str(workdir), grow=None, report=report, mlflow=False, wandb=False
         )
         monkeypatch.setattr(main, "flags", SimpleNamespace(FLAGS=values))
         capsys.readouterr()
@@ -209,8 +213,8 @@ def command(monkeypatch, capsys):
     return run
 
 
-def test_new_run_then_workdir_alone(command, tiny, tmp_path):
-    code, out, err = command(tiny("supervised"), tmp_path)
+def test_new_run_then_workdir_alone(command, tiny, tmp_path, png_alone):
+    code, out, err = command(tiny("supervised"), tmp_path, report=True)
     assert not code, err
     assert err.startswith(f"mijax: devices: 8 × cpu\nmijax: run folder: {tmp_path}\n")
     assert "step 12/12  validation_dsc" in err

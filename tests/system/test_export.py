@@ -69,21 +69,19 @@ def test_same_probabilities_without_mijax(exported):
             np.testing.assert_allclose(probs[name], expected, atol=1e-6)
 
 
-def test_same_label_maps_without_mijax(exported, run_module, tmp_path):
+def test_same_label_maps_without_mijax(exported, run_here, tmp_path):
     """By ``predict.py``, of a scan of the phantom whose slices are larger than any of the run."""
     run, folder, _ = exported
     draw = np.random.default_rng(0)
     image = np.kron(draw.random((11, 7, 3)), np.ones((5, 5, 2))) + 0.1 * draw.random((55, 35, 6))
     nib.save(nib.Nifti1Image(image.astype(np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
-    for output, command in (
-        ("here", ["-m", "mijax.predict", "--workdir", run.folder, "--notrust"]),
-        ("there", [folder / "bundle" / "predict.py"]),
-    ):
-        arguments = [*command, "--input", tmp_path / "scan.nii.gz", "--output", tmp_path / output]
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    scan = ["--input", str(tmp_path / "scan.nii.gz"), "--output"]
+    command = ["--workdir", run.folder, "--notrust", *scan, tmp_path / "here"]
+    code, _, lines = run_here("mijax.predict", *command)
+    assert code == 0, lines
+    command = [sys.executable, folder / "bundle" / "predict.py", *scan, tmp_path / "there"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     here, there = (
         np.asarray(nib.load(tmp_path / name / "scan.nii.gz").dataobj) for name in ("here", "there")
     )
@@ -106,12 +104,12 @@ def test_model_card(exported, copied):
     assert "method `local_mi`, seed 0" in card
 
 
-def test_bundle_that_exists(exported, run_module):
+def test_bundle_that_exists(exported, run_here):
     before = (exported[1] / "bundle" / "bundle.json").read_bytes()
-    code, _, (line,) = run_module("mijax.export", *exported[2])
+    code, _, (line,) = run_here("mijax.export", *exported[2])
     assert code == 1 and line.endswith("bundle exists already; --overwrite replaces it")
     assert (exported[1] / "bundle" / "bundle.json").read_bytes() == before
 
 
-def test_nothing_to_export(run_module):
-    assert run_module("mijax.export") == (2, "", ["needs --workdir RUN and --output BUNDLE"])
+def test_nothing_to_export(run_here):
+    assert run_here("mijax.export") == (2, "", ["needs --workdir RUN and --output BUNDLE"])

@@ -152,6 +152,6 @@ def test_too_few_scores_for_an_interval(tmp_path):
     assert find_growth(row([(2, 0.5), (4, 0.6)]), checkpoint="last") is None
 
 
-def test_the_command_refuses(run_module, tmp_path):
-    code, out, (line,) = run_module("mijax.main", "--grow", tmp_path / "nowhere", "--workdir=x")
+def test_the_command_refuses(run_here, tmp_path):
+    code, out, (line,) = run_here("mijax.main", "--grow", tmp_path / "nowhere", "--workdir=x")
     assert (code, out) == (1, "") and "nowhere is not a run: it has no config.json" in line

@@ -82,13 +82,13 @@ def test_needs_no_jax(tmp_path):
     assert result.stdout == "[]\n"
 
 
-def test_the_command(run_module, tmp_path):
+def test_the_command(run_module, run_here, tmp_path):
     root = write_msd(tmp_path / "set")
     code, out, lines = run_module("mijax.inspect", root)
     assert code == 0 and out.splitlines()[-1] == f"{NEXT}{root}" and lines == []
-    code, _, (line,) = run_module("mijax.inspect", tmp_path / "nowhere")
+    code, _, (line,) = run_here("mijax.inspect", tmp_path / "nowhere")
     assert code == 1 and "no such folder" in line
-    code, _, (line,) = run_module("mijax.inspect")
+    code, _, (line,) = run_here("mijax.inspect")
     assert code == 2 and "python -m mijax.inspect FOLDER" in line
 
 

@@ -39,7 +39,7 @@ def lab(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_trains_and_is_in_the_report(lab, tiny, tmp_path):
+def test_trains_and_is_in_the_report(lab, tiny, tmp_path, png_alone):
     run = start_run(tmp_path / "run", tiny(NAME, method__noise=0.2, steps=4))
     train(run)
     evaluate(run)

@@ -28,7 +28,7 @@ def config_of(root, cache, method="mean_teacher"):
     return config
 
 
-def test_a_folder_trains_without_a_size(root, cache, run_module, tmp_path):
+def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_path):
     command = ["mijax.main", "--config", "configs/folder.py:supervised", "--noreport"]
     command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--config.steps=2"]
     command += ["--config.model.widths", "(2, 3)", f"--workdir={tmp_path / 'run'}"]
@@ -41,7 +41,7 @@ def test_a_folder_trains_without_a_size(root, cache, run_module, tmp_path):
     assert tuple(config.data.patches.size) == tuple(values["data.patches.size"]) == (16, 16)
     assert config.steps == 2 and tuple(config.model.widths) == (2, 3)  # what was given
     assert not {"steps", "model.widths"} & values.keys()
-    code, again, _ = run_module(*command)  # goes on, and has nothing to do
+    code, again, _ = run_here(*command)  # goes on, and has nothing to do
     assert (code, again) == (0, out)
 
 
@@ -117,7 +117,7 @@ def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):
     assert settle_plan(config, tmp_path) is None and config.to_dict() == before
 
 
-def test_rows_of_a_table_have_one_plan(root, cache, run_module, tmp_path):
+def test_rows_of_a_table_have_one_plan(root, cache, run_module, run_here, tmp_path):
     command = ["mijax.table1", "--config", "configs/folder.py", "--rows=full,partial", "--seeds=1"]
     command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--list"]
     command += ["--config.data.splits.labelled=1", "--config.data.splits.validation=1"]
@@ -128,5 +128,5 @@ def test_rows_of_a_table_have_one_plan(root, cache, run_module, tmp_path):
         for choice in plan["choices"]:
             if choice["value"] is not None:
                 assert f"--config.{choice['key']}=" in line
-    again = run_module(*command, f"--output={tmp_path / 'table'}")
+    again = run_here(*command, f"--output={tmp_path / 'table'}")
     assert again == (code, out, lines)

@@ -341,13 +341,13 @@ def test_two_files_of_one_name(run, scans, tmp_path):
 # The command -----------------------------------------------------------------------------
 
 
-def test_command(run, scans, run_module, tmp_path):
+def test_command(run, scans, run_module, run_here, tmp_path):
     for name in ("signed.nii.gz", "truncated.nii.gz"):
         shutil.copy(scans / name, tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "signed.nii.gz").write_text("old")
     arguments = ["--workdir", run.folder, "--input", tmp_path, "--output", tmp_path / "out"]
-    code, out, (line,) = run_module("mijax.predict", *arguments)
+    code, out, (line,) = run_here("mijax.predict", *arguments)
     assert (code, out) == (1, "")
     assert "signed.nii.gz exists already; --overwrite replaces it" in line
     code, out, lines = run_module("mijax.predict", *arguments, "--overwrite")
@@ -356,7 +356,7 @@ def test_command(run, scans, run_module, tmp_path):
     assert lines[-1] == "1 of 2 done; failed: truncated"
     assert nib.load(tmp_path / "out" / "signed.nii.gz").shape == (32, 32, 4)
     more = ("--mirror", "--largest_component", "--label_names")
-    code, out, lines = run_module("mijax.predict", *arguments, *more)
+    code, out, lines = run_here("mijax.predict", *arguments, *more)
     assert (code, out, lines[-1]) == (1, "", "1 of 2 done; failed: truncated")
     assert lines[0].startswith("1 of 2 are there already and passed over")
     assert '"core"' in (tmp_path / "out" / "label_names.txt").read_text()
@@ -371,6 +371,6 @@ def test_command(run, scans, run_module, tmp_path):
         (["--checkpoint=worst"], 2, "checkpoint"),
     ],
 )
-def test_wrong_command(run_module, arguments, code, message):
-    result = run_module("mijax.predict", *arguments)
+def test_wrong_command(run_here, arguments, code, message):
+    result = run_here("mijax.predict", *arguments)
     assert result[:2] == (code, "") and message in result[2][-1]

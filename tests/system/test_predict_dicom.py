@@ -100,17 +100,17 @@ def test_what_is_refused_before_any_work(run, scans, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_command(run, scans, tmp_path, codes, run_module):
+def test_command(run, scans, tmp_path, codes, run_here):
     arguments = ["--workdir", run.folder, "--input", scans, "--output", tmp_path / "out"]
-    code, _, lines = run_module(
+    code, _, lines = run_here(
         "mijax.predict", *arguments, "--notrust", "--dicom_seg", "--codes", codes
     )
     assert code == 1 and lines[-1] == "1 of 2 done; failed: 1.2.3.8"
     left = "the largest of each study is taken; not taken: 1.2.3.7 'thorax' (2 slices of 32×32)"
     assert any(left in line for line in lines)
-    code, _, lines = run_module("mijax.predict", *arguments, "--notrust", "--series", "1.2.3.7")
+    code, _, lines = run_here("mijax.predict", *arguments, "--notrust", "--series", "1.2.3.7")
     assert (code, lines[-1]) == (0, f"1 of 1 done, in {tmp_path / 'out'}")
     found = {path.name for path in (tmp_path / "out").iterdir()}
     assert found == {f"{UID}.nii.gz", f"{UID}_seg.dcm", "1.2.3.7.nii.gz"}
-    code, _, (line,) = run_module("mijax.predict", *arguments, "--codes", codes)
+    code, _, (line,) = run_here("mijax.predict", *arguments, "--codes", codes)
     assert (code, line) == (2, "--codes is for --dicom_seg")

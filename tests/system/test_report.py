@@ -604,7 +604,7 @@ def test_latex_typesets_it_within_the_page(study, tmp_path):
     assert "Overfull" not in done.stdout and "too large" not in done.stdout
 
 
-def test_cases_csv(study, tmp_path):
+def test_cases_csv(study, tmp_path, png_alone):
     folders, values = study
     make_report(folders, tmp_path / "report", predictions=False)
     with (tmp_path / "report" / "cases.csv").open(newline="") as file:
@@ -652,7 +652,7 @@ def assert_self_contained(page):
 
 
 def test_page_refers_to_nothing_outside_and_says_what_is_missing(
-    study, tmp_path, monkeypatch, told
+    study, tmp_path, monkeypatch, told, png_alone
 ):
     def unreachable(*_):
         raise UserError("no folder <lost> & found")
@@ -799,7 +799,7 @@ def test_report_of_a_run(copied, monkeypatch):
     assert 0 <= ours.information < true.information
 
 
-def test_a_row_without_its_checkpoint_is_noted(copied):
+def test_a_row_without_its_checkpoint_is_noted(copied, png_alone):
     run = copied("local_mi")
     scores = evaluate(run)
     scores["best"]["step"] = 3

@@ -73,7 +73,7 @@ def read(path):
 # Measures ----------------------------------------------------------------------------------
 
 
-def test_a_report_of_pretraining_alone(write, tmp_path):
+def test_a_report_of_pretraining_alone(write, tmp_path, png_alone):
     folders = [write(f"pre{seed}", "boundary_iic", measured(seed), seed=seed) for seed in (0, 1)]
     page = make_report(folders, tmp_path / "report", predictions=False)
     files = {path.name for path in page.parent.iterdir()}
@@ -90,7 +90,7 @@ def test_a_report_of_pretraining_alone(write, tmp_path):
         assert "DSC" not in text and "t-test" not in text
 
 
-def test_beside_runs_that_segment(write, tmp_path):
+def test_beside_runs_that_segment(write, tmp_path, png_alone):
     segmenting = [
         write("partial", "supervised", segmented(0)),
         write("ours", "local_mi", segmented(1)),

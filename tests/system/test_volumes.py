@@ -69,7 +69,7 @@ def test_a_run_of_volumes_is_scored_predicts_and_is_trusted(run):
     assert one.disagreement.shape == labels.shape
 
 
-def test_a_report_of_volumes(run, tmp_path, told):
+def test_a_report_of_volumes(run, tmp_path, told, png_alone):
     page = make_report([run.folder], tmp_path / "report")
     text = page.read_text(encoding="utf-8")
     assert "Joint distributions" in text and "No contours" not in text

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -39,14 +40,27 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
     Raises:
       UserError: if it cannot be written there.
     """
-    part = path.with_name(f".part-{path.name}")
-    try:
+    with in_one_piece(path) as part:
         if has_ending(path, NIFTI):
             nib.save(_nifti_like(values, reference), part)
         else:
             import SimpleITK as sitk
 
             sitk.WriteImage(_itk_like(values, reference), str(part), useCompression=True)
+
+
+@contextlib.contextmanager
+def in_one_piece(path: Path) -> Iterator[Path]:
+    """``with in_one_piece(path) as part``: the file written to ``part`` is then that of ``path``.
+
+    Where something fails, whatever there was of ``path`` stays as it is, and of ``part`` nothing.
+
+    Raises:
+      UserError: if it cannot be written there.
+    """
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
         os.replace(part, path)
     except OSError as error:
         raise UserError(

@@ -1,7 +1,5 @@
 """Label maps as DICOM segmentation objects (SEG), by highdicom."""
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import mijax
 from mijax.data.formats.dicom.codes import Segment
 from mijax.data.formats.dicom.headers import quiet
 from mijax.data.formats.dicom.stack import Stack
+from mijax.data.formats.imagewriter import in_one_piece
 from mijax.data.formats.label_names import colour_of
 from mijax.errors import UserError
 
@@ -58,9 +57,9 @@ def write_segmentation(
         )
         for number, segment in enumerate(segments, 1)
     ]
-    part = path.with_name(f".part-{path.name}")
     try:
-        with quiet():  # also that all frames are kept where all are empty
+        # Quiet, also that all frames are kept where all are empty.
+        with in_one_piece(path) as part, quiet():
             sources, planes = _sources(stack, labels)
             seg = hd.seg.Segmentation(
                 source_images=sources,
@@ -79,12 +78,6 @@ def write_segmentation(
                 omit_empty_frames=True,
             )
             seg.save_as(part)
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
-            "folder"
-        ) from error
     except UserError:
         raise
     except Exception as error:  # of headers that are not as they should be both raise anything
@@ -93,9 +86,6 @@ def write_segmentation(
             f"{stack.parent}: no SEG of series {stack.uid} ({reason}); without --dicom_seg there "
             "is the label map alone"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def check_segmentation(path: Path, stack: Stack) -> None:
