@@ -21,6 +21,19 @@ def write_atomically(path, content):
     os.replace(part, path)
 
 
+@contextlib.contextmanager
+def writing_to(path):
+    """One line where ``path``, or what is to be in it, cannot be written.
+
+    Raises:
+      UserError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
 def write_json(path, value):
     """Writes JSON in one piece."""
     write_atomically(path, json.dumps(value, indent=1, allow_nan=False) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mijax
 from mijax.errors import UserError, needs
-from mijax.files import write_json
+from mijax.files import write_json, writing_to
 from mijax.inference.export import export
 from mijax.inference.model_card import model_card
 from mijax.inference.runner import DESCRIPTION, FORMAT, MODEL, checksum
@@ -91,17 +91,16 @@ def write_bundle(predictor, output, *, overwrite=False):
     }
     part = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        for name, content in contents.items():
-            path = part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        sums = {name: checksum(part / name) for name in sorted(contents)}
-        write_json(part / DESCRIPTION, description | {"sha256": sums})
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(part, output)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}") from error
+        with writing_to(output):
+            for name, content in contents.items():
+                path = part / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+            sums = {name: checksum(part / name) for name in sorted(contents)}
+            write_json(part / DESCRIPTION, description | {"sha256": sums})
+            if output.exists():
+                shutil.rmtree(output)
+            os.replace(part, output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from mijax.data.formats.imagewriter import write_image
 from mijax.data.outputs import missing_outputs, outputs
 from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError, needs
+from mijax.files import writing_to
 from mijax.inference.predictor import Predictor
 from mijax.inference.trust import Look, caveats, read_trust
 from mijax.inference.trust import trust as trust_of
@@ -105,10 +106,8 @@ def predict_files(
         _log.warning("no %s: %s", FILE, unknown)
     for line in caveats(known, predictor.step) if known else ():
         _log.warning("%s: %s", FILE, line)
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     with _progress(len(done), len(scans)) as progress:
 
         def volumes():

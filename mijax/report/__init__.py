@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mijax.errors import UserError
+from mijax.files import writing_to
 
 CASES = 40  # predicted five times each
 
@@ -61,7 +61,7 @@ def make_report(
     table = make_table(segmenting, against=against) if segmenting else None
     files = _files(table, pretraining, checkpoint)
     output = Path(output)
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             _write(output / name, text)
@@ -93,8 +93,6 @@ def make_report(
                 files=files,
             ),
         )
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
     return page
 
 

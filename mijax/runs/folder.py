@@ -14,7 +14,7 @@ import ml_collections
 from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError
-from mijax.files import locked, read_json, write_json
+from mijax.files import locked, read_json, write_json, writing_to
 from mijax.options import LONGER, flat
 
 # Where things lie says nothing about the result.
@@ -95,7 +95,7 @@ def start_run(folder, config):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
-    try:
+    with writing_to(folder):
         if path.exists():
             begun = any((folder / "checkpoints").glob("[0-9]*"))
             differences = _differences(read_json(path), wanted, _MAY_DIFFER if begun else ())
@@ -116,8 +116,6 @@ def start_run(folder, config):
         with taken_back(run):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, wanted)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     return run
 
 

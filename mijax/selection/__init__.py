@@ -8,6 +8,7 @@ import numpy as np
 
 from mijax.data import read_splits, write_splits
 from mijax.errors import UserError
+from mijax.files import writing_to
 from mijax.progress import doing
 from mijax.runs.source import flat_slices, index_data, prepare_data, slice_volume
 from mijax.selection.candidates import Candidates, find_candidates
@@ -206,7 +207,5 @@ def _make(output, splits):
         raise UserError(f"{output} is a run; choose another --output")
     if splits and path.resolve() == Path(splits).resolve():
         raise UserError(f"{path} is read, and would be written; choose another --output")
-    try:
+    with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {output}: {error.strerror or error}") from error
