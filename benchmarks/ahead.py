@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 
+from benchmarks.chips import CHIPS, LAUNCH_MS
 from benchmarks.hlo import Program
 from mijax import methods, parallel
 from mijax.errors import UserError
@@ -42,56 +42,8 @@ from mijax.training.ragged import Ragged
 # Classes, labelled and unlabelled images as configs/CONFIG.py splits them.
 SETS = {"acdc": (4, 76, 1580), "hippocampus3d": (3, 4, 116), "spleen3d": (2, 4, 32)}
 _VOXELS = 25 * 10**6  # of a volume that patches are drawn from
-LAUNCH_MS = 3e-3
 TOLERANCE = 0.03  # of a budget
 _ROOT = Path(__file__).parent.parent
-
-
-class Chip(NamedTuple):
-    """``peaks`` in FLOP/s are of bfloat16, of float32 as JAX takes it, and of exact float32."""
-
-    bandwidth: float  # bytes/s
-    peaks: dict
-    clock: float = 0  # Hz, of a TPU
-    name: str = ""  # of a GPU
-    memory: int = 0  # bytes, of a GPU
-
-
-_HOPPER = {"bf16": 989e12, "f32": 495e12, "highest": 67e12}
-CHIPS = {
-    "h100": Chip(3.35232e12, _HOPPER, name="NVIDIA H100 80GB HBM3", memory=84942979072),
-    "h200": Chip(4.8e12, _HOPPER, name="NVIDIA H200", memory=150754820096),
-    "v5e": Chip(819e9, {"bf16": 197e12, "f32": 197e12, "highest": 33e12}, clock=1.5e9),
-    "v6e": Chip(1640e9, {"bf16": 918e12, "f32": 918e12, "highest": 153e12}, clock=1.75e9),
-}
-_TOPOLOGIES = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"}  # of so many TPUs
-_GPU = """
-gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 core_count: 132 fpus_per_core: 128
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472 threads_per_core_limit: 2048
-  shared_memory_per_block_optin: 232448 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
-  cuda_compute_capability {{ major: 9 feature_extension: ACCELERATED_FEATURES }}
-  memory_bandwidth: {bandwidth:.0f} device_memory_size: {memory} pcie_bandwidth: 34359738368
-  device_vendor: "NVIDIA Corporation" platform_version: "Compute Capability 9.0a" name: "{name}"
-  device_address_bits: 64 ecc_enabled: true driver_version: "13.0.0" runtime_version: "13.0.0"
-  compile_time_toolkit_version: "13.0.0" dnn_version: "9.10.0"
-}}
-platform_name: "CUDA" device_description_str: "{name}"
-dnn_version_info {{ major: 9 minor: 10 }} runtime_version {{ major: 13 }}
-"""
-_ENVIRONMENT = {
-    "JAX_PLATFORMS": "cpu",  # the compiler is loaded, but no driver asked for
-    "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "false",
-    "TPU_SKIP_MDS_QUERY": "1",  # no Google metadata server is asked
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-}
-_GPU_FLAGS = " --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false"  # none to try on
 _COLUMNS = (  # title, width, format; in JSON with _ for spaces
     ("config", 13, ""), ("chip", 4, ""), ("devices", 7, ""), ("method", 18, ""),
     ("precision", 9, ""), ("steps", 5, ""),
@@ -198,10 +150,9 @@ def _jobs(options):
 def _run(options, job):
     """The row of a job, of a process of its own: a compiler may end it, and keeps its memory."""
     order = {"job": job, "top": options.top, "save": options.save and str(options.save.resolve())}
-    flags = os.environ.get("XLA_FLAGS", "") + ("" if CHIPS[job.chip].clock else _GPU_FLAGS)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.ahead", "--worker", json.dumps(order)],
-        cwd=_ROOT, env=os.environ | _ENVIRONMENT | {"XLA_FLAGS": flags},
+        cwd=_ROOT, env=CHIPS[job.chip].environment(),
         capture_output=True, text=True,
     )  # fmt: skip
     try:
@@ -239,7 +190,9 @@ def lower(job):
     config.precision = job.precision
     classes, labelled, unlabelled = SETS[job.config]
     names = [f"class {n}" for n in range(classes)]
-    experiment = build(config, classes=names, channels=1, devices=_devices(job))
+    experiment = build(
+        config, classes=names, channels=1, devices=CHIPS[job.chip].devices(job.devices)
+    )
     state = experiment.like(unlabelled)
 
     def array(dtype, *shape):
@@ -263,20 +216,6 @@ def lower(job):
         rest = (array(dtype, unlabelled) for dtype in (jnp.float32, jnp.int32))
         others = Unlabelled(images(jnp.float32, unlabelled, 1), *rest)
     return experiment.train_step(job.steps).lower(state, TrainingSet(image, label, others))
-
-
-def _devices(job):
-    chip, count = CHIPS[job.chip], job.devices
-    if chip.clock:
-        shape = next((shape for n, shape in _TOPOLOGIES.items() if n >= count), None)
-        if not shape:
-            raise UserError(f"at most {max(_TOPOLOGIES)} TPUs, not {count}")
-        name = f"{job.chip}:{shape}"
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
-    else:
-        options = {"topology": f"1x1x{count}", "target_config": _GPU.format(**chip._asdict())}
-        topology = topologies.get_topology_desc(platform="cuda", topology_name=job.chip, **options)
-    return topology.devices[:count]
 
 
 def figures(program, chip, steps):

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.ahead import CHIPS, Chip, Job, budget, figures, listing, overruns
+from benchmarks.ahead import Job, budget, figures, listing, overruns
+from benchmarks.chips import CHIPS, Chip
 from benchmarks.hlo import Program, nbytes
 
 BUDGET = Path(__file__).parents[2] / "benchmarks" / "ahead_budget.json"
@@ -172,7 +173,7 @@ def test_a_program_of_a_cpu():
 
 
 def test_figures_of_one_step():
-    chip = Chip(bandwidth=1e6, peaks={"highest": 1e6})
+    chip = Chip("slow", bandwidth=1e6, peaks={"highest": 1e6})
     found = figures(Program(TEXT), chip, 5)
     read, written = 1028 + 512 + 128 + 5 * 768 + 64 + 68, 512 + 512 + 256 + 5 * 128 + 64 + 64
     assert found["kernels"] == 10 / 5 and found["launch_ms"] == pytest.approx(3e-3 * 2)
