@@ -79,6 +79,9 @@ def prepare_jax(config):
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # Of several programs in flight on CPU devices, one may hold the threads that those wait for
+    # that it waits for itself; XLA then ends the process.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
     if not chosen and not jax.distributed.is_initialized():
         count = dividing_cores(config.labelled_batch, config.unlabelled_batch)
