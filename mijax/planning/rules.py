@@ -78,7 +78,7 @@ def choices(found, *, device, devices, kept):
         _about_dims(solid, ratio, depth, device),
     )
     size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
-    _intensities(found, choose)
+    intensity = _intensities(found, choose)
     _network(size, grid, dims, device, choose)
     pixels = _PIXELS[device] / math.prod(size)
     batch = 2 if dims == 3 else int(np.clip(round(pixels), 2, 16))
@@ -102,7 +102,7 @@ def choices(found, *, device, devices, kept):
     )
     left = max(patients - validation - kept["data.splits.test"], 1)
     labelled = kept.get("data.splits.labelled") or left
-    _augmentation(found, labelled, dims, choose)
+    _augmentation(found, labelled, dims, intensity, choose)
     return list(made.values())
 
 
@@ -200,6 +200,7 @@ def _stride(kept):
 
 
 def _intensities(found, choose):
+    """How intensities are scaled."""
     if found["window"]:
         low, high = found["window"]
         name = choose(
@@ -211,8 +212,9 @@ def _intensities(found, choose):
                 (low, high),
                 "the range of what is labelled, 1 % aside, and half of it again on both sides",
             )
-        return
-    choose("data.patches.intensity", "percentile", "no Hounsfield units: each volume by itself")
+        return name
+    reason = "no Hounsfield units: each volume by itself"
+    return choose("data.patches.intensity", "percentile", reason)
 
 
 def _network(size, grid, dims, device, choose):
@@ -232,10 +234,12 @@ def _network(size, grid, dims, device, choose):
         choose("model.norm", "instance", "batches are of two patches")
 
 
-def _augmentation(found, labelled, dims, choose):
+def _augmentation(found, labelled, dims, intensity, choose):
     if labelled <= _FEW:
         strong = f"{labelled} labelled patients are few: strong changes were worth points on ACDC"
-        ranges = {"rotation": 30.0, "shear": 10.0, "scale": (0.7, 1.4), "brightness": 0.3}
+        ranges = {"rotation": 30.0, "shear": 0.0, "scale": (0.7, 1.4)}
+        # Of a range of 1, or of standard deviations.
+        ranges["brightness"] = 0.4 if intensity == "zscore" else 0.1
         ranges |= {"contrast": 0.4, "gamma": 0.4, "noise": 0.1}
     else:
         strong = "patients lie the same way and differ by a tenth or two"

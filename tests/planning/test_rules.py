@@ -138,6 +138,12 @@ def test_what_is_given_is_followed():
     assert few["augmentation.rotation"] == 30.0  # 12 of 40 are left to learn from
 
 
+def test_brightness_is_in_the_units_of_the_scaled_images():
+    """Of few patients: a tenth of the range of 0 to 1, or two fifths of a standard deviation."""
+    assert plan(HEART)[0]["augmentation.brightness"] == 0.1
+    assert plan(HEART, data__patches__intensity="zscore")[0]["augmentation.brightness"] == 0.4
+
+
 def test_batches_are_halved_until_nothing_is_left():
     _, made = plan(HEART)
     sizes = []
