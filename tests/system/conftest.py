@@ -212,6 +212,20 @@ def copied(uninterrupted, tmp_path):
     return get
 
 
+@pytest.fixture(scope="session")
+def predicting(uninterrupted, tmp_path_factory):
+    """``predicting()``: a folder with all that prediction needs of a run."""
+
+    def make():
+        whole, folder = uninterrupted("local_mi").folder, tmp_path_factory.mktemp("model")
+        shutil.copytree(whole / "checkpoints", folder / "checkpoints")
+        for name in ("config.json", "info.json"):
+            shutil.copy(whole / name, folder)
+        return folder
+
+    return make
+
+
 @pytest.fixture
 def png_alone(monkeypatch):
     """Figures are PNG alone, in tests of something else: half the time of a report is PDF."""

@@ -23,13 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::mijax.errors.Notice")
 
 
 @pytest.fixture(scope="module")
-def run(uninterrupted, tmp_path_factory):
-    """All that prediction may need of a run folder."""
-    whole, folder = uninterrupted("local_mi").folder, tmp_path_factory.mktemp("model")
-    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
-    for name in ("config.json", "info.json"):
-        shutil.copy(whole / name, folder)
-    return open_run(folder)
+def run(predicting):
+    return open_run(predicting())
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -56,12 +55,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::mijax.errors.Notice")
 
 
 @pytest.fixture(scope="module")
-def run(uninterrupted, tmp_path_factory):
-    """All that prediction needs of a run folder, and what it may have learned of trust."""
-    whole, folder = uninterrupted("local_mi").folder, tmp_path_factory.mktemp("model")
-    shutil.copytree(whole / "checkpoints", folder / "checkpoints")
-    for name in ("config.json", "info.json"):
-        shutil.copy(whole / name, folder)
+def run(predicting):
+    """With what it may have learned of trust."""
+    folder = predicting()
     annotated = {"cases": 4, "shown": 4, "log_volume": [0.2, 0.1]}
     known = {"step": 12, "cases": 2, "seen": ["body", "core"], "calibration": None}
     write_json(folder / "trust.json", known | {"annotated": dict.fromkeys(CODES, annotated)})
