@@ -138,6 +138,16 @@ def test_what_is_given_is_followed():
     assert few["augmentation.rotation"] == 30.0  # 12 of 40 are left to learn from
 
 
+def test_slices_of_few_patients_are_cropped_unless_they_are_small():
+    values, _ = plan(HEART)
+    assert values["data.patches.size"] == (128, 128) and values["augmentation.crop"] == (80, 80)
+    assert plan(HEART, model__widths=(2, 3, 4, 5, 6, 7))[0]["augmentation.crop"] == (96, 96)
+    small = HEART | {"voxels": {key: [60, 60, 10] for key in ("least", "median", "most")}}
+    many = HEART | {"labelled_patients": 60}
+    for other in (small, many):
+        assert "augmentation.crop" not in plan(other)[0]
+
+
 def test_brightness_is_in_the_units_of_the_scaled_images():
     """Of few patients: a tenth of the range of 0 to 1, or two fifths of a standard deviation."""
     assert plan(HEART)[0]["augmentation.brightness"] == 0.1
