@@ -39,9 +39,13 @@ from mijax.training.batches import TrainingSet
 from mijax.training.build import build
 from mijax.training.ragged import Ragged
 
-# Classes, labelled and unlabelled images as configs/CONFIG.py splits them.
-SETS = {"acdc": (4, 76, 1580), "hippocampus3d": (3, 4, 116), "spleen3d": (2, 4, 32)}
-_VOXELS = 25 * 10**6  # of a volume that patches are drawn from
+# Classes, labelled and unlabelled images as configs/CONFIG.py splits them; and, of volumes that
+# patches are drawn from, rows and their width.
+SETS = {
+    "acdc": (4, 76, 1580, ()),
+    "hippocampus3d": (3, 4, 116, (36 * 50, 96)),
+    "spleen3d": (2, 4, 32, (95 * 512, 512)),
+}
 TOLERANCE = 0.03  # of a budget
 _ROOT = Path(__file__).parent.parent
 _COLUMNS = (  # title, width, format; in JSON with _ for spaces
@@ -188,7 +192,7 @@ def lower(job):
     module = importlib.import_module(f"mijax.configs.{job.config}")
     config = module.get_config("local_mi" if job.method == "predict" else job.method)
     config.precision = job.precision
-    classes, labelled, unlabelled = SETS[job.config]
+    classes, labelled, unlabelled, volume = SETS[job.config]
     names = [f"class {n}" for n in range(classes)]
     experiment = build(
         config, classes=names, channels=1, devices=CHIPS[job.chip].devices(job.devices)
@@ -202,8 +206,9 @@ def lower(job):
     def images(dtype, count, *channels):
         if config.data.patches.fit != "whole":
             return array(dtype, count, *config.data.patches.size, *channels)
+        rows, width = volume
         places = array(jnp.int32, count), array(jnp.int32, count, 3)
-        return Ragged(array(dtype, count * _VOXELS, *channels), *places, margin=512)
+        return Ragged(array(dtype, count * rows, width, *channels), *places)
 
     if job.method == "predict":
         network = experiment.network

@@ -1,7 +1,7 @@
 """Splits by patient: drawn from a seed, checked, written and read."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +69,11 @@ def draw_splits(
     for case in cases:
         names[role[case.patient]].append(case.name)
     return Splits(**{field: tuple(sorted(found)) for field, found in names.items()})
+
+
+def count_patients(names: Collection[str], cases: Sequence[Case]) -> int:
+    """How many patients the cases of these names are of, as ``draw_splits`` counts them."""
+    return len({case.patient for case in cases if case.name in names})
 
 
 def all_labelled(splits: Splits, cases: Sequence[Case]) -> Splits:

@@ -7,7 +7,7 @@ out, see ``cost``.
 import logging
 from pathlib import Path
 
-from mijax.data import check_slice_options, read_splits
+from mijax.data import check_slice_options, count_patients, read_splits
 from mijax.errors import UserError
 from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
@@ -70,12 +70,14 @@ def make_plan(config, *, given=()):
 
     options = slice_options(config.data.patches)
     check_slice_options(**options | {"size": 1})
-    found = fingerprint(index_data(config))
+    recipe = index_data(config)
+    found = fingerprint(recipe)
     values = dict(flat(config.to_dict()))
     kept = {key: values[key] for key in values if f"config.{key}" in given}
     kept["data.splits.test"] = config.data.splits.test
     if config.data.splits.file:
-        kept["data.splits.labelled"] = len(read_splits(config.data.splits.file).labelled)
+        labelled = read_splits(config.data.splits.file).labelled
+        kept["data.splits.labelled"] = count_patients(labelled, recipe.cases)
     made = choices(found, device=jax.default_backend(), devices=jax.device_count(), kept=kept)
     trial = config.copy_and_resolve_references()
     apply(trial, made, given=given)

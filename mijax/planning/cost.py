@@ -46,7 +46,7 @@ def step_cost(config, *, classes, channels, devices=None):
         image = draw.normal(size=(*shape, channels)).astype(np.float32)
         label = draw.integers(len(classes), size=shape).astype(np.uint8)
         if box:
-            return packed(list(image), margin=box[-1]), packed(list(label), margin=box[-1])
+            return packed(list(image), box=box), packed(list(label), box=box)
         return image, label
 
     count = config.unlabelled_batch

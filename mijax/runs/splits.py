@@ -2,7 +2,14 @@
 
 import logging
 
-from mijax.data import all_labelled, check_splits, draw_splits, read_splits, write_splits
+from mijax.data import (
+    all_labelled,
+    check_splits,
+    count_patients,
+    draw_splits,
+    read_splits,
+    write_splits,
+)
 from mijax.errors import UserError
 from mijax.runs.growth import grown_splits
 
@@ -32,10 +39,11 @@ def settle_splits(run, cases):
     if not path.exists():
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
         if left and data.splits.file and not data.splits.labelled:
+            patients = count_patients(splits.labelled, cases)
             raise UserError(
                 f"config.data.splits.labelled=0 asks for all labels, but {data.splits.file} leaves "
                 f"{len(left)} case(s) unlabelled that have some ({min(left)}, …); if that is "
-                f"meant, give --config.data.splits.labelled={len(splits.labelled)}"
+                f"meant, give --config.data.splits.labelled={patients}"
             )
         write_splits(path, splits)
     return splits

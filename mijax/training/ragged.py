@@ -9,50 +9,51 @@ import numpy as np
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["values", "starts", "sizes"],
-    meta_fields=["margin"],
+    jax.tree_util.register_dataclass, data_fields=["values", "starts", "sizes"], meta_fields=[]
 )
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """Arrays (d, h, w, …), voxel behind voxel, on the host or on a device.
+    """Arrays (d, h, w, …), one behind the other, on the host or on a device.
+
+    Rows of unequal lengths are filled with 0 to one width, so that a part of a slice is one piece
+    of ``values``, as chips copy it.
 
     Attributes:
-      values: (voxels of all, …), with ``margin`` more of 0 before and behind them.
-      starts: (n,) where the voxels of each array begin.
+      values: (rows of all, width, …), with some more rows before and behind them.
+      starts: (n,) the first row of each array.
       sizes: (n, 3) of each.
-      margin: voxels, as many as the width of a patch at least.
     """
 
     values: jax.Array
     starts: jax.Array
     sizes: jax.Array
-    margin: int
 
     def __len__(self):
         return len(self.starts)
 
 
-def packed(arrays, *, margin):
-    """A ``Ragged`` of arrays (d, h, w, …) of the host."""
+def packed(arrays, *, box):
+    """A ``Ragged`` of arrays (d, h, w, …) of the host, for patches of at most ``box`` (d, h, w)."""
     sizes = np.array([x.shape[:3] for x in arrays], np.int32)
-    ends = margin + np.cumsum(np.prod(sizes, 1, dtype=np.int64))
+    ends = box[1] + np.cumsum(sizes[:, 0] * sizes[:, 1])
     inner = arrays[0].shape[3:]
-    values = np.zeros((ends[-1] + margin, *inner), arrays[0].dtype)
-    starts = np.array([margin, *ends[:-1]])
-    for start, end, array in zip(starts, ends, arrays, strict=True):
-        values[start:end] = array.reshape(-1, *inner)
-    return Ragged(values, starts, sizes, margin)
+    width = max(box[2], sizes[:, 2].max())
+    values = np.zeros((ends[-1] + box[1], width, *inner), arrays[0].dtype)
+    starts = np.array([box[1], *ends[:-1]], np.int32)
+    ragged = Ragged(values, starts, sizes)
+    for own, array in zip(arrays_of(ragged), arrays, strict=True):
+        own[...] = array
+    return ragged
 
 
 def arrays_of(arrays):
     """The arrays of a ``Ragged`` of the host, as views; or one that is an array itself."""
     if not isinstance(arrays, Ragged):
         return [arrays]
-    counts = np.prod(arrays.sizes, 1, dtype=np.int64)
+    width, inner = arrays.values.shape[1], arrays.values.shape[2:]
     return [
-        arrays.values[start : start + count].reshape(*size, *arrays.values.shape[1:])
-        for start, count, size in zip(arrays.starts, counts, arrays.sizes, strict=True)
+        arrays.values[start : start + d * h].reshape(d, h, width, *inner)[:, :, :w]
+        for start, (d, h, w) in zip(arrays.starts, arrays.sizes, strict=True)
     ]
 
 
@@ -63,7 +64,7 @@ def patches(ragged, index, centres, size):
       ragged: ``Ragged`` of the host or of a device.
       index: (b,) of the arrays.
       centres: (b, 3) voxels; of an even size, the one behind the middle.
-      size: (d, h, w) of the patches, w at most ``margin``.
+      size: (d, h, w) of the patches, at most the box that they were packed for.
 
     Returns:
       (b, d, h, w, …), on the host or on the device.
@@ -72,24 +73,29 @@ def patches(ragged, index, centres, size):
     if isinstance(ragged.values, np.ndarray):
         arrays = arrays_of(ragged)
         return np.stack([_patch(arrays[i], c, size) for i, c in zip(index, corner, strict=True)])
-    most = ragged.sizes[index]
+    most, width = ragged.sizes[index], ragged.values.shape[1]
+    inner = ragged.values.shape[2:]
 
     def inside(axis):  # (b, n) coordinates, and whether they are of the array
         at = corner[:, axis, None] + jnp.arange(size[axis], dtype=jnp.int32)[None]
         return at, (at >= 0) & (at < most[:, axis, None])
 
-    (z, in_z), (y, in_y), (_, in_x) = map(inside, range(3))
-    height, width = most[:, 1, None, None], most[:, 2, None, None]
-    z, y = (jnp.clip(at, 0, most[:, i, None] - 1) for i, at in enumerate((z, y)))
-    row = (z[:, :, None] * height + y[:, None, :]) * width + corner[:, 2, None, None]
-    row = (row + ragged.starts[index][:, None, None]).ravel()
-    # Whole lines, of which those at the ends of an array go on in the next one.
-    line = (size[2], *ragged.values.shape[1:])
-    origin = (0,) * (ragged.values.ndim - 1)
-    found = jax.vmap(lambda at: jax.lax.dynamic_slice(ragged.values, (at, *origin), line))(row)
-    found = found.reshape(len(index), *size, *line[1:])
+    def cut(array, *at, shape):
+        return jax.lax.dynamic_slice(array, (*at, *[0] * len(inner)), (*shape, *inner))
+
+    (z, in_z), (_, in_y), (_, in_x) = map(inside, range(3))
+    # Of each slice a piece, whose upper and lower end may be of the slices beside it
+    top = jnp.clip(corner[:, 1:2], -size[1], most[:, 1:2]) + ragged.starts[index][:, None]
+    row = top + jnp.clip(z, 0, most[:, :1] - 1) * most[:, 1:2]
+    left = jnp.clip(corner[:, 2], 0, width - size[2])
+    pieces = jax.vmap(jax.vmap(lambda y, x: cut(ragged.values, y, x, shape=size[1:]), (0, None)))
+    found = pieces(row, left)
+    # and that lies too far left or right where the patch goes on beyond the width.
+    around = jnp.pad(found, [(0, 0)] * 3 + [(size[2], size[2])] + [(0, 0)] * len(inner))
+    moved = jnp.clip(corner[:, 2] - left, -size[2], size[2]) + size[2]
+    found = jax.vmap(lambda patch, x: cut(patch, 0, 0, x, shape=size))(around, moved)
     shown = in_z[:, :, None, None] & in_y[:, None, :, None] & in_x[:, None, None, :]
-    return jnp.where(shown.reshape(*shown.shape, *[1] * len(origin)), found, 0)
+    return jnp.where(shown.reshape(*shown.shape, *[1] * len(inner)), found, 0)
 
 
 def _patch(array, corner, size):

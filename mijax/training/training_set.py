@@ -151,7 +151,7 @@ def _joined(stacks, cropping):
         return None
     if cropping.patch is None:
         return np.concatenate(stacks)
-    return packed([one for stack in stacks for one in stack], margin=cropping.box[-1])
+    return packed([one for stack in stacks for one in stack], box=cropping.box)
 
 
 def foreground_places(label, classes, *, seed):

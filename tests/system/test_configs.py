@@ -106,8 +106,8 @@ def test_traces(name, method):
     def images(n, *channels, dtype=np.float32):
         if config.data.patches.fit != "whole":
             return slices(n, *channels, dtype=dtype)
-        shapes = ((10**6, *channels), dtype), ((n,), np.int32), ((n, 3), np.int32)
-        return Ragged(*(jax.ShapeDtypeStruct(*shape) for shape in shapes), margin=512)
+        shapes = ((10**4, 512, *channels), dtype), ((n,), np.int32), ((n, 3), np.int32)
+        return Ragged(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
     numbers = jax.ShapeDtypeStruct((50,), np.float32)
     unlabelled = Unlabelled(images(50, channels), numbers, numbers)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mijax.configs import folder
+from mijax.data import Splits, write_splits
 from mijax.errors import UserError
 from mijax.planning import make_plan, settle_plan, try_plan, write_plan
 from mijax.planning.cost import Cost, step_cost
@@ -108,6 +109,16 @@ def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_p
     config = config_of(root, cache)
     settle_plan(config, tmp_path)
     assert config.steps == 77
+
+
+def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):
+    """Not scans, of which one patient may have several: the augmentation depends on it."""
+    config = config_of(root, cache)
+    config.data.source.patient_pattern = r"case_0(?=[01])|case_\d+|test_\d+"
+    write_splits(tmp_path / "mine.json", Splits(("case_00", "case_01"), (), ("case_02",), ()))
+    config.data.splits.file = str(tmp_path / "mine.json")
+    plan = {choice["key"]: choice["reason"] for choice in make_plan(config)["choices"]}
+    assert plan["augmentation.rotation"].startswith("1 labelled patient")
 
 
 def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):

@@ -22,7 +22,7 @@ def volumes():
 
 def test_what_is_packed_comes_back(volumes):
     for arrays in volumes:
-        ragged = packed(arrays, margin=8)
+        ragged = packed(arrays, box=(9, 9, 9))
         assert len(ragged) == 3
         for found, wanted in zip(arrays_of(ragged), arrays, strict=True):
             np.testing.assert_array_equal(found, wanted)
@@ -34,7 +34,7 @@ def test_what_is_packed_comes_back(volumes):
 def test_patches_are_those_of_the_padded_volume(volumes, size):
     """At every place, so that all of it, and what is outside, is seen."""
     for arrays in volumes:
-        ragged = packed(arrays, margin=8)
+        ragged = packed(arrays, box=(9, 9, 9))
         for i, array in enumerate(arrays):
             centres = np.stack(np.unravel_index(np.arange(0, np.prod(SIZES[i]), 3), SIZES[i]), -1)
             index = np.full(len(centres), i)
@@ -57,10 +57,9 @@ def test_a_patch_is_augmented_as_in_the_whole_volume(volumes):
     patch = (3, 6, 5)
     cropping = Cropping(patch, reach(patch, **RANGES), foreground=0.5)
     options = {"crop": patch, "flip": True, **RANGES}
-    margin = cropping.box[-1]
     places = np.array([[[2, 4, 3]], [[0, 0, 0]], [[5, 7, 10]]], np.int32)
     training_set = TrainingSet(
-        packed(images, margin=margin), packed(labels, margin=margin), None, None, places
+        packed(images, box=cropping.box), packed(labels, box=cropping.box), None, None, places
     )
     key, batches = np.array([0, 3], np.uint32), PerRole(12, None, None)
 
@@ -92,8 +91,8 @@ def test_where_patches_lie(volumes):
     images, labels = volumes
     patch = np.array([3, 6, 5])
     places = np.array([[[2, 4, 3]], [[0, 0, 0]], [[5, 7, 10]]], np.int32)
-    ragged = packed(images, margin=5)
-    slices = TrainingSet(ragged, packed(labels, margin=5), None, (ragged, ragged), places)
+    ragged = packed(images, box=(3, 6, 5))
+    slices = TrainingSet(ragged, packed(labels, box=(3, 6, 5)), None, (ragged, ragged), places)
     cropping = Cropping(tuple(patch), tuple(patch), foreground=0.3)
     batches = PerRole(3000, None, 3000)
     picks = jax.jit(lambda: pick(np.array([0, 3], np.uint32), 5, slices, batches, cropping))()

@@ -68,7 +68,7 @@ def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path)
     def settle(labelled_cases, *splits):
         write_splits(file, Splits(*splits))
         changes = {"data.splits.file": str(file), "data.splits.labelled": labelled_cases}
-        folder = tmp_path / f"{labelled_cases}-{len(splits[0])}"
+        folder = tmp_path / f"{labelled_cases}-{'-'.join(splits[0])}"
         return settle_splits(start_run(folder, tiny("supervised", **changes)), cases)
 
     with pytest.raises(UserError, match=r"asks for all labels, but .*mine.json leaves 1 case"):
@@ -76,6 +76,9 @@ def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path)
     assert settle(2, ("a",), ("b", "e"), ("c",), ("d",)).labelled == ("a",)  # the file counts
     whole = settle(0, ("a", "b"), ("e",), ("c",), ("d",))  # what has no label may stay
     assert whole.unlabelled == ("e",)
+    cases = [Case("a2", "a", True), *cases]
+    with pytest.raises(UserError, match=r"splits.labelled=1$"):  # it counts patients
+        settle(0, ("a", "a2"), ("b", "e"), ("c",), ("d",))
 
 
 def test_another_configuration_is_refused_by_its_differences(saved, tiny):
