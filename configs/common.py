@@ -14,6 +14,7 @@ def get_config(method):
         {
             "name": "",
             "seed": 0,
+            "plan": False,  # whether what no flag says is planned from the data: mijax.plan
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,

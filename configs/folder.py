@@ -1,8 +1,8 @@
 """Any folder in the layout of MSD or of nnU-Net, raw; classes come from its dataset.json.
 
 Cases without a label are unlabelled, and all others are labelled unless splits.labelled says how
-many patients are. Without a size of images, what no flag says is planned from what is in the
-folder; python -m mijax.plan says how and why. Set how many patients are held back for test:
+many patients are. What no flag says is planned from what is in the folder; python -m mijax.plan
+says how and why. Set how many patients are held back for test:
 
 python -m mijax.main --config configs/folder.py --config.data.source.dir=FOLDER \
     --config.data.splits.test=5
@@ -26,6 +26,7 @@ OF_METHOD = {
 def get_config(method="local_mi"):
     config = common.get_config(method)
     config.name = ""  # that of the folder
+    config.plan = True
     config.steps = _STEPS
     config.label_loss = "cross_entropy+dice"  # by cross-entropy alone a rare class may die
     config.method.update(OF_METHOD.get(method, {}))
@@ -40,7 +41,7 @@ def get_config(method="local_mi"):
     data.source.test_images = True  # whether imagesTs are unlabelled cases
     data.splits.labelled = 0
     data.splits.validation = 2
-    data.patches.size = ()  # none: all that no flag says is planned, see python -m mijax.plan
+    data.patches.size = ()  # as it is planned
     data.patches.fit = "resize"
     augmentation = config.augmentation
     augmentation.brightness = 0.1

@@ -30,8 +30,8 @@ def main(argv):
     if values.config is None:
         commands.fail("needs --config FILE, such as configs/folder.py")
     config = values.config
-    if config.data.patches.size:
-        commands.fail("nothing is planned where config.data.patches.size is given: leave it out")
+    if not config.plan:
+        commands.fail("that configuration is not planned: give configs/folder.py or --config.plan")
     output = values.output and Path(values.output)
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -45,10 +45,9 @@ def main(argv):
         selection = select_next(run, count=values.count, output=values.output)
     else:
         config = values.config
-        planned = not config.data.patches.size
-        if values.features or planned:
+        if values.features or config.plan:
             commands.prepare_jax(config)
-        if planned:
+        if config.plan:
             settle_plan(config, values.output, given=given(settled(sys.argv[1:]))[1])
         selection = select_first(
             config, count=values.count, output=values.output, features=values.features

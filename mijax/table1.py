@@ -39,8 +39,8 @@ def main(argv):
 
     file = config_flags.get_config_filename(values["config"])
     overrides = config_flags.get_override_values(values["config"])
-    if not values.config.data.patches.size:
-        overrides = _planned(file, overrides, Path(values.output)) | overrides
+    if values.config.plan:
+        overrides = overrides | _planned(file, overrides, Path(values.output))
     jobs = make_jobs(
         file,
         overrides,
@@ -83,7 +83,8 @@ def _planned(file, overrides, output):
             sys.exit(code)  # it said why
     choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
     found = {choice["key"]: tuples(choice["value"]) for choice in choices}
-    return {key: value for key, value in found.items() if value is not None}  # as it is anyway
+    # None is as it is anyway.
+    return {key: value for key, value in found.items() if value is not None} | {"plan": False}
 
 
 def _report(jobs, folder):

@@ -88,7 +88,7 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
         "data.source.test_images": "whether imagesTs are unlabelled cases",
         "data.splits.seed": "of the draw",
         "hypergradient.batch": "validation slices a step",
-        "data.patches.size": "none: all that no flag says is planned, see python -m mijax.plan",
+        "data.patches.size": "as it is planned",
     }.items():
         (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
         assert line.endswith(f"  {comment}")

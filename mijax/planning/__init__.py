@@ -22,7 +22,7 @@ FILE = "plan.json"
 
 
 def settle_plan(config, folder, *, given=()):
-    """Fills in what a configuration without a size of images leaves open.
+    """Fills in what a configuration that is to be planned leaves open; then it is planned.
 
     By the plan of a run that has saved a checkpoint; else by one that is made.
 
@@ -37,11 +37,12 @@ def settle_plan(config, folder, *, given=()):
     Raises:
       UserError: for data that cannot be read.
     """
-    if config.data.patches.size:
+    if not config.get("plan"):  # runs of before there was a plan have none
         return None
     path, begun = Path(folder) / FILE, any((Path(folder) / "checkpoints").glob("[0-9]*"))
     plan = read_json(path) if begun and path.exists() else make_plan(config, given=given)
     apply(config, [Choice(**choice) for choice in plan["choices"]], given=given)
+    config.plan = False
     return plan
 
 
@@ -68,12 +69,16 @@ def make_plan(config, *, given=()):
     """
     import jax
 
-    options = slice_options(config.data.patches)
-    check_slice_options(**options | {"size": 1})
-    recipe = index_data(config)
-    found = fingerprint(recipe)
     values = dict(flat(config.to_dict()))
     kept = {key: values[key] for key in values if f"config.{key}" in given}
+    options, size = slice_options(config.data.patches), kept.get("data.patches.size")
+    if not size:
+        options["size"] = 1
+    elif "data.patches.dims" not in kept:
+        options["dims"] = 3 if len(size) == 3 else 2
+    check_slice_options(**options)
+    recipe = index_data(config)
+    found = fingerprint(recipe)
     kept["data.splits.test"] = config.data.splits.test
     if config.data.splits.file:
         labelled = read_splits(config.data.splits.file).labelled

@@ -73,10 +73,11 @@ def choices(found, *, device, devices, kept):
     order = [axis, *(i for i in range(3) if i != axis)]
     depth = voxels[axis]
     solid = ratio < _CUBIC and depth >= _DEEP and device != "cpu"
+    axes = len(kept.get("data.patches.size", ()))
     dims = choose(
         "data.patches.dims",
-        3 if solid else 2,
-        _about_dims(solid, ratio, depth, device),
+        axes or (3 if solid else 2),
+        "as many as the size has" if axes else _about_dims(solid, ratio, depth, device),
     )
     size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
     intensity = _intensities(found, choose)
@@ -153,12 +154,13 @@ def _slices(found, order, device, choose, kept):
         return size, (1.0, 1.0)
     extent = largest * (most if uneven else 1.0)  # mm where they are resampled, else pixels
     wanted = mm if uneven else 1.0
-    coarser = max(1.0, float(max(extent / wanted)) / _WIDEST[device])
+    widest = np.array(kept.get("data.patches.size", (_WIDEST[device],) * 2))
+    coarser = max(1.0, float(max(extent / wanted / widest)))
     spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
     reason = "all pixels are of one size"
     if spacing:
         reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
-        reason += f"; {_WIDEST[device]} hold the largest slice" if coarser > 1 else ""
+        reason += f"; {widest.max()} hold the largest slice" if coarser > 1 else ""
     spacing = choose("data.patches.spacing", spacing, reason)
     pixels = largest * most / spacing if spacing else largest
     size = choose(

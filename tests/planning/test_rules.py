@@ -69,6 +69,17 @@ def test_a_plan_is_a_configuration(fingerprint, device, kept):
     assert config.labelled_batch % 8 == 0
 
 
+def test_the_rest_follows_a_size():
+    """The largest slice fits into it, and patches are of its axes."""
+    values, _ = plan(CT, data__patches__size=(64, 96))
+    assert values["data.patches.spacing"] == 7.6  # mm: 512 voxels of up to 0.95 mm in 64
+    assert values["data.patches.fit"] == "pad" and values["data.patches.dims"] == 2
+    assert plan(ACDC, data__patches__size=(128, 128))[0]["augmentation.rotation"] == 15.0
+    values, _ = plan(CT, data__patches__size=(32, 64, 64))
+    assert values["data.patches.dims"] == 3 and values["data.patches.fit"] == "whole"
+    assert "model.strides" in values
+
+
 def test_slices_of_small_volumes_on_a_cpu_and_patches_on_a_gpu():
     values, _ = plan(HIPPOCAMPUS)
     assert values["data.patches.dims"] == 2 and values["data.patches.size"] == (48, 64)

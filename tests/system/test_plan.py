@@ -82,6 +82,9 @@ def test_batches_shrink_to_the_memory(root, cache):
         ({"plane": "axal"}, "data.patches.plane='axal'"),
         ({"fit": "whole"}, "fit=whole is for data.patches.dims=3"),
         ({"spacing": -2.0}, "spacing=-2.0: must be millimetres above 0"),
+        ({"size": (0, 16)}, r"size=\(0, 16\): must be one or two whole numbers above 0"),
+        ({"size": (16, 16), "dims": 3}, "must be one or three whole numbers above 0"),
+        ({"size": (17, 16)}, "positive multiples of"),
     ],
 )
 def test_a_wrong_value_is_one_line(root, cache, given, message):
@@ -121,9 +124,9 @@ def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):
     assert plan["augmentation.rotation"].startswith("1 labelled patient")
 
 
-def test_a_configuration_with_a_size_is_not_planned(root, cache, tmp_path):
+def test_a_configuration_that_is_not_to_be_planned(root, cache, tmp_path):
     config = config_of(root, cache)
-    config.data.patches.size = (16, 16)
+    config.plan = False
     before = config.to_dict()
     assert settle_plan(config, tmp_path) is None and config.to_dict() == before
 
@@ -136,6 +139,7 @@ def test_rows_of_a_table_have_one_plan(root, cache, run_module, run_here, tmp_pa
     assert code == 0, lines
     plan = json.loads((tmp_path / "table" / "plan.json").read_text())
     for line in out.splitlines():
+        assert "--config.plan=False" in line
         for choice in plan["choices"]:
             if choice["value"] is not None:
                 assert f"--config.{choice['key']}=" in line
