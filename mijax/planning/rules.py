@@ -144,11 +144,13 @@ def _slices(found, order, device, choose, kept):
     largest = shapes[2]
     if (least == 1).all() and (most == 1).all() and (largest > 2 * shapes[0]).any():
         choose("data.patches.spacing", None, "the files know no millimetres: all say 1")
-        scale = min(1.0, _WIDEST[device] / shapes[1].max())
+        reason = f"the median of slices of {shapes[0].min():.0f} to {largest.max():.0f} pixels"
+        if max(shapes[1]) > _WIDEST[device]:
+            reason += f", and no side above the {_WIDEST[device]} that a {device} takes well"
         size = choose(
             "data.patches.size",
-            tuple(_multiple(scale * n, multiple) for n in shapes[1]),
-            f"the median of slices of {shapes[0].min():.0f} to {largest.max():.0f} pixels",
+            tuple(_multiple(min(n, _WIDEST[device]), multiple) for n in shapes[1]),
+            reason,
         )
         choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
         return size, (1.0, 1.0)

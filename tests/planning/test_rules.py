@@ -117,7 +117,7 @@ def test_thick_slices_stay_slices_and_are_cut_across_the_thick_side():
 
 def test_unknown_millimetres_are_resized():
     values, _ = plan(ACDC)
-    assert values["data.patches.fit"] == "resize" and values["data.patches.size"] == (112, 128)
+    assert values["data.patches.fit"] == "resize" and values["data.patches.size"] == (128, 128)
 
 
 def test_few_labels_are_augmented_more():
