@@ -296,6 +296,15 @@ def test_the_worst_is_first(tmp_path):
     assert {row["look"] for row in rows_of(tmp_path) if row["case"] == "d"} == {"yes"}
 
 
+def test_the_worst_is_first_where_nothing_is_calibrated(tmp_path):
+    """All intervals are 0 to 1 then, and the estimates alone tell the cases apart."""
+    table = TrustTable(tmp_path, below=0.6)
+    for name, agreement in (("a", 0.9), ("b", 0.6), ("c", 0.95)):
+        table.add(name, trust(KNOWN | {"calibration": None}, a_look(agreement), AFFINE, CLASSES))
+    assert [row["case"] for row in rows_of(tmp_path)[::3]] == ["b", "a", "c"]
+    assert "the worst is b, estimated DSC 60 % (0 to 100)" in table.summary("abc")
+
+
 @pytest.mark.parametrize("text", ["mine", "case,low\na,b\n", "case,class,low\na,mean,0.5\n"])
 def test_another_table_stays(tmp_path, text):
     (tmp_path / "trust.csv").write_text(text)
