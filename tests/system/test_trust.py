@@ -443,7 +443,8 @@ def test_evaluation_learns_it_where_it_is_missing(run):
     assert known["calibration"] is None and known["cases"] == 2  # of which three are needed
     assert known["step"] == json.loads((run.folder / "scores.json").read_text())["best"]["step"]
     assert known["annotated"]["body"]["cases"] == 4  # 2 labelled, 2 of the validation
-    assert "not calibrated" in next(caveats(known, known["step"]))
+    line = next(caveats(known, known["step"]))
+    assert "not calibrated" in line and "3 validation patients in whom" in line
 
 
 def test_what_is_learned_of_three_cases_is_their_dsc(run):
