@@ -151,16 +151,17 @@ def _slices(found, order, device, choose, kept):
         )
         choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
         return size, (1.0, 1.0)
-    extent = largest * (most if uneven else 1.0)  # mm where they are resampled, else pixels
-    wanted = mm if uneven else 1.0
-    coarser = max(1.0, float(max(extent / wanted)) / _WIDEST[device])
+    extent = np.array(found["extent"]["most"])[
+        order[1:]
+    ]  # of one slice: fine ones have more pixels
+    coarser = max(1.0, float(max(extent / mm if uneven else largest)) / _WIDEST[device])
     spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
     reason = "all pixels are of one size"
     if spacing:
         reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
         reason += f"; {_WIDEST[device]} hold the largest slice" if coarser > 1 else ""
     spacing = choose("data.patches.spacing", spacing, reason)
-    pixels = largest * most / spacing if spacing else largest
+    pixels = extent / spacing if spacing else largest
     size = choose(
         "data.patches.size",
         tuple(_multiple(n, multiple) for n in pixels),
