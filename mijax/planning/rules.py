@@ -99,9 +99,11 @@ def choices(found, *, device, devices, kept):
         int(np.clip(patients // 5, 1, 10)),
         f"a fifth of {patients} labelled patients, 10 at most, chooses the checkpoint"
         if patients > 1
-        else "one labelled patient cannot teach and choose the checkpoint: annotate another",
+        else "one labelled patient cannot teach and choose the checkpoint: annotate another"
+        if patients
+        else "no patient has labels yet: annotate some",
     )
-    left = max(patients - validation - kept["data.splits.test"], 1)
+    left = max(patients - validation - kept["data.splits.test"], min(patients, 1))
     labelled = kept.get("data.splits.labelled") or left
     _augmentation(found, labelled, dims, intensity, choose)
     if dims == 2 and labelled <= _FEW and min(size) >= _CROPPED:
@@ -245,7 +247,7 @@ def _network(size, grid, dims, device, choose):
 
 def _augmentation(found, labelled, dims, intensity, choose):
     if labelled <= _FEW:
-        strong = f"{labelled} labelled patients are few: strong changes were worth points on ACDC"
+        strong = f"few labelled patients ({labelled}): strong changes were worth points on ACDC"
         ranges = {"rotation": 30.0, "shear": 0.0, "scale": (0.7, 1.4)}
         # Of a range of 1, or of standard deviations.
         ranges["brightness"] = 0.4 if intensity == "zscore" else 0.1
