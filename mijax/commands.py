@@ -205,6 +205,10 @@ def _flag_error(error):
     text = str(error)
     if not isinstance(error, flags.Error):
         text = "".join(traceback.format_exception(error))
+    if group := re.match(r"flag --(config\.[\w.]+)=.* as a ConfigDict", text, re.DOTALL):
+        line = f"--{group[1]} has values of its own, --{group[1]}.KEY"
+        named = ", and a method is named with the file, --config FILE:METHOD"
+        return line + named * (group[1] == "config.method")
     places = re.findall(r'File "(.+)", line (\d+)', text)
     if not places:
         return " ".join(text.split())

@@ -33,7 +33,7 @@ def describe(root):
     Raises:
       UserError: after the last line, if there were such cases; at once, if all are.
     """
-    from mijax.data.sources.folder import read_geometry, read_volume
+    from mijax.data.sources.folder import links_out, read_geometry, read_volume
     from mijax.data.sources.layout import read_layout
     from mijax.data.survey import grids, look
     from mijax.progress import Progress
@@ -41,6 +41,11 @@ def describe(root):
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
     channels, total = len(layout.channels), len(layout.entries)
     yield _headline(root, layout)
+    if links := links_out(root, layout.entries):
+        _log.warning(
+            "%s: a link out of %s, one of %d; training takes them with the flag of the last line, "
+            "if you trust them", links[0], root, len(links)
+        )  # fmt: skip
 
     def each(read, entries, begin=lambda index: None):
         for index, entry in enumerate(entries):
@@ -74,10 +79,17 @@ def describe(root):
     yield from _intensity_table(layout.channels, looks)
     yield from _class_table(layout.classes, looks)
     yield ""
-    where = shlex.quote(str(root))
-    yield f"next: python -m mijax.plan --config configs/folder.py --config.data.source.dir={where}"
+    yield _next(root, layout, links)
     if bad:
         raise UserError(f"{len(bad)} of {total} cases cannot be used, for the reasons above")
+
+
+def _next(root, layout, links):
+    data = f"--config configs/folder.py --config.data.source.dir={shlex.quote(str(root))}"
+    data += " --config.data.source.follow_links=True" if links else ""
+    if any(entry.case.labelled for entry in layout.entries):
+        return f"next: python -m mijax.plan {data}"
+    return f"next: python -m mijax.select {data} --count N --output FIRST"
 
 
 def _headline(root, layout):

@@ -2,7 +2,8 @@
 
 With --config.data.source.dir=FOLDER. It says what a run of the folder would do where no flag says
 otherwise, and what a training step costs on this machine (--notry leaves that out). The run makes
-the same plan by itself; --output FILE writes it as JSON.
+the same plan by itself; --output FILE writes it as JSON. Splits that cannot be drawn are refused
+after the plan, as the run would.
 """
 
 import logging
@@ -21,10 +22,11 @@ _log = logging.getLogger("mijax")
 def main(argv):
     """Prints the plan."""
     from mijax.files import write_json  # these take seconds to import
-    from mijax.planning import describe, make_plan, try_plan
+    from mijax.planning import Choice, apply, describe, make_plan, try_plan
     from mijax.planning.cost import step_cost
     from mijax.progress import doing
-    from mijax.runs.source import index_data
+    from mijax.runs.source import cases_of, index_data
+    from mijax.runs.splits import choose_splits
 
     values = flags.FLAGS
     if values.config is None:
@@ -39,6 +41,9 @@ def main(argv):
     plan = made = make_plan(config, given=given(settled(sys.argv[1:]))[1])
     for line in describe(made):
         print(line, flush=True)
+    planned = config.copy_and_resolve_references()
+    apply(planned, [Choice(**choice) for choice in made["choices"]])
+    choose_splits(planned.data, cases_of(planned))  # refuses what a run would
     if values["try"].value:
         found = index_data(config)
 

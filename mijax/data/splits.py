@@ -53,10 +53,12 @@ def draw_splits(
         raise UserError("no case has a label; is labelsTr where it should be, and named so?")
     asked = test + validation + max(labelled, 1)
     if asked > len(patients):
+        can_be = {"labelled": labelled > 1, "validation": validation > 1, "test": test > 0}
+        lower = " or ".join(f"data.splits.{name}" for name, can in can_be.items() if can)
         raise UserError(
             f"{asked} labelled patients are asked for ({test} test, {validation} validation, "
             f"{max(labelled, 1)} labelled), but there are {len(patients)}; "
-            "lower data.splits.labelled, data.splits.validation or data.splits.test"
+            + (f"lower {lower}, or annotate more" if lower else "annotate more")
         )
     drawn = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
     first = test + validation

@@ -221,12 +221,11 @@ def trust(known, one, affine, classes):
 
 def caveats(known, step):
     """Yields lines about what the estimates cannot say, for predictions of that checkpoint."""
-    calibration, cases = known["calibration"], known["cases"]
+    calibration = known["calibration"]
     if calibration is None:
         yield (
-            f"estimates are not calibrated, and all intervals are 0 to 1: there are {cases} "
-            f"validation case{'s' * (cases != 1)}, and it takes {LEAST} patients in whom a class "
-            "is found"
+            "estimates are not calibrated, and all intervals are 0 to 1: that takes "
+            f"{LEAST} validation patients in whom a class is found, and there are fewer"
         )
     elif calibration.patients < _FEW:
         yield f"intervals are wide: they are from {calibration.patients} patients for validation"

@@ -16,8 +16,9 @@ class TrustTable:
     """The table of an output folder, there in one piece after each scan.
 
     A case has a row of its mean over the classes and one of each class. Cases are in the order of
-    the lower ends of the intervals of their means; DSC and interval are fractions, ``look`` is
-    "yes" where the lower end of the interval is below a threshold or there is a reason, ``why``.
+    the lower ends of the intervals of their means, and of their estimates where these are alike;
+    DSC and interval are fractions, ``look`` is "yes" where the lower end of the interval is below
+    a threshold or there is a reason, ``why``.
     """
 
     def __init__(self, folder, *, below, fresh=False):
@@ -49,14 +50,14 @@ class TrustTable:
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for rows in sorted(self._cases.values(), key=lambda rows: float(rows[0]["low"])):
+        for rows in sorted(self._cases.values(), key=lambda rows: _rank(rows[0])):
             writer.writerows(rows)
         write_atomically(self._path, text.getvalue())
 
     def summary(self, cases):
         """A line about some cases: how many of them to look at, and the worst."""
         first = {case: self._cases[case][0] for case in cases}
-        worst = min(first.values(), key=lambda row: float(row["low"]))
+        worst = min(first.values(), key=_rank)
         count = sum(row["look"] == "yes" for row in first.values())
         estimate, low, high = (f"{100 * float(worst[name]):.0f}" for name in ("dsc", "low", "high"))
         return (
@@ -76,7 +77,7 @@ class TrustTable:
         try:
             with self._path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
-                    float(row["low"])
+                    _rank(row)
                     cases.setdefault(row["case"], []).append({key: row[key] for key in _COLUMNS})
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -84,3 +85,8 @@ class TrustTable:
                 "replaces it"
             ) from error
         return cases
+
+
+def _rank(row):
+    """Smaller of a worse case; where nothing is calibrated all lower ends are 0."""
+    return float(row["low"]), float(row["dsc"])

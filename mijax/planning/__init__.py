@@ -37,7 +37,7 @@ def settle_plan(config, folder, *, given=()):
     Raises:
       UserError: for data that cannot be read.
     """
-    if not config.get("plan"):  # runs of before there was a plan have none
+    if not config.plan:
         return None
     path, begun = Path(folder) / FILE, any((Path(folder) / "checkpoints").glob("[0-9]*"))
     plan = read_json(path) if begun and path.exists() else make_plan(config, given=given)

@@ -16,8 +16,9 @@ def fingerprint(recipe):
 
     Returns:
       A dict for JSON. Axes are x, y, z in the order of RAS+, ``least``, ``median``, ``most`` are
-      over the cases, shares are of the voxels of the labelled cases that were looked at, and
-      ``window`` is that of a CT, in Hounsfield units, or None.
+      over the cases, ``mm`` is of a voxel and ``extent`` the mm of a whole volume, shares are of
+      the voxels of the labelled cases that were looked at, and ``window`` is that of a CT, in
+      Hounsfield units, or None.
 
     Raises:
       UserError: for a file that cannot be read.
@@ -42,6 +43,7 @@ def fingerprint(recipe):
         "classes": list(recipe.classes),
         "voxels": _summary(seen.shape),
         "mm": _summary(seen.spacing),
+        "extent": _summary(seen.shape * seen.spacing),
         "axes": {code: seen.axcodes.count(code) for code in sorted(set(seen.axcodes))},
         "levels": [dict(zip(map(str, LEVELS), row, strict=True)) for row in levels.tolist()],
         "share": dict(zip(recipe.classes, share.tolist(), strict=True)),

@@ -100,9 +100,11 @@ def choices(found, *, device, devices, kept):
         int(np.clip(patients // 5, 1, 10)),
         f"a fifth of {patients} labelled patients, 10 at most, chooses the checkpoint"
         if patients > 1
-        else "one labelled patient cannot teach and choose the checkpoint: annotate another",
+        else "one labelled patient cannot teach and choose the checkpoint: annotate another"
+        if patients
+        else "no patient has labels yet: annotate some",
     )
-    left = max(patients - validation - kept["data.splits.test"], 1)
+    left = max(patients - validation - kept["data.splits.test"], min(patients, 1))
     labelled = kept.get("data.splits.labelled") or left
     _augmentation(found, labelled, dims, intensity, choose)
     if dims == 2 and labelled <= _FEW and min(size) >= _CROPPED:
@@ -154,17 +156,19 @@ def _slices(found, order, device, choose, kept):
         )
         choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
         return size, (1.0, 1.0)
-    extent = largest * (most if uneven else 1.0)  # mm where they are resampled, else pixels
-    wanted = mm if uneven else 1.0
+    extent = np.array(found["extent"]["most"])[
+        order[1:]
+    ]  # fine slices have more pixels, no more mm
     widest = np.array(kept.get("data.patches.size", (_WIDEST[device],) * 2))
-    coarser = max(1.0, float(max(extent / wanted / widest)))
+    coarser = float(max((extent / mm if uneven else largest) / widest))
+    coarser = max(coarser, float(max(extent / mm / widest))) if coarser > 1 else 1.0
     spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
     reason = "all pixels are of one size"
     if spacing:
         reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
         reason += f"; {widest.max()} hold the largest slice" if coarser > 1 else ""
     spacing = choose("data.patches.spacing", spacing, reason)
-    pixels = largest * most / spacing if spacing else largest
+    pixels = extent / spacing if spacing else largest
     size = choose(
         "data.patches.size",
         tuple(_multiple(n, multiple) for n in pixels),
@@ -248,7 +252,7 @@ def _network(size, grid, dims, device, choose):
 
 def _augmentation(found, labelled, dims, intensity, choose):
     if labelled <= _FEW:
-        strong = f"{labelled} labelled patients are few: strong changes were worth points on ACDC"
+        strong = f"few labelled patients ({labelled}): strong changes were worth points on ACDC"
         ranges = {"rotation": 30.0, "shear": 0.0, "scale": (0.7, 1.4)}
         # Of a range of 1, or of standard deviations.
         ranges["brightness"] = 0.4 if intensity == "zscore" else 0.1

@@ -52,7 +52,7 @@ def define_flags():
     flags.DEFINE_bool("predictions", True, "also the figures that need the data and the networks")
     flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
     flags.DEFINE_integer(
-        "cases", CASES, "in the viewer, evenly from the worst to the best; 0 for all"
+        "cases", CASES, "in the viewer, evenly from the worst to the best; 0 for all", 0
     )
     flags.DEFINE_bool("whole_volumes", False, "in the viewer, instead of the structures alone")
 

@@ -97,6 +97,19 @@ def _splits(data, cases, file):
         "seed": data.splits.seed,
     }
     if any(case.labelled for case in cases):
-        return draw_splits(cases, labelled=0, **drawn)
+        try:
+            return draw_splits(cases, labelled=0, **drawn)
+        except UserError as error:
+            raise UserError(
+                f'{error}; or give --config.data.splits.file, whose "labelled" and "validation" '
+                "may be empty here"
+            ) from error
+    held_out, patients = data.splits.validation + data.splits.test, {c.patient for c in cases}
+    if held_out >= len(patients):
+        raise UserError(
+            f"there are {len(patients)} patients, and {data.splits.validation} for validation and "
+            f"{data.splits.test} for test leave none to choose; lower data.splits.validation or "
+            "data.splits.test"
+        )
     splits = draw_splits([case._replace(labelled=True) for case in cases], labelled=0, **drawn)
     return splits._replace(labelled=(), unlabelled=splits.labelled)

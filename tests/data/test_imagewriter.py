@@ -1,6 +1,7 @@
 """Images written on the grid of another file: viewers lay one over the other."""
 
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,6 +11,7 @@ from nibabel import orientations
 
 from mijax.data.formats.imagefile import read_image
 from mijax.data.formats.imagewriter import label_ending, write_image
+from mijax.errors import UserError
 
 SHAPE = (5, 4, 3)
 LABELS = np.arange(60, dtype=np.uint8).reshape(SHAPE) % 3
@@ -111,3 +113,31 @@ def test_a_failure_leaves_no_file(tmp_path):
         )
     assert sorted(f.name for f in tmp_path.iterdir()) == ["label.nii.gz", "scan.nii.gz"]
     assert (tmp_path / "label.nii.gz").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd"])
+def test_itk_on_a_full_disk_is_one_line_and_leaves_no_file(tmp_path, ending, monkeypatch):
+    """It fails, or says nothing and leaves a file that is not whole."""
+    image = sitk.GetImageFromArray(LABELS.T)
+    sitk.WriteImage(image, str(tmp_path / f"scan{ending}"))
+    (tmp_path / "out").mkdir()
+
+    def nothing(image, path, **_):
+        Path(path).touch()
+
+    def half(image, path, write=sitk.WriteImage, **_):
+        write(image * 0, path)
+
+    def failing(*_, **__):
+        raise RuntimeError("Exception thrown\nReason: No space left on device")
+
+    for write, reason in (
+        (nothing, "not all of it was written"),
+        (half, "not all of it was written"),
+        (failing, "No space left on device"),
+    ):
+        monkeypatch.setattr(sitk, "WriteImage", write)
+        path = tmp_path / "out" / f"x{ending}"
+        with pytest.raises(UserError, match=f"cannot write {path}: {reason}; free space there"):
+            write_image(path, LABELS, reference=tmp_path / f"scan{ending}")
+        assert not list((tmp_path / "out").iterdir())

@@ -92,6 +92,8 @@ def test_order_and_unlabelled_patients_do_not_change_the_draw():
     [
         ({"labelled": 5, "validation": 3, "test": 3}, "there are 10"),
         ({"labelled": 0, "validation": 5, "test": 5}, "there are 10"),
+        ({"labelled": 10, "validation": 1, "test": 0}, "10; lower data.splits.labelled, or annota"),
+        ({"labelled": 1, "validation": 9, "test": 1}, "lower data.splits.validation or data.spli"),
         ({"labelled": 2, "validation": 0, "test": 2}, "empty split"),
         ({"labelled": -1, "validation": 1, "test": 2}, "data.splits.labelled=-1"),
         ({"labelled": 1, "validation": -1, "test": 2}, "data.splits.validation=-1"),
@@ -102,6 +104,11 @@ def test_what_cannot_be_drawn(asked, expected):
     with pytest.raises(UserError, match=expected) as caught:
         draw_splits(cases_of(10, unlabelled=4), **asked, seed=0)
     assert "\n" not in str(caught.value)
+
+
+def test_one_labelled_patient_is_too_few_and_nothing_can_be_lowered():
+    with pytest.raises(UserError, match="but there are 1; annotate more$"):
+        draw_splits(cases_of(1, unlabelled=4), labelled=0, validation=1, test=0, seed=0)
 
 
 def test_no_label_at_all():

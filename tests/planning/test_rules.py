@@ -10,8 +10,11 @@ from mijax.planning.rules import choices, smaller
 from mijax.training.config_checks import check_config
 
 
-def found(*, least, median, most, mm, window=None, patients=40, share=0.02, mm_most=None):
-    """A fingerprint; ``mm`` are the least and the median."""
+def found(
+    *, least, median, most, mm, window=None, patients=40, share=0.02, mm_most=None, extent=None
+):
+    """A fingerprint; ``mm`` are the least and the median, ``extent`` the most."""
+    extent = extent or [n * one for n, one in zip(most, mm_most or mm, strict=True)]
     return {
         "cases": 50,
         "labelled": patients,
@@ -20,6 +23,7 @@ def found(*, least, median, most, mm, window=None, patients=40, share=0.02, mm_m
         "classes": ["background", "organ"],
         "voxels": {"least": least, "median": median, "most": most},
         "mm": {"least": mm, "median": mm, "most": mm_most or mm},
+        "extent": {"most": extent},
         "axes": {"RAS": 50},
         "levels": [],
         "share": {"background": 1 - share, "organ": share},
@@ -106,6 +110,22 @@ def test_a_ct_is_resampled_windowed_and_cut():
     assert max(values["data.patches.size"]) == 128
 
 
+def test_the_largest_slice_is_that_of_one_case():
+    """Not the pixels of the finest times the millimetres of the coarsest: 256 mm, and not 512."""
+    mixed = found(
+        least=[256, 256, 10],
+        median=[512, 512, 12],
+        most=[512, 512, 14],
+        mm=[0.5, 0.5, 5.0],
+        mm_most=[1.0, 1.0, 5.0],
+        extent=[256.0, 256.0, 70.0],
+    )
+    values, _ = plan(mixed)
+    assert values["data.patches.spacing"] == 2.0 and values["data.patches.size"] == (128, 128)
+    values, _ = plan(mixed, "gpu")
+    assert values["data.patches.spacing"] == 0.5 and values["data.patches.size"] == (512, 512)
+
+
 def test_thick_slices_stay_slices_and_are_cut_across_the_thick_side():
     values, _ = plan(HEART, "gpu")
     assert (values["data.patches.dims"], values["data.patches.plane"]) == (2, "axial")
@@ -133,6 +153,10 @@ def test_one_labelled_case():
     _, made = plan(HEART | {"labelled": 1, "labelled_patients": 1})
     (reason,) = (c.reason for c in made if c.key == "data.splits.validation")
     assert "one labelled patient cannot teach and choose" in reason
+    _, made = plan(HEART | {"labelled": 0, "labelled_patients": 0})
+    reasons = {c.key: c.reason for c in made}
+    assert reasons["data.splits.validation"].startswith("no patient has labels yet")
+    assert reasons["augmentation.rotation"].startswith("few labelled patients (0)")
 
 
 def test_what_is_given_is_followed():
@@ -154,6 +178,7 @@ def test_slices_of_few_patients_are_cropped_unless_they_are_small():
     assert values["data.patches.size"] == (128, 128) and values["augmentation.crop"] == (80, 80)
     assert plan(HEART, model__widths=(2, 3, 4, 5, 6, 7))[0]["augmentation.crop"] == (96, 96)
     small = HEART | {"voxels": {key: [60, 60, 10] for key in ("least", "median", "most")}}
+    small["extent"] = {"most": [78.0, 78.0, 100.0]}
     many = HEART | {"labelled_patients": 60}
     for other in (small, many):
         assert "augmentation.crop" not in plan(other)[0]
@@ -196,6 +221,7 @@ def test_the_fingerprint_of_volumes():
     assert low < -1.0 and high > 1.0
     assert (seen["cases"], seen["labelled"], seen["labelled_patients"]) == (4, 2, 2)
     assert seen["mm"]["median"] == [0.5, 2.0, 1.0] and seen["voxels"]["most"] == [4, 5, 6]
+    assert seen["extent"]["most"] == [2.0, 10.0, 6.0]
     assert seen["axes"] == {"LAS": 4} and seen["window"] is None
     np.testing.assert_allclose(seen["share"]["organ"], 6 / 120)
 

@@ -78,3 +78,13 @@ def test_all_are_labelled():
     everything = [case._replace(labelled=True) for case in CASES]
     with pytest.raises(UserError, match="all 7 training patients are labelled already; a file"):
         find_candidates(data(), everything, count=1)
+
+
+def test_too_few_patients_to_choose_from():
+    """Of one labelled patient a training draws nothing: its roles have to be given."""
+    one = [case._replace(labelled=case.patient == "p0") for case in CASES]
+    with pytest.raises(UserError, match="there are 1; annotate more; or give --config.data.splits"):
+        find_candidates(data(test=0), one, count=1)
+    bare = [case._replace(labelled=False) for case in CASES]
+    with pytest.raises(UserError, match="there are 9 patients, and 8 for validation and 1 for te"):
+        find_candidates(data(validation=8), bare, count=1)

@@ -158,6 +158,8 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
         ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
         (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
         (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
+        ([PHANTOM, "--config.method=supervised"], "named with the file, --config FILE:METHOD"),
+        ([PHANTOM, "--config.data=3"], "--config.data has values of its own, --config.data.KEY"),
         ([PHANTOM, "extra"], "does not know what to do with extra"),
         ([f"{PHANTOM}:ours_kl"], "; ours_kl is one of the --rows of mijax.table1"),
         (

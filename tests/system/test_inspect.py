@@ -71,6 +71,21 @@ def test_bad_files_are_listed_and_the_rest_is_described(tmp_path, told):
     ]  # fmt: skip
 
 
+def test_links_out_of_the_folder_are_told_and_the_next_command_takes_them(tmp_path, told):
+    root, outside = write_msd(tmp_path / "set"), tmp_path / "outside.nii.gz"
+    (root / "imagesTr" / "case_00.nii.gz").rename(outside)
+    (root / "imagesTr" / "case_00.nii.gz").symlink_to(outside)
+    *_, last = describe(root)
+    assert told[0].startswith(f"{root}/imagesTr/case_00.nii.gz: a link out of {root}, one of 1;")
+    assert last == f"{NEXT}{root} --config.data.source.follow_links=True"
+
+
+def test_next_without_a_label_is_whom_to_annotate(tmp_path):
+    root = write_msd(tmp_path / "set", labelled=0)
+    *_, last = describe(root)
+    assert last == f"{NEXT.replace('plan', 'select')}{root} --count N --output FIRST"
+
+
 def test_needs_no_jax(tmp_path):
     code = (
         "import sys, pathlib, mijax.inspect\n"

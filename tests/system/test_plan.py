@@ -94,6 +94,17 @@ def test_a_wrong_value_is_one_line(root, cache, given, message):
         make_plan(config, given=[f"config.data.patches.{key}" for key in given])
 
 
+def test_splits_that_cannot_be_drawn_are_refused(root, cache, run_here):
+    """After the plan: a run of it would stop in the same line."""
+    command = ["mijax.plan", "--config", "configs/folder.py", "--notry", f"--config.cache={cache}"]
+    command += [f"--config.data.source.dir={root}"]
+    code, out, lines = run_here(*command, "--config.data.splits.test=2")
+    assert code == 1 and "--config.data.patches.size=" in out
+    assert lines[-1].endswith("but there are 3; lower data.splits.test, or annotate more")
+    code, _, lines = run_here(*command, "--config.data.splits.labelled=-2")
+    assert code == 1 and lines[-1].endswith("data.splits.labelled=-2: must not be negative")
+
+
 def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_path):
     """Before it, a flag that was wrong leaves nothing behind."""
     config = config_of(root, cache)

@@ -296,6 +296,15 @@ def test_the_worst_is_first(tmp_path):
     assert {row["look"] for row in rows_of(tmp_path) if row["case"] == "d"} == {"yes"}
 
 
+def test_the_worst_is_first_where_nothing_is_calibrated(tmp_path):
+    """All intervals are 0 to 1 then, and the estimates alone tell the cases apart."""
+    table = TrustTable(tmp_path, below=0.6)
+    for name, agreement in (("a", 0.9), ("b", 0.6), ("c", 0.95)):
+        table.add(name, trust(KNOWN | {"calibration": None}, a_look(agreement), AFFINE, CLASSES))
+    assert [row["case"] for row in rows_of(tmp_path)[::3]] == ["b", "a", "c"]
+    assert "the worst is b, estimated DSC 60 % (0 to 100)" in table.summary("abc")
+
+
 @pytest.mark.parametrize("text", ["mine", "case,low\na,b\n", "case,class,low\na,mean,0.5\n"])
 def test_another_table_stays(tmp_path, text):
     (tmp_path / "trust.csv").write_text(text)
@@ -434,7 +443,8 @@ def test_evaluation_learns_it_where_it_is_missing(run):
     assert known["calibration"] is None and known["cases"] == 2  # of which three are needed
     assert known["step"] == json.loads((run.folder / "scores.json").read_text())["best"]["step"]
     assert known["annotated"]["body"]["cases"] == 4  # 2 labelled, 2 of the validation
-    assert "not calibrated" in next(caveats(known, known["step"]))
+    line = next(caveats(known, known["step"]))
+    assert "not calibrated" in line and "3 validation patients in whom" in line
 
 
 def test_what_is_learned_of_three_cases_is_their_dsc(run):

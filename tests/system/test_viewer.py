@@ -307,3 +307,8 @@ def test_without_webgl_or_files_the_page_says_so(page):
     assert listed(page) == ["case_b", "case_a", "case_c"]
     assert page("document.querySelectorAll('figure img').length") > 2
     page.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+
+
+def test_a_negative_number_of_cases_is_one_line(run_here):
+    code, _, lines = run_here("mijax.report.__main__", "RUN", "--cases=-3")
+    assert code == 2 and lines[-1].startswith("flag --cases=-3: ")

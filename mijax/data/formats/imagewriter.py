@@ -44,9 +44,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
         if has_ending(path, NIFTI):
             nib.save(_nifti_like(values, reference), part)
         else:
-            import SimpleITK as sitk
-
-            sitk.WriteImage(_itk_like(values, reference), str(part), useCompression=True)
+            _write_by_itk(_itk_like(values, reference), part)
 
 
 @contextlib.contextmanager
@@ -103,6 +101,25 @@ def _nifti_like(values: np.ndarray, reference: Path | Stack) -> nib.Nifti1Image:
     header["cal_min"] = header["cal_max"] = 0  # else viewers show labels in the scan's window
     # An affine that is the header's own leaves sform, qform and their codes as they are.
     return type(source)(values, source.affine, header)
+
+
+def _write_by_itk(image, part: Path) -> None:
+    """Raises OSError where it cannot be written."""
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(image, str(part), useCompression=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].removeprefix("Reason: ")
+        raise OSError(reason) from error
+    # Of a full disk ITK says nothing where the last bytes fail, which may be all of them.
+    try:
+        written = sitk.ReadImage(str(part))  # kept, as it owns what is compared
+        whole = np.array_equal(*map(sitk.GetArrayViewFromImage, (written, image)))
+    except RuntimeError:
+        whole = False
+    if not whole:
+        raise OSError("not all of it was written")
 
 
 def _itk_like(values: np.ndarray, reference: Path):

@@ -201,13 +201,21 @@ def _files(entries: Sequence[Entry]) -> list[Path]:
 
 def _check_links(root: Path, files: Sequence[Path]) -> None:
     """Refuses links that lead out of the folder, as its author may not be the one who reads."""
+    for path in _links_out(root, files):
+        raise UserError(
+            f"{path}: a link out of {root}; put the file itself there, or pass "
+            "--config.data.source.follow_links=True if you trust it"
+        )
+
+
+def links_out(root: Path, entries: Sequence[Entry]) -> list[Path]:
+    """Files of the cases that are links to places outside the folder."""
+    return _links_out(root, _files(entries))
+
+
+def _links_out(root: Path, files: Sequence[Path]) -> list[Path]:
     whole = root.resolve()
-    for path in files:
-        if not path.resolve().is_relative_to(whole):
-            raise UserError(
-                f"{path}: a link out of {root}; put the file itself there, or pass "
-                "--config.data.source.follow_links=True if you trust it"
-            )
+    return [path for path in files if not path.resolve().is_relative_to(whole)]
 
 
 def _fingerprint(
