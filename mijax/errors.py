@@ -45,6 +45,11 @@ def needs(package, extra):
         ) from error
 
 
+def counted(number, thing):
+    """Some things for a message: 1 case, 2 cases."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def times(shape):
     """A shape for a message: 3×4."""
     return "×".join(map(str, shape))

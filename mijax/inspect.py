@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mijax import commands
-from mijax.errors import UserError
+from mijax.errors import UserError, counted
 
 _log = logging.getLogger("mijax")
 
@@ -94,11 +94,11 @@ def _next(root, layout, links):
 
 def _headline(root, layout):
     labelled = sum(entry.case.labelled for entry in layout.entries)
+    others = len(layout.entries) - labelled
     channels = ", ".join(layout.channels)
     return (
-        f"{root}: {labelled} labelled cases and {len(layout.entries) - labelled} unlabelled ones; "
-        f"{'1 channel' if len(layout.channels) == 1 else f'{len(layout.channels)} channels'} "
-        f"({channels[:80]!r})"
+        f"{root}: {counted(labelled, 'labelled case')} and {others} unlabelled; "
+        f"{counted(len(layout.channels), 'channel')} ({channels[:80]!a})"
         + ("" if layout.ignore is None else f"; {layout.ignore} is the label to ignore")
     )
 

@@ -1,5 +1,6 @@
 """The scores of a run as text for people."""
 
+from mijax.errors import counted
 from mijax.inference.reliability import REGIONS
 from mijax.inference.scores import METRICS, OPTIONS
 from mijax.inference.tolerance import in_words
@@ -20,7 +21,7 @@ def table(scores):
         mean = entry["mean_dsc"]
         mean = "undefined" if mean is None else f"{100 * mean:.2f}"
         rows.append((label, "mean", mean, *[""] * (len(known) - 1)))
-    line = f"{len(entry['cases'])} {entry['split']} cases, mean (standard deviation)"
+    line = f"{counted(len(entry['cases']), entry['split'] + ' case')}, mean (standard deviation)"
     line += "".join(f", --{name}" for name in OPTIONS if entry.get(name))
     line += f", NSD at {in_words(entry['nsd_tolerance'])}" if "nsd" in known else ""
     return "\n".join([line, _aligned(rows), *_unseen(scores), *_calibration(scores)])

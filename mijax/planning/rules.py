@@ -156,9 +156,8 @@ def _slices(found, order, device, choose, kept):
         )
         choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
         return size, (1.0, 1.0)
-    extent = np.array(found["extent"]["most"])[
-        order[1:]
-    ]  # fine slices have more pixels, no more mm
+    # Of one slice, in mm: a large number of pixels and large pixels may be of two.
+    extent = np.array(found["extent"]["most"])[order[1:]]
     widest = np.array(kept.get("data.patches.size", (_WIDEST[device],) * 2))
     coarser = float(max((extent / mm if uneven else largest) / widest))
     coarser = max(coarser, float(max(extent / mm / widest))) if coarser > 1 else 1.0

@@ -1,5 +1,6 @@
 """The headline of a report: what its table says, in a sentence or two."""
 
+from mijax.errors import counted
 from mijax.methods import FULL, PARTIAL
 from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT, patients_of
 from mijax.report.gaps import baseline
@@ -45,7 +46,7 @@ def _chance(table, best):
         return []
     patients = len(set(patients_of(rows[0])))
     if patients < LEAST_PATIENTS:
-        some = f"{patients} patient{'s' * (patients > 1)}"
+        some = counted(patients, "patient")
         return [f"Whether differences are more than chance, {some} cannot tell."]
     ahead = [i for i in others if table.cells["dsc"][MEAN][i].significant]
     if len(others) == 1:

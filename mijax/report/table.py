@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mijax.errors import counted
 from mijax.inference.scores import METRICS
 from mijax.inference.tolerance import in_words
 from mijax.report.calibration import errors_of
@@ -43,8 +44,8 @@ def grids(table):
 def sample(table):
     """``n = 20 cases``, or of fewer patients ``n = 20 cases of 18 patients``."""
     patients = patients_of(table.rows[0])
-    of = "" if len(set(patients)) == len(patients) else f" of {len(set(patients))} patients"
-    return f"n = {len(patients)} case{'s' * (len(patients) > 1)}{of}"
+    cases, some = counted(len(patients), "case"), counted(len(set(patients)), "patient")
+    return f"n = {cases}" + ("" if len(set(patients)) == len(patients) else f" of {some}")
 
 
 def nsd_tolerance(table):

@@ -182,7 +182,7 @@ def test_voxels_that_are_not_finite(tmp_path, msd, value):
     values[0, 0, 0] = value
     write_nifti(msd / IMAGE, values)
     message = refused(tmp_path, msd)
-    assert IMAGE in message and "1 voxels are NaN or infinite" in message
+    assert IMAGE in message and "NaN or infinite, as float32, in 1 voxel;" in message
 
 
 def test_singular_affine(tmp_path, msd):

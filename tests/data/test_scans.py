@@ -158,7 +158,7 @@ def test_reading(tmp_path):
     assert a.image.shape == (3, 4, 5, 2) and a.label is None and a.name == "a"
     assert [a.image[..., c].mean() for c in (0, 1)] == [1, 2]
     assert read_scan(scans["b"], channels=2).image.shape == (3, 4, 5, 2)
-    with pytest.raises(UserError, match="1 channels; 2 needed"):
+    with pytest.raises(UserError, match="1 channel; 2 needed"):
         read_scan(scans["c"], channels=2)
     with pytest.raises(UserError, match="d_0001.nii.gz: shape"):
         read_scan(scans["d"], channels=2)

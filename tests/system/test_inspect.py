@@ -34,7 +34,7 @@ def test_tables(tmp_path):
     lines = list(describe(root))
     text = "\n".join(" ".join(line.split()) for line in lines)
     for line in (
-        f"{root}: 2 labelled cases and 2 unlabelled ones; 1 channel ('MRI')",
+        f"{root}: 2 labelled cases and 2 unlabelled; 1 channel ('MRI')",
         "voxels along x 6 6 6",
         "mm a voxel along y 1.5 1.5 1.5",
         "axes of the files: RAS 4",

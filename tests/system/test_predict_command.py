@@ -110,7 +110,12 @@ def test_bad_scans_are_told_of_in_a_line(predicted):
     assert len(lines) == len(SCANS) + len(BAD)
     bad = " / ".join(sorted(line for line in lines if "failed: " in line))
     assert bad.count("failed: ") == len(BAD)
-    for text in ("2 channels; 1 needed", "are NaN", "truncated or not NIfTI", "there twice"):
+    for text in (
+        "2 channels; 1 needed",
+        "NaN or infinite",
+        "truncated or not NIfTI",
+        "there twice",
+    ):
         assert text in bad
 
 

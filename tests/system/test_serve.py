@@ -400,7 +400,11 @@ def test_bad_uploads(client, case):
 def test_bad_voxels(client, image, series):
     """Found by the prediction, after a sound header; or by the reader of DICOM."""
     for content, name, detail in (
-        (nifti(np.full_like(image, np.nan)), "a.nii", "4096 voxels are NaN or infinite"),
+        (
+            nifti(np.full_like(image, np.nan)),
+            "a.nii",
+            "NaN or infinite, as float32, in 4096 voxels",
+        ),
         (nifti(np.stack([image, image], 3)), "a.nii", "2 channels; 1 needed"),
         (nifti(image)[:-9], "a.nii", "16384 bytes of voxels at 352 are announced"),
         (bomb(image), "a.nii.gz", "more than the 16384 bytes of voxels"),

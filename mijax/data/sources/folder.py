@@ -13,7 +13,7 @@ from mijax.data.formats.geometry import check_same_geometry, tell_of_doubt
 from mijax.data.formats.imagefile import files_of, read_header, read_image
 from mijax.data.sources.layout import Entry, read_layout
 from mijax.data.volume import UNLABELLED, Geometry, Recipe, Volume
-from mijax.errors import UserError
+from mijax.errors import UserError, counted
 
 _WHOLE = 1e-3  # how far from a whole number a label may be that was scaled and rounded
 
@@ -116,8 +116,9 @@ def read_geometry(entry: Entry, channels: int) -> Geometry:
         if path is None:
             continue
         other, other_affine = read_header(path)
-        if path != entry.label and math.prod(other[3:]) != per_file:
-            raise UserError(f"{path}: {math.prod(other[3:])} channels; {per_file} needed")
+        count = math.prod(other[3:])
+        if path != entry.label and count != per_file:
+            raise UserError(f"{path}: {counted(count, 'channel')}; {per_file} needed")
         check_same_geometry(path, other[:3], other_affine, entry.images[0], shape[:3], affine)
     return Geometry(shape[:3], channels, affine)
 
@@ -159,12 +160,14 @@ def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, n
         values, affine = read_image(path)
         values = values[..., None] if values.ndim == 3 else values
         if values.shape[3] != per_file:
-            raise UserError(f"{path}: {values.shape[3]} channels; {per_file} needed")
+            raise UserError(f"{path}: {counted(values.shape[3], 'channel')}; {per_file} needed")
         with np.errstate(over="ignore"):  # what overflows is found by the next line
             values = values.astype(np.float32)
         if not np.isfinite(values).all():
             bad = np.count_nonzero(~np.isfinite(values))
-            raise UserError(f"{path}: {bad} voxels are NaN or infinite; repair the file")
+            raise UserError(
+                f"{path}: NaN or infinite, as float32, in {counted(bad, 'voxel')}; repair the file"
+            )
         parts.append((values, affine))
         first, first_affine = parts[0]
         check_same_geometry(path, values.shape, affine, paths[0], first.shape, first_affine)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data.formats.dicom.headers import Series, is_dicom, read_series
 from mijax.data.formats.dicom.stack import Stack, by_orientation, make_stack
-from mijax.errors import Notice, UserError
+from mijax.errors import Notice, UserError, counted
 
 _SHOWN = 5  # series in a line
 
@@ -85,7 +85,7 @@ def _choice(path: Path, series: Series) -> Choice:
 
 def _tell_left(path: Path, taken: list[Series], left: list[Series], others: int) -> None:
     parts = [_listed(left)] if left else []
-    parts += [f"{others} DICOM file{'s' * (others > 1)} of no image"] if others else []
+    parts += [f"{counted(others, 'DICOM file')} of no image"] if others else []
     if parts:
         one = f"the largest series, {taken[0]}," if len(taken) == 1 else "the largest of each study"
         hint = "; --series=UID takes another" * bool(left)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.errors import UserError, needs
+from mijax.errors import UserError, counted, needs
 
 _MAGIC, _AT = b"DICM", 128  # bytes in
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
@@ -75,10 +75,9 @@ class Series(NamedTuple):
         return sum(math.prod(f.size) for f in self.frames if not f.problem)
 
     def __str__(self):
-        n = len(self.frames)
         sizes = sorted({"×".join(map(str, f.size)) for f in self.frames if not f.problem})
         of = f" of {' and '.join(sizes[:3])}" if sizes else ""
-        return f"{self.uid} {self.description[:40]!a} ({n} slice{'s' * (n > 1)}{of})"
+        return f"{self.uid} {self.description[:40]!a} ({counted(len(self.frames), 'slice')}{of})"
 
 
 def is_dicom(path: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data.formats.dicom.headers import Frame, Series
-from mijax.errors import UserError, times
+from mijax.errors import UserError, counted, times
 
 _TURNED = 1e-3  # of a direction cosine; further apart is another orientation
 _SAME = 1e-3  # of a pixel along the normal; nearer is the same place
@@ -121,7 +121,7 @@ def _check_places(at: str, frames: Sequence[Frame], along: np.ndarray, same: flo
         if other is not frame:
             copies = len(frames) - len({(f.instance, f.index) for f in frames})
             raise UserError(
-                f"{at}: {copies} slice{'s' * (copies > 1)} twice: {other.path} and {frame.path} "
+                f"{at}: {counted(copies, 'slice')} twice: {other.path} and {frame.path} "
                 "have one SOPInstanceUID; remove the copies"
             )
     places = np.concatenate([[0], np.cumsum(np.diff(along) > same)])
