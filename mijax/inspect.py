@@ -38,6 +38,8 @@ def describe(root):
     from mijax.data.survey import grids, look
     from mijax.progress import Progress
 
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give the one that holds dataset.json")
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
     channels, total = len(layout.channels), len(layout.entries)
     yield _headline(root, layout)

@@ -58,6 +58,8 @@ def summary(selection):
         for role in ("validation", "test"):
             if names := getattr(candidates.splits, role):
                 lines.append(f"{role}, drawn at random, to be annotated as well: {' '.join(names)}")
+    if not candidates.splits.validation:
+        lines.append("splits.json names no validation case; to train, it needs some with labels")
     number, total = len(selection.chosen), len(candidates.scans)
     more = f" and the {len(candidates.labelled)} with labels" if candidates.labelled else ""
     low, middle, high = np.percentile(selection.random, (2.5, 50, 97.5))

@@ -102,7 +102,7 @@ def test_the_command(run_module, run_here, tmp_path):
     code, out, lines = run_module("mijax.inspect", root)
     assert code == 0 and out.splitlines()[-1] == f"{NEXT}{root}" and lines == []
     code, _, (line,) = run_here("mijax.inspect", tmp_path / "nowhere")
-    assert code == 1 and "no such folder" in line
+    assert code == 1 and line.endswith("no such folder; give the one that holds dataset.json")
     code, _, (line,) = run_here("mijax.inspect")
     assert code == 2 and "python -m mijax.inspect FOLDER" in line
 

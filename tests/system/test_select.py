@@ -13,7 +13,7 @@ from PIL import Image
 
 from mijax import commands, select
 from mijax.configs import folder
-from mijax.data import read_splits
+from mijax.data import read_splits, write_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.signals import SUMS
@@ -22,6 +22,7 @@ from mijax.runs.source import open_data
 from mijax.runs.splits import choose_splits
 from mijax.selection import network, select_first, select_next
 from mijax.selection.choice import coverage
+from mijax.selection.words import summary
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import write_msd
@@ -108,6 +109,11 @@ def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):
     before, second = read_splits(bare.data.splits.file), tmp_path / "second"
     found = select_first(bare, count=1, output=second)
     assert {*before.labelled, *found.chosen} == set(read_splits(second / "splits.json").labelled)
+    assert not any("no validation case" in line for line in summary(found))
+    write_splits(tmp_path / "mine.json", before._replace(validation=()))
+    bare.data.splits.file = str(tmp_path / "mine.json")
+    lines = summary(select_first(bare, count=1, output=tmp_path / "third"))
+    assert "splits.json names no validation case; to train, it needs some with labels" in lines
 
 
 def test_features_of_a_run(tiny, uninterrupted, tmp_path):
