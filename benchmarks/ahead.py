@@ -216,7 +216,8 @@ def lower(job):
         return network.predict.lower(evaluated(experiment.method, state), taken)
     image = label = others = None
     if not experiment.method.examination:
-        image, label = images(jnp.float32, labelled, 1), images(jnp.uint8, labelled)
+        kind = jnp.int32 if volume and CHIPS[job.chip].clock else jnp.uint8  # as ragged.packed
+        image, label = images(jnp.float32, labelled, 1), images(kind, labelled)
     if experiment.method.unlabelled:
         rest = (array(dtype, unlabelled) for dtype in (jnp.float32, jnp.int32))
         others = Unlabelled(images(jnp.float32, unlabelled, 1), *rest)

@@ -37,15 +37,9 @@ def feed(training_set, key, calls, *, streams, mesh, batches, cropping=UNCROPPED
 
 
 def fits(training_set, device):
-    """Whether a training set may lie on the device.
-
-    Where its memory is the host's, always, but for volumes of more voxels than an index of a
-    device has numbers.
-    """
+    """Whether a training set may lie on the device; always, where its memory is the host's."""
     limit = (device.memory_stats() or {}).get("bytes_limit")
     leaves = jax.tree.leaves(training_set)
-    if any(x.shape[0] >= 2**31 for x in leaves):
-        return False
     return limit is None or sum(x.nbytes for x in leaves) <= _SHARE * limit
 
 

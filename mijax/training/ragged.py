@@ -33,12 +33,17 @@ class Ragged:
 
 
 def packed(arrays, *, box):
-    """A ``Ragged`` of arrays (d, h, w, …) of the host, for patches of at most ``box`` (d, h, w)."""
+    """A ``Ragged`` of arrays (d, h, w, …) of the host, for patches of at most ``box`` (d, h, w).
+
+    Bytes become int32 for a TPU: its compiler copies all bytes for each piece that is cut of them.
+    """
     sizes = np.array([x.shape[:3] for x in arrays], np.int32)
     ends = box[1] + np.cumsum(sizes[:, 0] * sizes[:, 1])
     inner = arrays[0].shape[3:]
     width = max(box[2], sizes[:, 2].max())
-    values = np.zeros((ends[-1] + box[1], width, *inner), arrays[0].dtype)
+    dtype = arrays[0].dtype
+    dtype = np.int32 if dtype == np.uint8 and jax.default_backend() == "tpu" else dtype
+    values = np.zeros((ends[-1] + box[1], width, *inner), dtype)
     starts = np.array([box[1], *ends[:-1]], np.int32)
     ragged = Ragged(values, starts, sizes)
     for own, array in zip(arrays_of(ragged), arrays, strict=True):

@@ -51,6 +51,23 @@ def test_patches_are_those_of_the_padded_volume(volumes, size):
             assert found.dtype == array.dtype
 
 
+def test_bytes_are_wider_on_a_tpu(volumes, monkeypatch):
+    """There are other programs then; the labels of a step are the same."""
+    images, labels = volumes
+    box, key = (3, 6, 5), jax.random.key(0)
+    narrow = packed(labels, box=box)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    wide = packed(labels, box=box)
+    assert (narrow.values.dtype, wide.values.dtype) == (np.uint8, np.int32)
+    assert packed(images, box=box).values.dtype == np.float32
+    index, centres = np.array([0, 2]), np.array([[2, 4, 3], [1, 0, 9]])
+    image, *found = (
+        patches(r, index, centres, box) for r in (packed(images, box=box), narrow, wide)
+    )
+    one, other = (augment(key, image, label, **RANGES)[1] for label in found)
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_patch_is_augmented_as_in_the_whole_volume(volumes):
     """Under the same key, the same voxels as a crop of the whole, to rounding; the same labels."""
     images, labels = volumes
