@@ -16,7 +16,13 @@ def make_method(config, weights=None):
       UserError: for an unknown method, or values it cannot have.
     """
     hyperparameters = config.method.to_dict() | (weights or {})
-    method = methods.build(hyperparameters.pop("name"), **hyperparameters)
+    name = hyperparameters.pop("name")
+    if others := hyperparameters.keys() - methods.defaults(name).keys():
+        raise UserError(
+            f"config.method is not that of {name}, which has no {min(others)}; a method is named "
+            f"with the file, --config FILE:{name}"
+        )
+    method = methods.build(name, **hyperparameters)
     try:
         part = "model.deep_supervision"
         if config.model.deep_supervision:

@@ -268,6 +268,7 @@ def test_bad_volume(command, tiny, tmp_path):
         ({"labelled_batch": 3}, "19 images a forward pass do not divide over 8 devices"),
         ({"data.patches.size": (33, 32)}, "multiples of 2"),
         ({"method.weight": float("inf")}, "config.method.weight is inf"),
+        ({"method.name": "mean_teacher"}, "with the file, --config FILE:mean_teacher"),
     ],
 )
 def test_values_that_do_not_do(command, tiny, tmp_path, changes, message):
