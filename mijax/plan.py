@@ -25,7 +25,7 @@ def main(argv):
     from mijax.planning import Choice, apply, describe, make_plan, try_plan
     from mijax.planning.cost import step_cost
     from mijax.progress import doing
-    from mijax.runs.source import cases_of, index_data
+    from mijax.runs.source import index_data
     from mijax.runs.splits import choose_splits
 
     values = flags.FLAGS
@@ -41,11 +41,10 @@ def main(argv):
     plan = made = make_plan(config, given=given(settled(sys.argv[1:]))[1])
     for line in describe(made):
         print(line, flush=True)
-    planned = config.copy_and_resolve_references()
+    found, planned = index_data(config), config.copy_and_resolve_references()
     apply(planned, [Choice(**choice) for choice in made["choices"]])
-    choose_splits(planned.data, cases_of(planned))  # refuses what a run would
+    choose_splits(planned.data, found.cases)  # refuses what a run would
     if values["try"].value:
-        found = index_data(config)
 
         def cost(trial):
             with doing("trying a training step"):
