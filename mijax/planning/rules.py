@@ -7,6 +7,7 @@ import numpy as np
 
 from mijax.data.slices import PLANES
 from mijax.data.survey import round_to_two
+from mijax.errors import counted
 from mijax.models import plan_levels
 
 _CUBIC = 3  # voxels are thick from this ratio on, as nnU-Net has it
@@ -74,11 +75,8 @@ def choices(found, *, device, devices, kept):
     depth = voxels[axis]
     solid = ratio < _CUBIC and depth >= _DEEP and device != "cpu"
     axes = len(kept.get("data.patches.size", ()))
-    dims = choose(
-        "data.patches.dims",
-        axes or (3 if solid else 2),
-        "as many as the size has" if axes else _about_dims(solid, ratio, depth, device),
-    )
+    reason = "as many as the size has" if axes else _about_dims(solid, ratio, depth, device)
+    dims = choose("data.patches.dims", axes or (3 if solid else 2), reason)
     size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
     intensity = _intensities(found, choose)
     _network(size, grid, dims, device, choose)
@@ -100,9 +98,7 @@ def choices(found, *, device, devices, kept):
         int(np.clip(patients // 5, 1, 10)),
         f"a fifth of {patients} labelled patients, 10 at most, chooses the checkpoint"
         if patients > 1
-        else "one labelled patient cannot teach and choose the checkpoint: annotate another"
-        if patients
-        else "no patient has labels yet: annotate some",
+        else f"{counted(patients, 'labelled patient')} cannot teach and choose it: annotate more",
     )
     left = max(patients - validation - kept["data.splits.test"], min(patients, 1))
     labelled = kept.get("data.splits.labelled") or left

@@ -152,10 +152,10 @@ def test_few_labels_are_augmented_more():
 def test_one_labelled_case():
     _, made = plan(HEART | {"labelled": 1, "labelled_patients": 1})
     (reason,) = (c.reason for c in made if c.key == "data.splits.validation")
-    assert "one labelled patient cannot teach and choose" in reason
+    assert "1 labelled patient cannot teach and choose" in reason
     _, made = plan(HEART | {"labelled": 0, "labelled_patients": 0})
     reasons = {c.key: c.reason for c in made}
-    assert reasons["data.splits.validation"].startswith("no patient has labels yet")
+    assert reasons["data.splits.validation"].startswith("0 labelled patients cannot teach")
     assert reasons["augmentation.rotation"].startswith("few labelled patients (0)")
 
 

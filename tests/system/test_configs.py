@@ -51,7 +51,7 @@ def test_says_by_which_command_it_runs(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_method_is_the_only_difference_between_methods(name):
     ours = get_config(name)
-    assert ours.method.name == "local_mi"
+    assert ours.method.name == ("mixed_mi" if name == "folder" else "local_mi")
     assert ours.name == ("" if name == "folder" else name)  # then that of the folder
     for method in methods.names():
         config = get_config(name, method)

@@ -132,7 +132,7 @@ def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):
     write_splits(tmp_path / "mine.json", Splits(("case_00", "case_01"), (), ("case_02",), ()))
     config.data.splits.file = str(tmp_path / "mine.json")
     plan = {choice["key"]: choice["reason"] for choice in make_plan(config)["choices"]}
-    assert plan["augmentation.rotation"].startswith("1 labelled patient")
+    assert plan["augmentation.rotation"].startswith("few labelled patients (1)")
 
 
 def test_a_configuration_that_is_not_to_be_planned(root, cache, tmp_path):
