@@ -33,7 +33,7 @@ def describe(root):
     Raises:
       UserError: after the last line, if there were such cases; at once, if all are.
     """
-    from mijax.data.sources.folder import links_out, read_geometry, read_volume
+    from mijax.data.sources.folder import files_of_cases, links_out, read_geometry, read_volume
     from mijax.data.sources.layout import read_layout
     from mijax.data.survey import grids, look
     from mijax.progress import Progress
@@ -43,7 +43,7 @@ def describe(root):
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
     channels, total = len(layout.channels), len(layout.entries)
     yield _headline(root, layout)
-    if links := links_out(root, layout.entries):
+    if links := links_out(root, files_of_cases(layout.entries)):
         _log.warning(
             "%s: a link out of %s, one of %d; training takes them with the flag of the last line, "
             "if you trust them", links[0], root, len(links)

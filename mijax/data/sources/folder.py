@@ -83,9 +83,12 @@ def entries_recipe(
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
     """
-    files = _files(entries)
-    if not follow_links:
-        _check_links(root, files)
+    files = files_of_cases(entries)
+    if not follow_links and (links := links_out(root, files)):
+        raise UserError(  # the author of the folder may not be the one who reads it
+            f"{links[0]}: a link out of {root}; put the file itself there, or pass "
+            "--config.data.source.follow_links=True if you trust it"
+        )
     by_name = {entry.case.name: entry for entry in entries}
 
     def read(name: str) -> Volume:
@@ -196,27 +199,14 @@ def _check_label(
     return values if ignored is None else np.where(ignored, np.uint8(UNLABELLED), values)
 
 
-def _files(entries: Sequence[Entry]) -> list[Path]:
+def files_of_cases(entries: Sequence[Entry]) -> list[Path]:
     """Every file that the cases consist of."""
     images = [path for entry in entries for path in (*entry.images, entry.label) if path]
     return [path for image in images for path in files_of(image)]
 
 
-def _check_links(root: Path, files: Sequence[Path]) -> None:
-    """Refuses links that lead out of the folder, as its author may not be the one who reads."""
-    for path in _links_out(root, files):
-        raise UserError(
-            f"{path}: a link out of {root}; put the file itself there, or pass "
-            "--config.data.source.follow_links=True if you trust it"
-        )
-
-
-def links_out(root: Path, entries: Sequence[Entry]) -> list[Path]:
-    """Files of the cases that are links to places outside the folder."""
-    return _links_out(root, _files(entries))
-
-
-def _links_out(root: Path, files: Sequence[Path]) -> list[Path]:
+def links_out(root: Path, files: Sequence[Path]) -> list[Path]:
+    """Those of the files that are links to places outside the folder."""
     whole = root.resolve()
     return [path for path in files if not path.resolve().is_relative_to(whole)]
 
