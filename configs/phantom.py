@@ -8,7 +8,7 @@ from mijax.configs import common
 OF_METHOD = {
     # A decay of 0.999 averages over more steps than there are.
     "mean_teacher": {"decay": 0.99},
-    "uamt": {"decay": 0.99, "ramp_steps": 400},
+    "uamt": {"decay": 0.99},
     "ict": {"decay": 0.99},
 }
 

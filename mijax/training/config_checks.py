@@ -17,6 +17,7 @@ _LEAST = {
     "warmup_steps": 0, "weight_decay": 0, "steps_per_dispatch": 0, "log_every": 1,
     "evaluate_every": 1, "predict_batch": 1,
 }  # fmt: skip
+_PHASES = "warmup_steps", "method.ramp_steps", "method.pretrain_steps", "teacher.ramp_steps"
 _AXES = {2: "two numbers, height and width", 3: "three numbers, depth, height and width"}
 
 
@@ -43,6 +44,22 @@ def check_config(config):
             f"config.label_loss is one of {', '.join(LABEL_LOSSES)}, not {config.label_loss!r}"
         )
     hypergradient_of(config, method)
+
+
+def unfinished(config):
+    """Yields a line for each phase of training that is longer than the training itself."""
+    for name in (
+        "warmup_steps",
+        "method.ramp_steps",
+        "method.pretrain_steps",
+        "teacher.ramp_steps",
+    ):
+        part, _, key = name.rpartition(".")
+        section = config[part] if part else config
+        if part == "teacher" and not section.decay:
+            continue
+        if (steps := section.get(key, 0)) > config.steps:
+            yield f"config.{name} ({steps}) is not over when training ends ({config.steps} steps)"
 
 
 def check_numbers(config):

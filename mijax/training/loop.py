@@ -21,7 +21,7 @@ from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
 from mijax.training.batches import counts_of
 from mijax.training.build import build
-from mijax.training.config_checks import check_config
+from mijax.training.config_checks import check_config, unfinished
 from mijax.training.feed import feed
 from mijax.training.gaps import have_gaps
 from mijax.training.log_means import LogMeans
@@ -67,6 +67,8 @@ def _train(run, devices):
         check_config(config)
     else:
         refuse_without_size(config, index_data(config))
+    for line in unfinished(config):
+        _log.info(line)
     found = index_data(config)
     splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
     experiment = build(config, classes=found.classes, channels=found.channels, devices=devices)

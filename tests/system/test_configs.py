@@ -12,11 +12,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from mijax import configs, methods
+from mijax.configs import common
 from mijax.inference.network import evaluated, make_network
 from mijax.methods import Unlabelled
 from mijax.runs.source import open_data, slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
+from mijax.training.config_checks import unfinished
 from mijax.training.ragged import Ragged
 
 FOLDER = Path(configs.__file__).parent
@@ -59,10 +61,36 @@ def test_method_is_the_only_difference_between_methods(name):
             method, {}
         )
         expected = {"name": method, **methods.defaults(method), **changed}
+        if (part := common.RAMPS.get(method)) and "ramp_steps" not in changed:
+            expected["ramp_steps"] = config.steps // part
         assert config.method.to_dict() == expected
         config.method = ours.method
         if methods.build(method).examination is None:  # pre-training is another thing
             assert config.to_dict() == ours.to_dict()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_phase_of_every_method_ends_with_the_training_or_before(name):
+    for method in methods.names():
+        config = get_config(name, method)
+        assert not [*unfinished(config)]
+        if method in common.RAMPS and "ramp_steps" not in getattr(
+            importlib.import_module(f"mijax.configs.{name}"), "OF_METHOD", {}
+        ).get(method, {}):
+            config.steps = 40
+            assert config.method.ramp_steps == 40 // common.RAMPS[method]
+
+
+def test_a_phase_that_training_does_not_reach_the_end_of_is_named():
+    config = get_config("phantom", "mean_teacher")
+    config.steps, config.method.ramp_steps = 15, 16
+    config.teacher.ramp_steps = 17  # of a teacher that is not asked for
+    assert [*unfinished(config)] == [
+        "config.warmup_steps (20) is not over when training ends (15 steps)",
+        "config.method.ramp_steps (16) is not over when training ends (15 steps)",
+    ]
+    config.teacher.decay = 0.99
+    assert [*unfinished(config)][-1].startswith("config.teacher.ramp_steps (17) is not over")
 
 
 def test_options_of_the_network_reach_it_from_a_file():
