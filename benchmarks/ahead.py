@@ -24,28 +24,15 @@ import subprocess
 import sys
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from benchmarks.chips import CHIPS, LAUNCH_MS
 from benchmarks.hlo import Program
-from mijax import methods, parallel
+from benchmarks.programs import SETS, Job, lower
+from mijax import methods
 from mijax.errors import UserError
-from mijax.inference.network import evaluated
-from mijax.methods import Unlabelled
-from mijax.training.batches import TrainingSet
-from mijax.training.build import build
-from mijax.training.ragged import Ragged
 
-# Classes, labelled and unlabelled images as configs/CONFIG.py splits them; and, of volumes that
-# patches are drawn from, rows and their width.
-SETS = {
-    "acdc": (4, 76, 1580, ()),
-    "hippocampus3d": (3, 4, 116, (36 * 50, 96)),
-    "spleen3d": (2, 4, 32, (95 * 512, 512)),
-}
 TOLERANCE = 0.03  # of a budget
 _ROOT = Path(__file__).parent.parent
 _COLUMNS = (  # title, width, format; in JSON with _ for spaces
@@ -56,24 +43,6 @@ _COLUMNS = (  # title, width, format; in JSON with _ for spaces
     ("FLOP ms", 8, ".3f"), ("launch ms", 9, ".2f"), ("Mcycles", 8, ".2f"), ("cycles ms", 9, ".2f"),
     ("CPU s", 6, ".0f"),
 )  # fmt: skip
-
-
-class Job(NamedTuple):
-    """One program to compile."""
-
-    chip: str
-    devices: int
-    method: str
-    precision: str
-    steps: int
-    config: str = "acdc"
-
-    @classmethod
-    def of(cls, row):
-        return cls(**{key: row[key] for key in cls._fields if key in row})
-
-    def __str__(self):
-        return " ".join(map(str, self))
 
 
 _MAIN = [(1, "supervised"), (1, "local_mi"), (1, "mean_teacher"), (1, "mixed_mi"), (4, "local_mi")]
@@ -185,43 +154,6 @@ def measure(job, *, top=0, save=None):
     program = Program(text)
     row |= figures(program, CHIPS[job.chip], job.steps)
     return row | {"list": listing(program.kernels, top)} if top else row
-
-
-def lower(job):
-    """The program of a job, lowered."""
-    module = importlib.import_module(f"mijax.configs.{job.config}")
-    config = module.get_config("local_mi" if job.method == "predict" else job.method)
-    config.precision = job.precision
-    classes, labelled, unlabelled, volume = SETS[job.config]
-    names = [f"class {n}" for n in range(classes)]
-    experiment = build(
-        config, classes=names, channels=1, devices=CHIPS[job.chip].devices(job.devices)
-    )
-    state = experiment.like(unlabelled)
-
-    def array(dtype, *shape):
-        sharding = parallel.replicated(experiment.mesh)
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    def images(dtype, count, *channels):
-        if config.data.patches.fit != "whole":
-            return array(dtype, count, *config.data.patches.size, *channels)
-        rows, width = volume
-        places = array(jnp.int32, count), array(jnp.int32, count, 3)
-        return Ragged(array(dtype, count * rows, width, *channels), *places)
-
-    if job.method == "predict":
-        network = experiment.network
-        taken = array(jnp.float32, network.batch, *config.data.patches.size, 1)
-        return network.predict.lower(evaluated(experiment.method, state), taken)
-    image = label = others = None
-    if not experiment.method.examination:
-        kind = jnp.int32 if volume and CHIPS[job.chip].clock else jnp.uint8  # as ragged.packed
-        image, label = images(jnp.float32, labelled, 1), images(kind, labelled)
-    if experiment.method.unlabelled:
-        rest = (array(dtype, unlabelled) for dtype in (jnp.float32, jnp.int32))
-        others = Unlabelled(images(jnp.float32, unlabelled, 1), *rest)
-    return experiment.train_step(job.steps).lower(state, TrainingSet(image, label, others))
 
 
 def figures(program, chip, steps):
