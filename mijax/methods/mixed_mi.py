@@ -1,11 +1,19 @@
 """Local mutual information between predictions that differ: under mixing, and a teacher's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from mijax.losses import kl_to_logits, local_mutual_information
 from mijax.methods.method import Aux, Method, Quantity, Row
-from mijax.methods.mixing import check_pseudo, mixed_view, next_image, pseudo_label_loss
+from mijax.methods.mixing import (
+    check_pseudo,
+    dropped_channels,
+    mixed_view,
+    next_image,
+    pseudo_label_loss,
+)
 from mijax.methods.parts import (
     check_decay,
     check_least,
@@ -36,6 +44,8 @@ def make(
     consistency_weight=0.0,
     pseudo_weight=1.0,
     prior_weight=0.0,
+    feature_weight=0.0,
+    feature_dropout=0.5,
     between="teacher",
     radius=1,
     focus=0,
@@ -74,6 +84,9 @@ def make(
       pseudo_weight: of D, within λ.
       prior_weight: of KL(π ‖ p̄), which holds the mean prediction p̄ of the unlabelled images to
         the classes' part π of the labelled ones that are annotated all over, within λ.
+      feature_weight: of a third view beside the two, each of which has ½: T u, with channels of
+        what the encoder hands to the decoder dropped. UniMatch has 1, and half of λ; 0 is none.
+      feature_dropout: rate of the channel dropout of the third view.
       between: "teacher", I(pᵢ; qᵢ), or "views", I(p₁; p₂) on the pixels that neither box covers.
       radius: of the window of displacements; 1 is 3 × 3.
       focus: pixels round the foreground of q within which pixels count for the mutual information,
@@ -92,7 +105,9 @@ def make(
         "pseudo_weight": pseudo_weight, "prior_weight": prior_weight,
     }  # fmt: skip
     check_least(0, **terms, radius=radius, focus=focus, marginal_weight=marginal_weight)
-    check_least(0, ramp_steps=ramp_steps)
+    check_least(0, ramp_steps=ramp_steps, feature_weight=feature_weight)
+    if not 0 <= feature_dropout < 1:
+        raise ValueError(f"feature_dropout is at least 0 and below 1, not {feature_dropout}")
     check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
     if between not in ("teacher", "views"):
         raise ValueError(f"between is teacher or views, not {between!r}")
@@ -106,6 +121,12 @@ def make(
         "blur": blur,
     }  # fmt: skip
     check_least(0, **jitter)
+
+    def drop_features(key, stream, name, feature):
+        if stream < 3:  # the labelled images and the strong views
+            return feature
+        kept = dropped_channels(key, name, feature.shape, feature_dropout)
+        return feature * kept.astype(feature.dtype)
 
     def init(key, start):
         return {}, first_teacher(start)
@@ -121,17 +142,27 @@ def make(
         views, boxed = zip(
             *(mixed_view(k, images, jitter=jitter, boxes=boxes) for k in view_keys), strict=True
         )
-        labelled, *students = forward(params["network"], batch.image, *views, key=student_key)
+        targets = [paste(box, q, next_image(q)) for box in boxed]
+        valid_in = [paste(box, valid, next_image(valid)) for box in boxed]
+        shares, options = [0.5, 0.5], {}
+        if is_used(feature_weight):
+            views, targets, valid_in = [*views, images], [*targets, q], [*valid_in, valid]
+            shares.append(feature_weight)
+            options["perturb"] = functools.partial(drop_features, jax.random.fold_in(key, 5))
+        labelled, *students = forward(
+            params["network"], batch.image, *views, key=student_key, **options
+        )
         supervised = label_loss(labelled.logits, batch.label)
         logits = [output.logits for output in students]
         p = [jax.nn.softmax(x) for x in logits]
-        targets = [paste(box, q, next_image(q)) for box in boxed]
-        valid_in = [paste(box, valid, next_image(valid)) for box in boxed]
         value, logs = 0.0, {"supervised": supervised}
 
         def add(name, weight, term):
             nonlocal value
             value, logs[name] = value + weight * term, term
+
+        def mean(terms):
+            return sum(share * term for share, term in zip(shares, terms, strict=True))
 
         if is_used(pseudo_weight):
             distances = (
@@ -143,27 +174,27 @@ def make(
                 )
                 for x, t, v in zip(logits, targets, valid_in, strict=True)
             )
-            add("pseudo_label", pseudo_weight, sum(distances) / 2)
+            add("pseudo_label", pseudo_weight, mean(distances))
         if is_used(consistency_weight):
             distances = (
                 kl_to_logits(t, x, mask=v)
                 for x, t, v in zip(logits, targets, valid_in, strict=True)
             )
-            add("kl", consistency_weight, sum(distances) / 2)
+            add("kl", consistency_weight, mean(distances))
         if is_used(mi_weight):
-            options = {"radius": radius, "marginal_weight": marginal_weight}
+
+            def information(x, y, mask, target):
+                mask = mask * near_foreground(target, focus) if focus else mask
+                return local_mutual_information(
+                    x, y, radius=radius, mask=mask, marginal_weight=marginal_weight
+                )
+
             if between == "views":
                 seen = valid * (1 - boxed[0]) * (1 - boxed[1])
-                pairs = [(*p, seen, q)]
+                found = information(*p[:2], seen, q)
             else:
-                pairs = list(zip(p, targets, valid_in, targets, strict=True))
-            information = sum(
-                local_mutual_information(
-                    x, y, mask=mask * near_foreground(t, focus) if focus else mask, **options
-                )
-                for x, y, mask, t in pairs
-            ) / len(pairs)
-            add("mutual_information", -mi_weight, information)
+                found = mean(map(information, p, targets, valid_in, targets))
+            add("mutual_information", -mi_weight, found)
         if is_used(prior_weight):
             # Of images that are annotated all over: the part of one says nothing of the whole.
             pixels = tuple(range(1, batch.label.ndim))

@@ -134,9 +134,14 @@ def test_unimatch(pseudo_loss, network, teacher, batch):
     assert_allclose(logs["kept"], (confidence >= 0.6).mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("complementary", [False, True])
-def test_channels_are_dropped_in_the_view_they_should_be(complementary, network, batch):
-    method = methods.build("unimatch", complementary=complementary)
+@pytest.mark.parametrize(
+    ("name", "options", "streams"),
+    [("unimatch", {}, 3), ("unimatch", {"complementary": True}, 2),
+     ("mixed_mi", {"feature_weight": 1.0}, 4)],
+)  # fmt: skip
+def test_channels_are_dropped_in_the_view_they_should_be(name, options, streams, network, batch):
+    method, complementary = methods.build(name, **options), options.get("complementary")
+    memory = memory_of(network)["teacher"] if name == "mixed_mi" else memory_of(network)
     feature = np.ones((UNLABELLED, 4, 4, 500), np.float32)
 
     @jax.jit
@@ -150,20 +155,20 @@ def test_channels_are_dropped_in_the_view_they_should_be(complementary, network,
             return forward(network, *streams, key=key)
 
         method.loss(
-            {"network": network}, memory_of(network), batch, forward=spy, label_loss=label_loss,
+            {"network": network}, memory, batch, forward=spy, label_loss=label_loss,
             step=0, key=KEY,
         )  # fmt: skip
         return found
 
     found = dropped(network, batch)
     kept = [np.asarray(x) for x in found["Conv3"]]
-    assert len(kept) == (2 if complementary else 3)
+    assert len(kept) == streams
     for part in kept:
         assert_array_equal(part, part[:, :1, :1] * feature)
     if complementary:
         assert_array_equal(kept[0] + kept[1], 2)
     else:
-        assert_array_equal(np.concatenate(kept[:2]), 1)
+        assert_array_equal(np.concatenate(kept[:-1]), 1)
     assert set(np.unique(kept[-1])) == {0, 2} and kept[-1].mean() == pytest.approx(1, abs=0.1)
     assert (kept[-1] != found["Conv4"][-1]).any()
 
@@ -325,26 +330,37 @@ def information(p, q, mask):
     return losses.local_mutual_information(p, q, mask=mask, radius=1, marginal_weight=1.2)
 
 
-@pytest.mark.parametrize(("between", "focus"), [("teacher", 0), ("teacher", 1), ("views", 1)])
-def test_mixed_mi(between, focus, network, teacher, batch):
+@pytest.mark.parametrize(
+    ("between", "focus", "third"),
+    [("teacher", 0, 0.0), ("teacher", 1, 0.0), ("views", 1, 0.0), ("teacher", 1, 0.6),
+     ("views", 0, 0.6)],
+)  # fmt: skip
+def test_mixed_mi(between, focus, third, network, teacher, batch):
     factor = 0.8
     weights = {"pseudo_weight": 0.5, "mi_weight": 0.3, "consistency_weight": 0.2}
     method = methods.build(
         "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
         threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
         rotation=0.0, shear=0.0, flip=False, scale=(factor, factor),
+        feature_weight=third, feature_dropout=0.0,
     )  # fmt: skip
     value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
-    image, *views = np.split(seen[-1], [LABELLED, LABELLED + UNLABELLED])
+    count = 3 if third else 2
+    image, *views = np.split(seen[-1], [LABELLED + n * UNLABELLED for n in range(count)])
     assert_array_equal(image, batch.image)
     u = zoom(batch.unlabelled, factor)
-    boxes = [box_of(view, u, next_of(u)) for view in views]
+    boxes = [box_of(view, u, next_of(u)) for view in views[:2]]
+    if third:
+        assert_allclose(views[2], u, atol=1e-5)
+        boxes.append(np.zeros_like(boxes[0]))
     weak = zoom(softmax(streams64(teacher, batch.unlabelled)[0]), factor)
     inside = zoomed_inside(factor).astype(float)
     insides = [mixed(box, inside, next_of(inside)) for box in boxes]
     labelled, *logits = streams64(network, batch.image, *views)
     p = [softmax(x) for x in logits]
     targets = [mixed(box, weak, next_of(weak)) for box in boxes]
+
+    shares = np.array([0.5, 0.5, third][:count])
 
     def near(q):
         if not focus:
@@ -354,11 +370,11 @@ def test_mixed_mi(between, focus, network, teacher, batch):
 
     triples = list(zip(p, targets, insides, strict=True))
     if between == "views":
-        mutual = information(*p, inside * ~boxes[0] * ~boxes[1] * near(weak))
+        mutual = information(*p[:2], inside * ~boxes[0] * ~boxes[1] * near(weak))
     else:
-        mutual = np.mean([information(x, t, v * near(t)) for x, t, v in triples])
+        mutual = shares @ [information(x, t, v * near(t)) for x, t, v in triples]
     pseudo, kl = (
-        np.mean([f(x, t, v) for x, t, v in triples])
+        shares @ [f(x, t, v) for x, t, v in triples]
         for f in (
             lambda p, t, v: release_dice(p, t.argmax(-1), v * (t.max(-1) >= 0.5)),
             lambda p, t, v: masked_mean((t * np.log(np.maximum(t, 1e-30) / p)).sum(-1), v),
