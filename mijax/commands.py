@@ -74,19 +74,23 @@ def prepare_jax(config):
     """
     import jax
 
-    from mijax.parallel import devices, dividing_cores
+    from mijax.parallel import cores, devices, dividing_cores
 
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     # Of several programs in flight on CPU devices, one may hold the threads that those wait for
-    # that it waits for itself; XLA then ends the process.
+    # that it waits for itself; XLA then ends the process. So calls wait for their programs, and
+    # there are two threads a device: with one, that does not help where a step follows a step.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
-    if not chosen and not jax.distributed.is_initialized():
+    given = re.search(rf"{_DEVICE_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    count = int(given[1]) if given else jax.config.jax_num_cpu_devices
+    if count < 1 and not jax.distributed.is_initialized():
         count = dividing_cores(config.labelled_batch, config.unlabelled_batch)
         with contextlib.suppress(RuntimeError):  # JAX is in use already
             jax.config.update("jax_num_cpu_devices", count)
+    if count > 1:
+        os.environ.setdefault("PJRT_NPROC", str(max(cores(), 2 * count)))
     devices()  # refuses what is not there, before any other work
 
 
