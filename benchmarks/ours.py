@@ -42,9 +42,8 @@ def main():
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     settings = Settings(**json.loads(options.settings))
-    if not options.one_device:  # as the commands do, see mijax.commands.prepare_jax
-        devices = parallel.dividing_cores(settings.labelled, settings.unlabelled)
-        jax.config.update("jax_num_cpu_devices", devices)
+    if not options.one_device:  # as the commands do
+        parallel.split_processor(settings.labelled, settings.unlabelled)
     serve(functools.partial(make_case, settings, options), device_memory=_device_memory)
 
 

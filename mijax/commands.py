@@ -21,7 +21,6 @@ from mijax.progress import out_of_memory
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 PREEMPTED = 75  # exit code after SIGTERM: saved, to be run again; EX_TEMPFAIL of sysexits.h
-_DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 
 def run(main, define_flags=None, *, arguments=False):
@@ -67,30 +66,16 @@ def prepare_jax(config):
     """Sets up JAX for a run with that configuration, before its first use.
 
     Compiled programs are kept under ``config.cache``/xla: the second start takes half the time.
-    Where JAX runs on processor cores, each is a device of its own, as far as the batches divide
-    over them: XLA works through most convolutions on one core, so that two devices of a core
-    are a third faster than one device of two. JAX_NUM_CPU_DEVICES overrides that, and of several
-    processes each has one device.
+    Where JAX runs on processor cores, each is a device of its own (``parallel.split_processor``).
     """
     import jax
 
-    from mijax.parallel import cores, devices, dividing_cores
+    from mijax.parallel import devices, split_processor
 
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # Of several programs in flight on CPU devices, one may hold the threads that those wait for
-    # that it waits for itself; XLA then ends the process. So calls wait for their programs, and
-    # there are two threads a device: with one, that does not help where a step follows a step.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
-    given = re.search(rf"{_DEVICE_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
-    count = int(given[1]) if given else jax.config.jax_num_cpu_devices
-    if count < 1 and not jax.distributed.is_initialized():
-        count = dividing_cores(config.labelled_batch, config.unlabelled_batch)
-        with contextlib.suppress(RuntimeError):  # JAX is in use already
-            jax.config.update("jax_num_cpu_devices", count)
-    if count > 1:
-        os.environ.setdefault("PJRT_NPROC", str(max(cores(), 2 * count)))
+    split_processor(config.labelled_batch, config.unlabelled_batch)
     devices()  # refuses what is not there, before any other work
 
 

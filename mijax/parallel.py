@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import signal
 import threading
 from collections import Counter
@@ -16,6 +17,7 @@ from mijax.errors import UserError
 from mijax.progress import doing
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+_DEVICE_FLAG = "xla_force_host_platform_device_count"
 _WAIT = 300  # seconds for the other processes to come
 _log = logging.getLogger("mijax")
 
@@ -213,7 +215,23 @@ def cores():
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
-def dividing_cores(*batches):
-    """How many of the cores can be devices of their own, so that all batches divide over them."""
-    fits = [n for n in range(1, cores() + 1) if not any(batch % n for batch in batches)]
-    return max(fits)
+def split_processor(*batches):
+    """Makes devices of cores, as many as the batches divide over, before JAX is first used.
+
+    XLA works through most convolutions on one core, so that two devices of a core are a third
+    faster than one device of two. JAX_NUM_CPU_DEVICES overrides that, and of several processes
+    each has one device.
+
+    Of several programs in flight on such devices, one may hold the threads that those wait for that
+    it waits for itself; XLA then ends the process. So calls wait for their programs, and there are
+    two threads a device: with one, that does not help where a step follows a step.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    given = re.search(rf"{_DEVICE_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    count = int(given[1]) if given else jax.config.jax_num_cpu_devices
+    if count < 1 and not jax.distributed.is_initialized():
+        count = max(n for n in range(1, cores() + 1) if not any(batch % n for batch in batches))
+        with contextlib.suppress(RuntimeError):  # JAX is in use already
+            jax.config.update("jax_num_cpu_devices", count)
+    if count > 1:
+        os.environ.setdefault("PJRT_NPROC", str(max(cores(), 2 * count)))
