@@ -59,7 +59,7 @@ def caption(table, *, checkpoint):
         )
     if any(cell.undefined for cells in table.cells["dsc"].values() for cell in cells):
         sentences.append("A class that was not drawn in a case has no score there.")
-    if any(
+    if len(table.unseen) < len(table.columns) - 1 and any(
         c.mean is None and not c.undefined for x in table.cells.values() for c in x.get(MEAN, ())
     ):
         sentences.append(

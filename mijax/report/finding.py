@@ -2,7 +2,7 @@
 
 from mijax.errors import counted
 from mijax.methods import FULL, PARTIAL
-from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT, patients_of
+from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT
 from mijax.report.gaps import baseline
 from mijax.report.statistics import MEAN
 from mijax.report.table import percent
@@ -44,7 +44,7 @@ def _chance(table, best):
     others = [i for i, row in enumerate(rows) if i != tested and row.kind != FULL]
     if not others:
         return []
-    patients = len(set(patients_of(rows[0])))
+    patients = max(one.patients for one in table.comparisons.values())
     if patients < LEAST_PATIENTS:
         some = counted(patients, "patient")
         return [f"Whether differences are more than chance, {some} cannot tell."]

@@ -9,6 +9,7 @@ from mijax.inference.scores import METRICS
 from mijax.methods import FULL
 from mijax.report.chance import (
     SIGNIFICANT,
+    by_patient,
     false_claim,
     holm,
     interval,
@@ -152,7 +153,21 @@ def _column(rows, values, part, metric):
 
 
 def _samples(row, values, part, place):
-    return resampled_means(mean_of_classes(values[..., part]), patients_of(row), row=place)
+    """Mean over classes of their ``resampled_means``, each over the cases that have a score of it.
+
+    That is what ``_cell`` has as the mean; None where one of them is None.
+    """
+    patients = patients_of(row)
+    of_classes = [resampled_means(values[..., i], patients, row=place) for i in part]
+    known = of_classes and all(samples is not None for samples in of_classes)
+    return np.mean(of_classes, axis=0) if known else None
+
+
+def _patient_samples(row, values, part, place):
+    """``resampled_means`` over patients with a score of all classes, as the paired tests take."""
+    patients = patients_of(row)
+    by_seed = by_patient(mean_of_classes(values[..., part]).T, patients).T
+    return resampled_means(by_seed, list(dict.fromkeys(patients)), row=place)
 
 
 def _comparisons(table, values, seen):
@@ -167,13 +182,12 @@ def _comparisons(table, values, seen):
     for i, pair in pairs.items():
         differences = np.subtract(*pair)
         known = differences[~np.isnan(differences)]
-        apart = None
-        if table.samples[tested] is not None and table.samples[i] is not None:
-            apart = interval(table.samples[tested] - table.samples[i])
+        ours, other = (_patient_samples(rows[place], values[place], seen, place)
+                       for place in (tested, i))  # fmt: skip
         found[i] = Comparison(
             len(known),
             float(known.mean()) if len(known) else np.nan,
-            apart,
+            None if ours is None or other is None else interval(ours - other),
             table.cells["dsc"][MEAN][i].p,
             wilcoxon.get(i),
             false_claim(*pair, higher=True),

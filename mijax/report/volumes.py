@@ -19,13 +19,13 @@ def bland_altman(table):
     """The error of a volume over the mean of the two volumes, a panel a row and class.
 
     Returns:
-      A figure, or None where no row has volumes.
+      A figure, or None where no row has volumes or no case shows a class.
     """
     known = [i for i, row in enumerate(table.rows) if values_of(row, VOLUME) is not None]
-    if not known:
-        return None
     unseen = set(table.unseen)
     classes = [(k, c) for k, c in enumerate(table.columns[:-1]) if c not in unseen][:CLASSES]
+    if not (known and classes):
+        return None
     width = max(1.9, min(3, 7.5 / len(classes)))
     figure = Figure(figsize=(0.4 + width * len(classes), 0.4 + 1.45 * len(known)),
                     layout="constrained")  # fmt: skip

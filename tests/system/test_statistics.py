@@ -17,6 +17,7 @@ from mijax.report.calibration import reliability_diagram
 from mijax.report.chance import false_claim, resampled_means, wilcoxon_p
 from mijax.report.evidence import evidence
 from mijax.report.figures import STYLE
+from mijax.report.finding import finding
 from mijax.report.formats import cases_to_csv, to_csv, to_latex, to_markdown
 from mijax.report.ranking import blob_plot, find_ranking
 from mijax.report.runs import Row, Scored
@@ -266,6 +267,60 @@ def test_best_and_last_checkpoint():
         "A", "75.00 (0.00)", f"{last.mean():.2f} ({last.std(ddof=1):.2f})",
         f"{last.mean() - 75:+.2f}".replace("-", "−"), "4, 4", "6, 6",
     ]  # fmt: skip
+
+
+def test_an_interval_is_of_the_mean_that_stands_beside_it():
+    """A class without a score in some cases, where the other class is better."""
+    dsc = drawn(0, 0.5, seeds=1)
+    dsc[:, :, 0] += np.where(np.arange(8) < 6, 0, 0.4)
+    dsc[:, 6:, 1] = np.nan
+    table = make_table([row("A", dsc), row("B", dsc - 0.1 * dsc**2)], against="A")
+    for metric in ("dsc", "hd95"):
+        cell = table.cells[metric]["mean"][0]
+        low, high = cell.interval
+        assert low < cell.mean < high
+    samples = [
+        resampled_means(dsc[..., 0], CASES), resampled_means(dsc[..., 1], CASES)
+    ]  # fmt: skip
+    np.testing.assert_allclose(table.samples[0], np.mean(samples, 0))
+    # The paired difference is over the patients that have all classes, and so is its interval.
+    one, differences = table.comparisons[1], 0.1 * np.mean(dsc[0, :6] ** 2, 1)
+    assert one.patients == 6 and one.difference == pytest.approx(differences.mean())
+    patients = resampled_means(np.append(differences, [np.nan, np.nan]), CASES)
+    assert one.interval == pytest.approx(tuple(np.percentile(patients, (2.5, 97.5))))
+
+
+def test_the_interval_of_a_difference_is_over_patients_as_it_is():
+    """Of a patient with five scans, all better, and six with one, all worse."""
+    cases = [f"case_{i:02}" for i in range(11)]
+    dsc = np.full((1, 11, 2), 0.5)
+    better = dsc + np.where(np.arange(11) < 5, 0.3, -0.05)[None, :, None]
+    rows = [row(name, d, cases=cases) for name, d in (("A", better), ("B", dsc))]
+    for one in rows:
+        one.runs[0].entry["patients"] = dict.fromkeys(cases[:5], "p")
+    found = make_table(rows, against="A").comparisons[1]
+    differences = np.array([0.3, *[-0.05] * 6])
+    assert found.difference == pytest.approx(differences.mean()) and found.patients == 7
+    samples = resampled_means(differences, ["p", *cases[5:]])
+    assert found.interval == pytest.approx(tuple(np.percentile(samples, (2.5, 97.5))))
+
+
+def test_patients_without_a_score_tell_no_difference():
+    dsc = drawn(0, 0.5, seeds=1)
+    dsc[0, 5:, 1] = np.nan
+    table = make_table([row("A", dsc), row("B", dsc - 0.1 * dsc**2)], against="A")
+    assert table.comparisons[1].t is None
+    assert finding(table).endswith("differences are more than chance, 5 patients cannot tell.")
+
+
+def test_cases_that_show_no_class():
+    rows = [row("A", drawn(0, 0.5)), row("B", drawn(1, 0.5))]
+    for one in (*rows[0].runs, *rows[1].runs):
+        one.entry.update({"classes": {n: {"dsc": {"mean": None}} for n in CLASSES}})
+    table = make_table(rows, against="A")
+    assert table.unseen == CLASSES and bland_altman(table) is None
+    text = to_markdown(table, checkpoint="best")
+    assert "No case shows body, core" in text and "scored before" not in text
 
 
 def test_rows_scored_before_a_metric_was_there_say_so():
