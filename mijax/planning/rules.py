@@ -85,7 +85,7 @@ def choices(found, *, device, devices, kept):
     batch = _multiple(batch, math.lcm(2, devices))
     what = "voxels" if dims == 3 else "pixels"
     reason = f"so many of {' × '.join(map(str, size))} {what} are what a {device} takes well"
-    choose("labelled_batch", batch, reason)
+    batch = choose("labelled_batch", batch, reason)
     choose("unlabelled_batch", batch, "as many as labelled ones")
     choose("predict_batch", 2 if dims == 3 else 16, "nothing is kept for gradients")
     steps = choose("steps", _STEPS[device], f"a {device} does so many in an hour or a few")

@@ -169,6 +169,7 @@ def test_what_is_given_is_followed():
     deep = {"model__widths": (2, 2, 4, 4, 4, 4)}
     assert plan(HIPPOCAMPUS, **deep)[0]["data.patches.size"] == (64, 64)
     assert plan(HIPPOCAMPUS, "gpu", **deep)[0]["data.patches.size"] == (64, 64, 64)
+    assert plan(CT, labelled_batch=6)[0]["unlabelled_batch"] == 6
     few = plan(HIPPOCAMPUS, data__splits__test=20)[0]
     assert few["augmentation.rotation"] == 30.0  # 12 of 40 are left to learn from
 
