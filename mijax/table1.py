@@ -40,7 +40,8 @@ def main(argv):
     file = config_flags.get_config_filename(values["config"])
     overrides = config_flags.get_override_values(values["config"])
     if values.config.plan:
-        overrides = overrides | _planned(file, overrides, Path(values.output))
+        planned = _planned(file, overrides, Path(values.output))
+        overrides = planned | overrides | {"plan": False}
     jobs = make_jobs(
         file,
         overrides,
@@ -70,7 +71,7 @@ def main(argv):
 
 
 def _planned(file, overrides, output):
-    """What no flag says as one plan for all rows, OUTPUT/plan.json, has it; made where it is not.
+    """Values by dotted key of one plan for all rows, OUTPUT/plan.json; made where it is not.
 
     In a process of its own: this one does not take the device from the jobs.
     """
@@ -84,7 +85,7 @@ def _planned(file, overrides, output):
     choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
     found = {choice["key"]: tuples(choice["value"]) for choice in choices}
     # None is as it is anyway.
-    return {key: value for key, value in found.items() if value is not None} | {"plan": False}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _report(jobs, folder):

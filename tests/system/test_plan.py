@@ -156,3 +156,6 @@ def test_rows_of_a_table_have_one_plan(root, cache, run_module, run_here, tmp_pa
                 assert f"--config.{choice['key']}=" in line
     again = run_here(*command, f"--output={tmp_path / 'table'}")
     assert again == (code, out, lines)
+    # A flag that was not given when the plan was made counts all the same.
+    code, out, _ = run_here(*command, f"--output={tmp_path / 'table'}", "--config.steps=7")
+    assert code == 0 and out.count(" --config.steps=7 ") == out.count("--config.steps=") == 2
