@@ -20,6 +20,10 @@ from mijax.errors import needs
 from mijax.options import given, settled
 from mijax.progress import doing, out_of_memory
 
+# Flags that go with --grow, and what they are of a run that has a configuration of its own.
+_GROWING = {
+    "splits": "data.splits.file", "annotation": "data.annotation.file", "weights": "init_from",
+}  # fmt: skip
 _log = logging.getLogger("mijax")
 
 
@@ -32,10 +36,13 @@ def main(argv):
     from mijax.runs.tracking import TRACKERS, settle_tracking
 
     values = flags.FLAGS
+    for key, other in _GROWING.items():
+        if values[key].present and not values.grow:
+            commands.fail(f"--{key} goes with --grow; of a new run it is --config.{other}")
     if values.grow:
         if values.config is not None or not values.workdir:
             commands.fail("--grow OLD needs --workdir NEW, and takes the configuration of OLD")
-        options = {key: values[key].value for key in ("splits", "annotation", "weights")}
+        options = {key: values[key].value for key in _GROWING}
         config = grown_config(values.grow, **options)
     elif values.config is not None:
         config = values.config

@@ -44,6 +44,8 @@ def main(argv):
         commands.prepare_jax(run.config)
         selection = select_next(run, count=values.count, output=values.output)
     else:
+        if values.data_dir is not None:
+            commands.fail("--data_dir goes with --workdir; here it is --config.data.source.dir")
         config = values.config
         if values.features or config.plan:
             commands.prepare_jax(config)

@@ -7,6 +7,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mijax.errors import counted
 from mijax.files import write_atomically
 from mijax.report.figures import STYLE, wrapped
 from mijax.report.pictures import turned
@@ -48,7 +49,7 @@ def make_figure(selection, slices):
             ax.imshow(turned(middle), cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
             below = f"distance {selection.distances[own, other]:.2f}"
             if shown == patient:
-                below = f"for {len(near)} others" if near else "for itself"
+                below = f"for {counted(len(near), 'other')}" if near else "for itself"
             title = f"{rank}. {shown}" if shown == patient else shown
             ax.set_title(wrapped(title, 22), fontsize=7, fontweight="normal")
             ax.set_xlabel(below, fontsize=7)

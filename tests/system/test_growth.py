@@ -155,3 +155,13 @@ def test_too_few_scores_for_an_interval(tmp_path):
 def test_the_command_refuses(run_here, tmp_path):
     code, out, (line,) = run_here("mijax.main", "--grow", tmp_path / "nowhere", "--workdir=x")
     assert (code, out) == (1, "") and "nowhere is not a run: it has no config.json" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "other"),
+    [("--annotation=a.json", "data.annotation.file"), ("--splits=s.json", "data.splits.file"),
+     ("--noweights", "init_from")],
+)  # fmt: skip
+def test_flags_of_growing_are_refused_without_it(run_here, tmp_path, flag, other):
+    code, out, (line,) = run_here("mijax.main", f"--workdir={tmp_path}", flag)
+    assert (code, out) == (2, "") and line.endswith(f"of a new run it is --config.{other}")

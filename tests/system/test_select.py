@@ -191,6 +191,10 @@ def test_the_command(command, bare, tmp_path):
         ({"count": 2, "output": "o"}, "needs --config FILE to choose by images or --workdir RUN"),
         ({"count": 1, "output": "o", "workdir": "r", "features": "f"}, "--features goes with"),
         ({"count": 1, "output": "o", "workdir": "nowhere"}, "nowhere is not a run"),
+        (
+            {"count": 1, "output": "o", "config": "c", "data_dir": "d"},
+            "--data_dir goes with --workd",
+        ),
     ],
 )
 def test_wrong_flags(command, values, message):
