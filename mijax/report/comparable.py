@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
+
 from mijax.errors import UserError
-from mijax.inference.scores import OPTIONS
+from mijax.inference.scores import OPTIONS, VOLUME
 
 _PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
 _ALWAYS = {"dsc", "hd95", "assd"}  # metrics of a case; others came later
@@ -44,6 +46,16 @@ def _segmented(entry):
     )
 
 
+def _volumes(entry):
+    """``{(case, class): ml}`` of the annotation, None of a class that nobody drew there."""
+    return {
+        (case, name): values[VOLUME]
+        for case, classes in entry.get("cases", {}).items()
+        for name, values in classes.items()
+        if VOLUME in values
+    }
+
+
 def check_comparable(first, other):
     """Refuses two runs that do not go into one table.
 
@@ -70,6 +82,15 @@ def check_comparable(first, other):
             raise UserError(
                 f"{first.run.folder} and {other.run.folder} are not comparable: they were scored "
                 f"on different {what}"
+            )
+    annotated = [_volumes(one.entry) for one in (first, other)]
+    for case, name in sorted(annotated[0].keys() & annotated[1].keys()):
+        one, another = (np.float64(found[case, name]) for found in annotated)  # NaN of None
+        if not np.isclose(one, another, rtol=1e-6, equal_nan=True):
+            raise UserError(
+                f"{first.run.folder} and {other.run.folder} are not comparable: {name} of case "
+                f"{case} was annotated otherwise when they were scored; python -m mijax.evaluate "
+                "scores again"
             )
     tolerances = [one.entry.get("nsd_tolerance") for one in (first, other)]
     if None not in tolerances and tolerances[0] != tolerances[1]:

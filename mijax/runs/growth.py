@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data import all_labelled, check_splits, read_splits
+from mijax.data import all_labelled, check_splits, read_annotation, read_splits
 from mijax.errors import UserError
 from mijax.runs.folder import open_run
 
@@ -64,7 +64,7 @@ def _first_weights(config):
     return config.init_from
 
 
-def grown_splits(folder, cases, *, file=""):
+def grown_splits(folder, cases, *, file="", annotation=""):
     """The splits of a run that goes on with the cases of another, and with more labels.
 
     Validation and test stay as they are. All others are training cases, new ones as well, but for
@@ -74,9 +74,11 @@ def grown_splits(folder, cases, *, file=""):
       folder: of the run before.
       cases: of the data set as it is now.
       file: splits that say who is labelled; "" for all that have labels.
+      annotation: file that says which part of the labels counts; "" for all of them.
 
     Raises:
-      UserError: cases that are no longer there, a file that holds out others, and no new label.
+      UserError: cases that are no longer there, a file that holds out others, and no new label,
+        nor another part of those that there were.
     """
     before = read_splits(Path(folder) / "splits.json")
     try:
@@ -106,13 +108,17 @@ def grown_splits(folder, cases, *, file=""):
         splits = all_labelled(before._replace(unlabelled=unlabelled), cases)
         check_splits(splits, cases)
     added = len(set(splits.labelled) - set(before.labelled))
-    if not added:
+    if not added and _annotated(annotation) == _annotated(Path(folder) / "annotation.json"):
         raise UserError(
             f"config.grow_from: no training case has got a label since {folder}, which has "
             f"{len(before.labelled)}"
         )
     _log.info("grown from %s: %d labelled cases and %d more", folder, len(before.labelled), added)
     return splits
+
+
+def _annotated(file):
+    return read_annotation(file) if file and Path(file).exists() else {}
 
 
 def _check_follows(splits, before, folder):

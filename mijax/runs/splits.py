@@ -25,7 +25,12 @@ def settle_splits(run, cases):
     """
     path, data = run.folder / "splits.json", run.config.data
     if run.config.get("grow_from") and not path.exists():
-        splits = grown_splits(run.config.grow_from, cases, file=data.splits.file)
+        splits = grown_splits(
+            run.config.grow_from,
+            cases,
+            file=data.splits.file,
+            annotation=data.annotation.file if "annotation" in data else "",
+        )
         write_splits(path, splits)
         return splits
     splits = choose_splits(data, cases, given=path if path.exists() else None)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mijax.data import Case, Splits, read_splits, write_splits
+from mijax.data import Case, Drawn, Splits, read_splits, write_annotation, write_splits
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.report.growth import caption, find_growth, growth_curve
@@ -77,6 +77,17 @@ def test_files_that_do_not_follow(before, tmp_path, splits, message):
 def test_data_that_did_not_grow(before, labels, message):
     with pytest.raises(UserError, match=message):
         grown_splits(before, cases(labels))
+
+
+def test_more_slices_of_the_same_cases_are_new_labels(before, tmp_path, told):
+    labels, same, more = cases("AbcVT"), before / "annotation.json", tmp_path / "more.json"
+    write_annotation(same, {"a": Drawn(slices=(1, 2))})
+    write_annotation(more, {"a": Drawn(slices=(1, 2, 3))})
+    assert grown_splits(before, labels, annotation=more) == BEFORE
+    assert grown_splits(before, labels) == BEFORE  # all of them
+    assert told[-1] == f"grown from {before}: 1 labelled cases and 0 more"
+    with pytest.raises(UserError, match="no training case has got a label"):
+        grown_splits(before, labels, annotation=same)
 
 
 @pytest.mark.xdist_group("runs")

@@ -535,6 +535,26 @@ def test_what_does_not_go_into_one_table_is_refused(write, other, message):
     assert "first" in str(error.value) and name in str(error.value)
 
 
+@pytest.mark.parametrize("volume", [1.0, None])
+def test_cases_that_were_annotated_otherwise_are_refused(write, volume):
+    folders = [write(name, method, drawn(0, 0.5)) for name, method in (("a", "uamt"), ("b", "ict"))]
+
+    def note(folder, value):
+        scores = json.loads((folder / "scores.json").read_text())
+        scores["best"]["cases"]["case_3"]["core"] |= {"volume": value}
+        (folder / "scores.json").write_text(json.dumps(scores))
+
+    note(folders[0], 2.0)
+    note(folders[1], 2.0 + 1e-12)
+    assert len(rows_of(folders)) == 2
+    note(folders[1], volume)
+    with pytest.raises(UserError, match="core of case case_3 was annotated otherwise"):
+        rows_of(folders)
+    for folder in folders:
+        note(folder, None)
+    assert len(rows_of(folders)) == 2
+
+
 def test_runs_that_have_grown_from_one_at_different_times_are_two_rows(write):
     folders = [write(name, dsc=drawn(0, 0.5), grow_from=f"/{name}") for name in "ab"]
     path = folders[1] / "splits.json"
