@@ -102,6 +102,8 @@ def try_plan(config, plan, cost, *, memory=None):
     Raises:
       UserError: if even the smallest step does not fit.
     """
+    import jax
+
     made = [Choice(**choice) for choice in plan["choices"]]
     while True:
         trial = config.copy_and_resolve_references()
@@ -109,7 +111,7 @@ def try_plan(config, plan, cost, *, memory=None):
         spent = cost(trial)
         if memory is None or spent.bytes <= _SHARE * memory:
             break
-        made = smaller(made)
+        made = smaller(made, devices=jax.device_count())
         if made is None:
             raise UserError(
                 f"a step takes {spent.bytes / 2**30:.1f} GiB and there are {memory / 2**30:.1f}: "

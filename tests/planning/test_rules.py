@@ -197,8 +197,17 @@ def test_batches_are_halved_until_nothing_is_left():
     while made:
         values = {choice.key: choice.value for choice in made}
         sizes.append((values["labelled_batch"], values["unlabelled_batch"]))
-        made = smaller(made)
+        made = smaller(made, devices=1)
     assert sizes[0][0] == sizes[0][1] and sizes[-1] == (2, 2) and len(set(sizes)) == len(sizes)
+
+
+def test_halved_batches_divide_over_the_devices():
+    _, made = plan(HEART, "gpu", devices=6)
+    while made:
+        batches = [choice.value for choice in made if choice.key.endswith("labelled_batch")]
+        assert not any(batch % 6 for batch in batches)
+        made = smaller(made, devices=6)
+    assert batches == [6, 6]
 
 
 def test_the_fingerprint_of_volumes():
