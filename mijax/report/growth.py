@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mijax.errors import UserError
-from mijax.report.figures import styles
 from mijax.runs.growth import noted_lineage
 
 
@@ -93,11 +92,14 @@ def caption(rows, growths):
     )
 
 
-def growth_curve(rows, growths):
-    """The figure: a dot a run, and the line with what the next labels are expected to bring."""
+def growth_curve(rows, growths, looks):
+    """The figure: a dot a run, and the line with what the next labels are expected to bring.
+
+    ``looks`` are of the rows, as in the other figures (``figures.styles`` of all rows).
+    """
     figure = Figure(figsize=(5, 3), layout="constrained")
     ax = figure.subplots()
-    for row, growth, style in zip(rows, growths, styles(rows), strict=True):
+    for row, growth, style in zip(rows, growths, looks, strict=True):
         first, last = growth.labelled.min(), growth.labelled.max()
         seen, ahead = np.geomspace(first, last), np.geomspace(last, last + growth.more)
         ax.plot(growth.labelled, growth.dsc, "o", color=style["color"], ms=4, label=row.label)

@@ -12,7 +12,7 @@ from PIL import Image
 from mijax.errors import UserError
 from mijax.report.contours import contours
 from mijax.report.evidence import evidence
-from mijax.report.figures import STYLE, case_strips, learning_curves
+from mijax.report.figures import STYLE, case_strips, learning_curves, styles
 from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 
@@ -106,11 +106,11 @@ class Illustrator:
 
     def draw_growth(self, rows, *, checkpoint):
         """DSC over the number of labels, of those rows that have grown from other runs."""
-        found = [(row, find_growth(row, checkpoint=checkpoint)) for row in rows]
-        if grown := [pair for pair in found if pair[1]]:
-            rows, growths = zip(*grown, strict=True)
+        found = [find_growth(row, checkpoint=checkpoint) for row in rows]
+        if grown := [of_row for of_row in zip(rows, found, styles(rows), strict=True) if of_row[1]]:
+            rows, growths, looks = zip(*grown, strict=True)
             with matplotlib.rc_context(STYLE):
-                text, drawn = caption(rows, growths), growth_curve(rows, growths)
+                text, drawn = caption(rows, growths), growth_curve(rows, growths, looks)
                 self._add("growth", "DSC over labels", text, drawn)
 
     def draw_logs(self, table):

@@ -9,7 +9,9 @@ import pytest
 from mijax.data import Case, Drawn, Splits, read_splits, write_annotation, write_splits
 from mijax.errors import UserError
 from mijax.files import write_json
+from mijax.report.figures import styles
 from mijax.report.growth import caption, find_growth, growth_curve
+from mijax.report.illustrator import Illustrator
 from mijax.runs.folder import Run, open_run, start_run
 from mijax.runs.growth import grown_config, grown_splits, noted_lineage
 from mijax.runs.source import open_data
@@ -147,8 +149,15 @@ def test_what_more_labels_are_expected_to_bring():
     np.testing.assert_allclose((exact.gain, *exact.interval), 100 * 0.1 * np.log2(24 / 16))
     text = caption([SimpleNamespace(label="ours")], [growth])
     assert f"the next 4 are expected to bring {growth.gain:+.1f} points (95 % interval" in text
-    axes = growth_curve([row([(2, 0.5), (4, 0.6)])], [growth]).axes[0]
+    axes = growth_curve([row([(2, 0.5), (4, 0.6)])], [growth], [{"color": "red"}]).axes[0]
     assert axes.lines[0].get_xdata().tolist() == [2, 4, 8, 12]
+
+
+def test_a_row_has_its_colour_where_others_did_not_grow(tmp_path, monkeypatch):
+    rows, drawn = [row([(2, 0.5)], "a"), row([(2, 0.5), (4, 0.6)], "b")], []
+    monkeypatch.setattr(Illustrator, "_add", lambda self, *what: drawn.append(what[-1]))
+    Illustrator(tmp_path).draw_growth(rows, checkpoint="best")
+    assert drawn[0].axes[0].lines[0].get_color() == styles(rows)[1]["color"]
 
 
 def test_too_few_scores_for_an_interval(tmp_path):
