@@ -2,7 +2,7 @@
 
 from mijax.models.heads import ClusterHead, Projection
 from mijax.models.levels import check_levels, plan_levels, total_stride
-from mijax.models.unet import CLASSIFIER, NORMS, UNet
+from mijax.models.unet import CLASSIFIER, NORMS, UNet, makes_logits
 
 __all__ = [
     "CLASSIFIER",
@@ -11,6 +11,7 @@ __all__ = [
     "Projection",
     "UNet",
     "check_levels",
+    "makes_logits",
     "plan_levels",
     "total_stride",
 ]

@@ -14,6 +14,7 @@ from mijax.models.levels import check_levels, total_stride
 from mijax.models.norm import InstanceNorm, StreamNorm
 
 CLASSIFIER = "Deconv_1x1"  # the layer that makes the logits, named as in the authors' release
+_DEEP = "Deep"  # of the names of those that make the logits of coarser levels
 NORMS = {"batch": StreamNorm, "instance": InstanceNorm}
 
 
@@ -116,7 +117,7 @@ class UNet(nn.Module):
             features[f"Up_conv{level}"] = to_pixels(x) if self.blocks and level == 2 else x
             if self.deep_supervision and level > 2 and (level < depth or depth == 3):
                 name = f"logits{level - 1}"
-                head = Conv(self.num_classes, point, use_bias=True, name=f"Deep{level - 1}_1x1")
+                head = Conv(self.num_classes, point, use_bias=True, name=f"{_DEEP}{level - 1}_1x1")
                 features[name] = head(x)
         if self.blocks:
             logits = to_pixels(BlockDense(self.num_classes, name=CLASSIFIER)(x))
@@ -180,6 +181,11 @@ class UNet(nn.Module):
             name=f"{name}_norm",
         )
         return norm(x, train=train, streams=streams)
+
+
+def makes_logits(name):
+    """Whether a layer of that name is the classifier, or that of a coarser level."""
+    return name == CLASSIFIER or name.startswith(_DEEP)
 
 
 def _max_pool(x, strides):

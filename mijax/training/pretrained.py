@@ -7,7 +7,7 @@ import jax
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.inference.predictor import Predictor
-from mijax.models import CLASSIFIER
+from mijax.models import makes_logits
 from mijax.runs.source import same_volumes
 
 _log = logging.getLogger("mijax")
@@ -16,7 +16,8 @@ _log = logging.getLogger("mijax")
 def pretrained(origin, run, splits, like):
     """Network and statistics of the best checkpoint of a run, to begin another run with.
 
-    With its classifier only where the other goes on with its cases (``config.grow_from``).
+    With its classifier only where the other goes on with its cases (``config.grow_from``); those of
+    deep supervision may be of one of the two alone.
 
     Args:
       origin: ``Run`` that was trained.
@@ -48,9 +49,9 @@ def pretrained(origin, run, splits, like):
     network, batch_stats = weights["params"]["network"], weights["batch_stats"]
     grown = run.config.get("grow_from", "") == run.config.init_from
     if not grown:
-        del network[CLASSIFIER]
+        network = {name: layer for name, layer in network.items() if not makes_logits(name)}
     for path, wanted in jax.tree.leaves_with_path((like.params["network"], like.batch_stats)):
-        if grown or path[1].key != CLASSIFIER:
+        if path[1].key in network or not makes_logits(path[1].key):
             found = network if path[0].idx == 0 else batch_stats
             for key in path[1:]:
                 found = found.get(key.key, {})

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.methods import Start
-from mijax.models import CLASSIFIER
+from mijax.models import makes_logits
 
 
 class TrainState(NamedTuple):
@@ -29,7 +29,7 @@ def make_init(model, method, optimizer, image_shape, *, hypergradient=None) -> C
     """``init(seed, slices, given) -> TrainState``; jit it, so that no two buffers are shared.
 
     ``slices`` is the number of unlabelled slices, static. ``given`` is a network and its
-    statistics to begin with instead of random ones, or None; it need not have a classifier.
+    statistics to begin with instead of random ones, or None; what it has not is drawn.
     """
 
     def init(seed, slices, given=None):
@@ -40,8 +40,10 @@ def make_init(model, method, optimizer, image_shape, *, hypergradient=None) -> C
             (_, features), variables = model.init_with_output(key, image, train=False)
             network, batch_stats = variables["params"], variables.get("batch_stats", {})
             if given is not None:
-                drawn = {CLASSIFIER: network[CLASSIFIER]}
-                network = given[0] | drawn if another else drawn | given[0]
+                network = {
+                    name: layer if another and makes_logits(name) else given[0].get(name, layer)
+                    for name, layer in network.items()
+                }
                 batch_stats = given[1]
             return network, batch_stats, features
 

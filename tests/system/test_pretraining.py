@@ -1,11 +1,13 @@
 """Pre-training without labels, and runs that begin with the weights of another."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from mijax.data import Splits, write_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate
 from mijax.inference.score_table import table
@@ -128,6 +130,36 @@ def test_both_networks_of_cross_pseudo_begin_with_the_weights_but_classifiers_of
     # Without weights that are given, the two have nothing in common.
     other = drawn.params["other"]
     assert not np.allclose(other["Conv1a"]["kernel"], drawn.params["network"]["Conv1a"]["kernel"])
+
+
+def test_layers_of_deep_supervision_may_be_of_one_of_the_two_alone(tiny, monkeypatch, tmp_path):
+    """A pre-training has none, and what it has too many would be in no checkpoint."""
+    splits = Splits(("a",), (), ("v",), ())
+    write_splits(tmp_path / "splits.json", splits)
+    one = SimpleNamespace(folder=tmp_path, config=tiny("supervised", init_from="there"))
+    plain, deep = (
+        build(
+            tiny("supervised", model__widths=(4, 8, 8), model__deep_supervision=supervision),
+            classes=("a", "b"),
+            channels=1,
+            devices=jax.devices()[:1],
+        )
+        for supervision in (False, True)
+    )
+    for first, other in ((plain, deep), (deep, plain)):
+        origin, like = first.init(0, 0), other.like(0)
+        weights = {"params": {"network": origin.params["network"]}}
+        weights["batch_stats"] = origin.batch_stats
+        monkeypatch.setattr(
+            "mijax.training.pretrained.Predictor",
+            lambda _, weights=weights: SimpleNamespace(weights=weights),
+        )
+        state = other.init(1, 0, pretrained(one, one, splits, like))
+        assert jax.tree.structure(state) == jax.tree.structure(like)
+        begun, given = state.params["network"], origin.params["network"]
+        kernels = [n for n in begun.keys() & given.keys() if "kernel" in begun[n]]
+        other = {n for n in kernels if not np.array_equal(begun[n]["kernel"], given[n]["kernel"])}
+        assert other == {CLASSIFIER} and len(kernels) > 4
 
 
 def test_running_statistics_come_along(run, restored, finetuned):
