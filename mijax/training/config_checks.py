@@ -48,12 +48,7 @@ def check_config(config):
 
 def unfinished(config):
     """Yields a line for each phase of training that is longer than the training itself."""
-    for name in (
-        "warmup_steps",
-        "method.ramp_steps",
-        "method.pretrain_steps",
-        "teacher.ramp_steps",
-    ):
+    for name in _PHASES:
         part, _, key = name.rpartition(".")
         section = config[part] if part else config
         if part == "teacher" and not section.decay:
