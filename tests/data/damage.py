@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mijax.data.formats.imagefile import read_image
-from mijax.errors import UserError
+from mijax.errors import Notice, UserError
 
 MEMORY = 2**23  # bytes that Python and NumPy may take for a hostile file
 NAN, INF = float("nan"), float("inf")
@@ -44,7 +45,9 @@ def edited(content: bytes, position: int) -> bytes:
 
 def reads_or_refuses(path) -> None:
     try:
-        values, affine = read_image(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)  # of sizes that are not there
+            values, affine = read_image(path)
     except UserError as error:
         assert path.name in str(error) and len(str(error).splitlines()) == 1
     else:

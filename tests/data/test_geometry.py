@@ -1,6 +1,7 @@
 """Files in other units, forms and shapes that hold one volume, and labels stored as fractions."""
 
 import warnings
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -279,3 +280,39 @@ def test_an_image_without_a_form_is_told_of(tmp_path):
     nib.save(image, tmp_path / "a.nii.gz")
     with pytest.warns(Notice, match="neither sform nor qform; its axes are taken as LAS"):
         read_scan(Scan("a", (tmp_path / "a.nii.gz",)), channels=1)
+
+
+# How large a voxel is ------------------------------------------------------------------
+
+
+def write_without_size(path: Path) -> None:
+    """An image whose header says nothing of its voxels' length along z, or along any axis."""
+    if path.suffix == ".nii":
+        image = nib.Nifti1Image(image_values(0), None)
+        image.set_qform(np.diag([2.0, 2, 1, 1]), code=1)
+        content = bytearray(image.to_bytes())
+        content[88:92] = bytes(4)  # pixdim[3]
+        path.write_bytes(content)
+        return
+    sitk.WriteImage(sitk.GetImageFromArray(image_values(0).T), str(path))
+    key = b"ElementSpacing" if path.suffix == ".mha" else b"space directions"
+    lines = path.read_bytes().split(b"\n", 14)
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(key)))
+
+
+@pytest.mark.parametrize(
+    ("ending", "axes"), [("nii", "z"), ("mha", "x, y, z"), ("nrrd", "x, y, z")]
+)
+def test_voxels_without_a_size_are_told_of(tmp_path, ending, axes):
+    write_without_size(tmp_path / f"a.{ending}")
+    with pytest.warns(Notice, match=f"no voxel size along {axes}; taken as 1 mm"):
+        values, affine = read_image(tmp_path / f"a.{ending}")
+    np.testing.assert_array_equal(values, image_values(0))
+    assert np.linalg.norm(affine[:3, 2]) == 1
+
+
+def test_a_size_that_does_not_count_may_be_missing(tmp_path):
+    content = bytearray(nib.Nifti1Image(image_values(0), np.eye(4)).to_bytes())
+    content[80:92] = bytes(12)
+    (tmp_path / "a.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii")[1], np.eye(4))

@@ -75,6 +75,19 @@ def test_nothing_else_of_the_scan_stays(tmp_path, kind, dtype):
     np.testing.assert_array_equal(after.affine, nib.load(tmp_path / "scan.nii.gz").affine)
 
 
+@pytest.mark.parametrize("size", [0, -16, 7, 100_000])
+def test_of_a_scan_whose_extension_is_damaged(tmp_path, size):
+    scan = nib.Nifti1Image(np.ones(SHAPE, np.float32), turned("PSR", 30))
+    scan.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"hello"))
+    content = bytearray(scan.to_bytes())
+    content[352:356] = np.int32(size).tobytes()
+    (tmp_path / "scan.nii").write_bytes(content)
+    write_image(tmp_path / "label.nii.gz", LABELS, reference=tmp_path / "scan.nii")
+    values, affine = read_image(tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(values, LABELS)
+    np.testing.assert_array_equal(affine, read_image(tmp_path / "scan.nii")[1])
+
+
 @pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd"])
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_itk_keeps_origin_spacing_and_direction(tmp_path, codes, ending):
@@ -100,6 +113,19 @@ def test_itk_keeps_origin_spacing_and_direction(tmp_path, codes, ending):
     values, found = read_image(tmp_path / "soft.nii.gz")
     np.testing.assert_array_equal(values, soft)
     np.testing.assert_allclose(found, read_image(path)[1], atol=1e-4)
+
+
+def test_of_a_scan_that_says_by_a_negative_spacing_which_way_an_axis_goes(tmp_path):
+    path = tmp_path / "scan.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros(SHAPE[::-1], np.int16)), str(path))
+    content = path.read_bytes()
+    assert b"ElementSpacing = 1 1 1" in content
+    path.write_bytes(content.replace(b"ElementSpacing = 1 1 1", b"ElementSpacing = 1 2 -3"))
+    write_image(tmp_path / "label.mha", LABELS, reference=path)
+    values, affine = read_image(tmp_path / "label.mha")
+    np.testing.assert_array_equal(values, LABELS)
+    np.testing.assert_array_equal(affine, np.diag([-1.0, -2, -3, 1]))
+    np.testing.assert_array_equal(affine, read_image(path)[1])
 
 
 def test_a_failure_leaves_no_file(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.geometry import check_same_geometry
 from mijax.data.formats.imagefile import has_ending, itk_header, read_header, read_image
-from mijax.data.formats.nifti import NIFTI
+from mijax.data.formats.nifti import NIFTI, nifti_header
 from mijax.data.formats.nrrd import NRRD
 from mijax.errors import UserError
 
@@ -30,7 +30,8 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
     """Writes an image on the grid of another file, compressed, in one piece.
 
     From NIfTI to NIfTI the header is copied: sform, qform, their codes, voxel sizes, units.
-    Only what describes the intensities of the scan is left out, and header extensions.
+    Only what describes the intensities of the scan is left out, and header extensions, which may
+    name its patient.
 
     Args:
       path: to write, NIfTI or of a format of SimpleITK, by its ending.
@@ -93,14 +94,13 @@ def _nifti_like(values: np.ndarray, reference: Path | Stack) -> nib.Nifti1Image:
         image.set_sform(image.affine, 1)
         image.header.set_xyzt_units("mm")
         return image
-    source = nib.load(reference)
-    header = source.header.copy()
-    header.extensions.clear()  # they speak of the scan, and may name its patient
+    header = nifti_header(reference)
     header.set_data_dtype(values.dtype)
     header.set_intent("none")
     header["cal_min"] = header["cal_max"] = 0  # else viewers show labels in the scan's window
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     # An affine that is the header's own leaves sform, qform and their codes as they are.
-    return type(source)(values, source.affine, header)
+    return kind(values, header.get_best_affine(), header)
 
 
 def _write_by_itk(image, part: Path) -> None:
@@ -128,6 +128,8 @@ def _itk_like(values: np.ndarray, reference: Path):
     header = itk_header(reference)
     image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
     image.SetOrigin(header.GetOrigin())
-    image.SetSpacing(header.GetSpacing())
-    image.SetDirection(header.GetDirection())
+    spacing = np.array(header.GetSpacing())  # a MetaImage may have negative ones, ITK's images not
+    image.SetSpacing(abs(spacing).tolist())
+    direction = np.reshape(header.GetDirection(), (3, 3)) * np.sign(spacing)
+    image.SetDirection(direction.ravel().tolist())
     return image

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from mijax.data.formats.fields import add_field, bad_field, check_forms, open_header, voxels_beside
+from mijax.data.formats.header import tell_of_size
 from mijax.data.formats.voxels import ZLIB, check_voxels
 from mijax.data.text import is_number
 from mijax.errors import UserError
@@ -39,7 +40,7 @@ def metaimage_voxels(path: Path) -> Path:
       UserError: that one is not there, outside the header's folder, or one of several.
     """
     name = _header(path)[0].get("ElementDataFile", "")
-    if name in ("", "LOCAL"):  # none, or in the file of the header
+    if name in ("", "LOCAL", "Local", "local"):  # none, or in the file of the header
         return path
     return voxels_beside(path, "ElementDataFile", name)
 
@@ -65,6 +66,8 @@ def check_metaimage(path: Path) -> None:
             known = keys.index("NDims") < keys.index(key)
             if len(words) != axes**power or not all(map(is_number, words)) or not known:
                 raise bad_field(path, key, fields[key])
+    if not fields.keys() & {"ElementSpacing", "ElementSize"}:
+        tell_of_size(path)
     metaimage_voxels(path)
 
 
@@ -85,10 +88,16 @@ def check_metaimage_voxels(path: Path, needed: int) -> None:
     """Refuses a MetaImage whose voxels are not the ``needed`` bytes; see ``check_voxels``."""
     header, offset = _header(path)
     voxels = metaimage_voxels(path)
+    offset = offset if voxels == path else 0
+    packed = header.get("CompressedData", "")[:1] in ("T", "t", "1")
+    announced = int(header.get("CompressedDataSize", 0))
+    if packed and offset and not announced:  # SimpleITK returns noise
+        raise UserError(f"{path}: compressed, and no CompressedDataSize; save it again")
     check_voxels(
         voxels,
-        offset if voxels == path else 0,
+        offset,
         needed,
-        packed=ZLIB if header.get("CompressedData", "").lower() == "true" else None,
-        more="HeaderSize" in header,  # than voxels, in the same file
+        packed=ZLIB if packed else None,
+        more=header.get("HeaderSize", "0") != "0",  # than voxels, in the same file
+        length=announced or None,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -10,13 +11,20 @@ import nibabel as nib
 import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 
-from mijax.data.formats.header import check_header, check_kind, is_regular, volume_shape
+from mijax.data.formats.header import (
+    check_header,
+    check_kind,
+    is_regular,
+    tell_of_size,
+    volume_shape,
+)
 from mijax.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
 _BEFORE = 2**26  # bytes before the voxels: the header and its extensions, which nibabel holds
 _DEFLATE = 1032  # times that deflate can shrink a stream, and no more
 _MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metre, micron; ITK takes all others for mm
+_SILENT = logging.Logger("nibabel", logging.CRITICAL + 1)  # it names no file
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -80,7 +88,7 @@ def _readable(path: Path):
 
 def _sound_header(path: Path, file):
     """The header at the start of a file, the shape of the volume, and its affine, all judged."""
-    header = _read_header(file)
+    header, unknown = _read_header(file)
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     affine = _millimetres(header) @ np.asarray(header.get_best_affine(), np.float64)
     check_kind(path, dtype)
@@ -89,7 +97,15 @@ def _sound_header(path: Path, file):
         raise UserError(f"{path}: NaN or infinity in pixdim or scl_slope; repair the header")
     if header.get_data_offset() > _BEFORE:
         raise UserError(f"{path}: more than {_BEFORE} bytes before the voxels; repair the header")
+    if unknown and not header["sform_code"]:
+        tell_of_size(path, unknown)
     return header, volume_shape(shape), affine
+
+
+def nifti_header(path: Path) -> nib.Nifti1Header:
+    """The header of a sound file, without its extensions, which may be damaged."""
+    with _open(path) as file, np.errstate(all="ignore"):
+        return _read_header(file)[0]
 
 
 def nifti_affines(path: Path) -> dict[str, np.ndarray]:
@@ -101,9 +117,7 @@ def nifti_affines(path: Path) -> dict[str, np.ndarray]:
     Returns:
       (4, 4) affines to millimetres, RAS+; the first is that of ``read_nifti``.
     """
-    with _open(path) as file, np.errstate(all="ignore"):
-        header = _read_header(file)
-    affines = {}
+    header, affines = nifti_header(path), {}
     if header["sform_code"]:
         affines["sform"] = header.get_sform()
     if header["qform_code"]:
@@ -124,12 +138,16 @@ def _is_packed(path: Path) -> bool:
     return path.name.lower().endswith(".gz")
 
 
-def _read_header(file) -> nib.Nifti1Header:
-    """The header at the start of a single file."""
+def _read_header(file) -> tuple[nib.Nifti1Header, str]:
+    """The header at the start of a single file; and of "xyz" the axes without a voxel size."""
     content = file.read(nib.Nifti2Header.sizeof_hdr)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         if kind.may_contain_header(content):
-            return kind(content[: kind.sizeof_hdr])
+            header = kind(content[: kind.sizeof_hdr], check=False)
+            sizes = zip("xyz", header["pixdim"][1:4], strict=True)
+            unknown = "".join(axis for axis, size in sizes if size == 0)
+            header.check_fix(_SILENT)  # makes sizes of 0 those of 1
+            return header, unknown
     raise ValueError("no such header")
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from mijax.data.formats.fields import add_field, bad_field, check_forms, open_header, voxels_beside
+from mijax.data.formats.header import tell_of_size
 from mijax.data.formats.voxels import GZIP, check_voxels
 from mijax.data.text import is_number
 from mijax.errors import UserError
@@ -59,6 +60,8 @@ def check_nrrd(path: Path) -> None:
     if sum(spatial) != 3:
         raise UserError(f"{path}: {sum(spatial)} axes of space; a volume (x, y, z) is needed")
     _check_geometry(path, fields, spatial)
+    if not fields.keys() & {"spacings", "spacedirections"}:
+        tell_of_size(path)
     nrrd_voxels(path)
 
 

@@ -113,6 +113,45 @@ def test_metaimage_bomb(tmp_path, refused, behind):
     refused(lambda: read_image(path), "a.zraw: more than the 240 bytes of voxels")
 
 
+def in_one_file(path, values, *, kind="True", local="LOCAL", size=None, more="") -> None:
+    """A compressed MetaImage, header and voxels in one file; its stream is as long as it says."""
+    write_metaimage(path.with_suffix(".mhd"), values, compressed=True)
+    header, stream = (path.with_suffix(x).read_bytes() for x in (".mhd", ".zraw"))
+    text = header.decode().replace("CompressedData = True", f"{more}CompressedData = {kind}")
+    text = text.replace(f"{path.stem}.zraw", local)
+    if size is not None:
+        text = text.replace(f"CompressedDataSize = {len(stream)}\n", size.format(len(stream) - 1))
+    path.write_bytes(text.encode() + stream)
+
+
+@pytest.mark.parametrize("kind", ["True", "T", "1"])
+@pytest.mark.parametrize("local", ["LOCAL", "Local", "local"])
+def test_metaimage_in_one_file_in_all_spellings(tmp_path, kind, local):
+    values = image_values(0).astype(np.int16)
+    in_one_file(tmp_path / "a.mha", values, kind=kind, local=local)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.mha")[0], values)
+
+
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        ("", "compressed, and no CompressedDataSize"),
+        ("CompressedDataSize = 0\n", "compressed, and no CompressedDataSize"),
+        ("CompressedDataSize = {}\n", "truncated"),
+    ],
+)
+def test_a_stream_of_which_simpleitk_would_read_noise(tmp_path, refused, size, line):
+    in_one_file(tmp_path / "a.mha", image_values(0).astype(np.int16), size=size)
+    refused(lambda: read_image(tmp_path / "a.mha"), "a.mha: ", line)
+
+
+def test_nothing_to_skip_is_no_reason_to_trust_the_voxels(tmp_path, refused):
+    path = tmp_path / "a.mha"
+    in_one_file(path, image_values(0).astype(np.int16), more="HeaderSize = 0\n")
+    path.write_bytes(path.read_bytes()[:-40])
+    refused(lambda: read_image(path), "a.mha: truncated")
+
+
 def test_compressed_metaimage_larger_than_a_chunk(tmp_path):
     values = np.random.default_rng(0).integers(0, 4, (256, 256, 20)).astype(np.int16)
     write_metaimage(tmp_path / "a.mhd", values, compressed=True)
