@@ -13,18 +13,22 @@ from mijax.data.formats.imagefile import ENDINGS, read_header
 from mijax.data.sources.folder import read_channels
 from mijax.data.sources.layout import CHANNEL
 from mijax.data.sources.listing import left_out, stem_of, visible
-from mijax.data.text import distinct
+from mijax.data.text import distinct, is_plain
 from mijax.data.volume import Volume
 from mijax.errors import UserError
 
 
 class Scan(NamedTuple):
-    """One case: its image file, or one a channel, or DICOM slices; or why these are no case."""
+    """One case: its image file, or one a channel, or DICOM slices; or why these are no case.
+
+    ``told`` are notices of where it was found, for who could not hear them then.
+    """
 
     name: str
     images: tuple[Path, ...]
     problem: str | None = None
     stack: Stack | None = None
+    told: tuple[str, ...] = ()
 
     @property
     def reference(self) -> Path | Stack:
@@ -136,6 +140,9 @@ def _channels(path: Path) -> int | None:
 def _scan(name: str, found: list[tuple[Path, ...]]) -> Scan:
     images = tuple(path for images in found for path in images)
     stems = [stem_of(path, ENDINGS) for path in images]
+    if not is_plain(name):
+        shown = ascii(name)[1:-1]  # for lines and tables
+        return Scan(shown, images, f"{images[0].parent}: {shown} is not plain UTF-8; rename it")
     if len(found) > 1 or len(set(stems)) < len(stems):
         names = ", ".join(distinct(path.name) for path in images)
         return Scan(name, images, f"{images[0].parent}: case {name} is there twice: {names}")

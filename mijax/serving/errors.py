@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import re
+import traceback
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -74,6 +75,7 @@ def add_handlers(app, clean):
 
     @app.exception_handler(Exception)
     async def bug(request, error):
+        traceback.print_exception(error)
         return answer(request, 500, "an error of the server; its log says more")
 
 

@@ -92,6 +92,9 @@ class Journal:
 
         try:
             await self._app(scope, receive, watched)
+        except Exception:
+            status = 500  # which is answered outside of here
+            raise
         finally:
             path = ascii(scope["path"][:120])[1:-1]
             seconds = time.monotonic() - began

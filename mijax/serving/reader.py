@@ -20,6 +20,7 @@ from mijax.serving.scans import open_scan
 _SECONDS = 600.0  # for one image
 _VOXEL_BYTES, _REST = 24, 2**32  # of memory: for each voxel that is allowed, and besides
 _FILE = "image.npy"
+_NO_FLAG = "; --series=UID takes another"  # which is of the command that predicts
 _log = logging.getLogger("mijax")
 
 
@@ -62,22 +63,24 @@ class Reader:
             self._process = None
 
     def open(self, path: Path) -> Scan:
-        """The one scan that was sent; see ``scans.open_scan``.
+        """The one scan that was sent, with lines that were told; see ``scans.open_scan``.
 
         Raises:
           UserError: as there, or the process ended at it.
         """
-        return self._ask(open_scan, path, self._slices, self._channels, self._most)
+        found = self._ask(_hear, open_scan, path, self._slices, self._channels, self._most)
+        scan, told = found
+        return scan._replace(told=tuple(line.removesuffix(_NO_FLAG) for line in told))
 
     def read(self, scan: Scan, folder: Path) -> tuple[Volume, list[str]]:
-        """The volume of a scan, as a map of a file in ``folder``, and lines that were told.
+        """The volume of a scan, as a map of a file in ``folder``, and all lines that were told.
 
         Raises:
           UserError: see ``data.scans.read_scan``, or the process ended at it.
         """
-        affine, told = self._ask(_read, scan, self._channels, folder / _FILE)
+        affine, told = self._ask(_hear, _read, scan, self._channels, folder / _FILE)
         image = np.load(folder / _FILE, mmap_mode="r")
-        return Volume(scan.name, image, None, affine), told
+        return Volume(scan.name, image, None, affine), list(dict.fromkeys([*scan.told, *told]))
 
     def _ask(self, function, *arguments):
         with self._lock:
@@ -118,9 +121,15 @@ def _work(pipe, most_bytes):
             pipe.send(result)
 
 
-def _read(scan, channels, path):
+def _hear(function, *arguments):
+    """What a function returns, and its notices."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", Notice)
-        volume = read_scan(scan, channels=channels)
+        result = function(*arguments)
+    return result, [str(w.message) for w in told if issubclass(w.category, Notice)]
+
+
+def _read(scan, channels, path):
+    volume = read_scan(scan, channels=channels)
     np.save(path, volume.image)
-    return volume.affine, [str(w.message) for w in told if issubclass(w.category, Notice)]
+    return volume.affine

@@ -127,6 +127,16 @@ def test_names_in_either_unicode_form(tmp_path):
     assert r"'Scha\u0308del.nii'" in found(tmp_path, 2)["Sch\u00e4del"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("caf\udce9", r"caf\udce9"), ("a\nb", r"a\nb"), ("a\x1b[2J", r"a\x1b[2J")]
+)
+def test_a_name_that_no_line_or_table_can_show(tmp_path, name, shown):
+    touch(tmp_path, f"{name}.nii")
+    (scan,) = find_scans(tmp_path, channels=1)
+    assert scan.name == shown
+    assert scan.problem == f"{tmp_path}: {shown} is not plain UTF-8; rename it"
+
+
 def test_links_are_followed_since_their_reader_names_them(tmp_path):
     save(tmp_path / "elsewhere.nii", 3, 4, 5)
     (tmp_path / "scans").mkdir()

@@ -311,6 +311,20 @@ def test_a_zip_of_a_dicom_series(client, run, series, tmp_path):
     client.delete(f"/session/{session}")
 
 
+def test_a_zip_of_several_series_is_told_of(client, series, image, tmp_path):
+    folder, _ = series
+    write_series(tmp_path / "b", np.zeros((2, 8, 8), np.uint16), uid="1.2.3.6")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path in [*folder.iterdir(), *(tmp_path / "b").iterdir()]:
+            archive.write(path, f"{path.parent.name}/{path.name}")
+    answer = client.post(INFER, files={"file": ("a.zip", content)}, params={"output": "json"})
+    assert answer.json()["notices"] == [
+        "the largest series, 1.2.3.5 'thorax' (4 slices of 32×32), is taken; "
+        "not taken: 1.2.3.6 'thorax' (2 slices of 8×8)"
+    ]
+
+
 # What is refused -------------------------------------------------------------------------
 
 
@@ -555,7 +569,7 @@ class Held:
         return self._model.predict(*arguments, **options)
 
 
-def test_one_prediction_at_a_time_and_few_behind_it(serving, model, image):
+def test_one_prediction_at_a_time_and_few_behind_it(serving, model, image, told, capfd):
     held, answers = Held(model), []
     with serving(Settings(queue=0), model=held) as client:
         ask = threading.Thread(target=lambda: answers.append(post(client, nifti(image))))
@@ -577,6 +591,8 @@ def test_one_prediction_at_a_time_and_few_behind_it(serving, model, image):
         ):
             held.error = error
             is_refused(client, post(client, nifti(image)), status, detail)
+        assert f"RuntimeError: at {client.root}" in capfd.readouterr().err
+        assert any(f"POST {INFER}: 500, " in line for line in told)
 
 
 def test_at_the_end_the_prediction_at_work_is_done_and_no_other(serving, model, image):
@@ -724,12 +740,12 @@ def test_the_command_ends_in_good_order(command, image, tmp_path):
     asked = {"params": query, "data": {"params": '{"trust": false}'}, "timeout": TIMEOUT}
     answer = httpx.post(f"{address}{INFER}", **asked)
     assert label_map(answer.content).shape == image.shape
+    assert [" /" in process.stderr.readline() for _ in range(2)] == [True, True]
     process.send_signal(signal.SIGINT)
     lines = process.stderr.read().splitlines()
     assert process.wait(TIMEOUT) == 0, lines
-    assert [" /" in line for line in lines[:2]] == [True, True]
     told = "mijax: Ctrl-C: comes to an end in good order; a second Ctrl-C ends at once"
-    assert lines[2:] == [told, "mijax: ended"]
+    assert lines == [told, "mijax: ended"]
     assert list((tmp_path / "phantom").iterdir()) == []
 
 
