@@ -32,7 +32,7 @@ def contours(volume, labels, *, plane):
     size = np.maximum(1, (_SIDE * size / size.max()).round().astype(int))
     image, truth, found = (_nearest(stack[place], size) for stack in stacks)
     low, high = np.percentile(image, [0.5, 99.5])
-    grey = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
+    grey = np.clip((image - low) / ((high - low) or 1), 0, 1)
     picture = np.repeat(np.uint8(255 * grey)[..., None], 3, -1)
     rows, columns = np.indices(grey.shape)
     dashes = np.where((rows + columns) // _DASH % 2, 255, 0)[..., None]

@@ -19,7 +19,6 @@ def model_card(predictor, description):
     splits = read_splits(run.folder / "splits.json")
     slices, classes, channels = (description[key] for key in ("slices", "classes", "channels"))
     what = "2-D slices" if slices["dims"] == 2 else "3-D windows"
-    spacing = f"{slices['spacing']} mm" if slices["spacing"] else "their own spacing"
     trained = f"method `{config.method.name}`, seed {config.seed}"
     tensors = f"`images` (b, *space, {channels}) to `probs` (b, *space, {len(classes)})"
     return f"""\
@@ -56,7 +55,7 @@ commands.
 | labelled cases | {len(splits.labelled)} |
 | unlabelled cases | {len(splits.unlabelled)} |
 | validation, test cases | {len(splits.validation)}, {len(splits.test)} |
-| seen as | {what} at {spacing}, intensities: {_intensity(slices)} |
+| seen as | {what} at {_spacing(slices)}, intensities: {_intensity(slices)} |
 
 ## Scores
 
@@ -74,6 +73,12 @@ ones. It does not notice a scan that is nothing like its training data, and labe
 
 def _values(classes):
     return ", ".join(f"{value} {name}" for value, name in enumerate(classes))
+
+
+def _spacing(slices):
+    where = {"in the plane": slices["spacing"], "across it": slices["depth_spacing"]}
+    found = [f"{mm} mm {name}" for name, mm in where.items() if mm]
+    return " and ".join(found) or "their own spacing"
 
 
 def _intensity(slices):

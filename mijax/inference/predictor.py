@@ -161,9 +161,12 @@ def _image(image, channels):
     if image.ndim != 4 or image.shape[3] != channels or 0 in image.shape:
         needed = "(x, y, z) or (x, y, z, 1)" if channels == 1 else f"(x, y, z, {channels})"
         raise UserError(f"image of shape {image.shape}; {needed} is needed")
-    if image.dtype.kind not in "biuf" or not np.isfinite(image).all():
-        raise UserError(f"image of type {image.dtype}: must be finite real numbers")
-    return image.astype(np.float32)
+    real = image.dtype.kind in "biuf"
+    with np.errstate(over="ignore"):  # what overflows is found by the next line
+        values = image.astype(np.float32) if real else image
+    if not real or not np.isfinite(values).all():
+        raise UserError(f"image of type {image.dtype}: must be real numbers, finite as float32")
+    return values
 
 
 def _affine(affine):

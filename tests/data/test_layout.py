@@ -167,6 +167,15 @@ def test_labels_written_in_the_other_way(tmp_path, write):
         assert (after.classes, after.entries) == (before.classes, before.entries)
 
 
+def test_channels_are_in_the_order_of_their_numbers(tmp_path):
+    """Python's json.dumps(..., sort_keys=True) writes 10 before 2."""
+    root = write_nnunet(tmp_path / "set", channels=11)
+    names = {str(channel): f"sequence {channel}" for channel in sorted(range(11), key=str)}
+    labels = {"background": 0, "a": 1, "b": 2}
+    write_description(root, channel_names=names, labels=labels, file_ending=".nii.gz")
+    assert layout_of(root).channels == tuple(f"sequence {channel}" for channel in range(11))
+
+
 def test_four_digits_at_the_end_of_names_of_the_msd(tmp_path):
     """prostate_0000, prostate_0001 are cases there, whatever nnU-Net would make of them."""
     root = tmp_path / "set"

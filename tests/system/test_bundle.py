@@ -14,7 +14,8 @@ import pytest
 from mijax.configs import common
 from mijax.data import Splits, Volume, write_splits
 from mijax.errors import UserError
-from mijax.inference.bundle import modules, write_bundle
+from mijax.inference.bundle import describe, modules, write_bundle
+from mijax.inference.model_card import model_card
 from mijax.inference.network import make_network
 from mijax.inference.runner import main
 from mijax.inference.volumes import segment
@@ -285,6 +286,22 @@ def test_a_card_without_scores_says_so(bundle):
     card = (bundle / "README.md").read_text()
     assert "\n## Scores\n\nNone: the run has no scores.json of this checkpoint" in card
     assert "| labelled cases | 1 |\n| unlabelled cases | 2 |" in card
+
+
+@pytest.mark.parametrize(
+    ("spacing", "depth_spacing", "text"),
+    [
+        (None, None, "2-D slices at their own spacing"),
+        (1.5, None, "2-D slices at 1.5 mm in the plane"),
+        (1.5, 3.0, "3-D windows at 1.5 mm in the plane and 3.0 mm across it"),
+    ],
+)
+def test_a_card_says_at_what_spacing_scans_are_seen(tmp_path, cache, spacing, depth_spacing, text):
+    predictor = made(tmp_path)
+    described = describe(predictor)
+    seen = {"dims": 3 if depth_spacing else 2, "spacing": spacing, "depth_spacing": depth_spacing}
+    card = model_card(predictor, described | {"slices": described["slices"] | seen})
+    assert f"| seen as | {text}, intensities: " in card
 
 
 def test_what_is_no_bundle_is_not_replaced(tmp_path, cache):

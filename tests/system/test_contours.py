@@ -45,6 +45,14 @@ def test_which_way_up_and_which_outlines(axcodes):
     assert {tuple(pixel) for pixel in edge.tolist()} == {WHITE, BLACK}
 
 
+def test_intensities_of_any_unit():
+    """Diffusion in m²/s is of the order of 1e-9."""
+    volume, labels = make()
+    small = volume._replace(image=np.float32(1e-9) * volume.image)
+    pictures = [contours(v, labels, plane="axial") for v in (volume, small)]
+    np.testing.assert_array_equal(*pictures)
+
+
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_pixels_are_square_in_millimetres(plane):
     volume, labels = make((30, 32, 8), (2.0, 1.0, 4.0))

@@ -169,6 +169,7 @@ def test_arrays(run, volume, predicted):
         (np.zeros((4, 4)), np.eye(4), r"shape \(4, 4\); \(x, y, z\) or \(x, y, z, 1\) is"),
         (np.zeros((4, 4, 2, 2)), np.eye(4), r"\(x, y, z, 1\) is needed"),
         (np.full((4, 4, 2), np.inf), np.eye(4), "finite"),
+        (np.full((4, 4, 2), -1.79e308), np.eye(4), "finite as float32"),
         (np.zeros((4, 4, 2)), np.zeros((4, 4)), "regular"),
     ],
 )

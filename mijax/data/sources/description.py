@@ -50,6 +50,8 @@ def read_description(root: Path, *, kind: str) -> Description:
     if kind == "folder":
         kind = _detect(content, root)
     channels = _section(content, {"msd": "modality", "nnunet": "channel_names"}[kind], root)
+    if all(map(str.isdecimal, channels)):  # else in the order in which they are written
+        channels = dict(sorted(channels.items(), key=lambda channel: int(channel[0])))
     labels = _section(content, "labels", root)
     classes, ignore = _classes(_pairs(labels, kind, root), root)
     return Description(
