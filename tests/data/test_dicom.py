@@ -176,6 +176,25 @@ def test_one_slice_is_as_thick_as_it_says(tmp_path):
     np.testing.assert_allclose(found.spacing, (0.7, 0.8, 2.5))
 
 
+def test_a_distance_that_is_none_is_no_thickness(tmp_path):
+    """Some scanners write a negative one."""
+
+    def change(made, i):
+        made.SpacingBetweenSlices, made.SliceThickness = -5.0, 3.0
+
+    write_series(tmp_path, stored_values((1, 6, 5)), change=change)
+    np.testing.assert_allclose(read(tmp_path).spacing, (0.7, 0.8, 3.0))
+
+
+def test_slices_without_a_uid_are_no_copies(tmp_path):
+    def change(made, i):
+        made.SOPInstanceUID = ""
+
+    values = stored_values()
+    write_series(tmp_path, values, change=change)
+    np.testing.assert_array_equal(read(tmp_path).image[..., 0], values.T - 1024.0)
+
+
 # Which series ------------------------------------------------------------------------------
 
 

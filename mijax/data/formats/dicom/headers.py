@@ -168,7 +168,7 @@ def _is_image(path: Path, header) -> bool:
 
 
 def _frames(path: Path, header) -> list[Frame]:
-    instance = str(header.get("SOPInstanceUID", path))
+    instance = str(header.get("SOPInstanceUID") or path)
     groups = list(header.get("PerFrameFunctionalGroupsSequence") or ())
     number = int(header.get("NumberOfFrames") or 1)
     if number != max(len(groups), 1):
@@ -216,7 +216,7 @@ def _frame(path: Path, index: int, instance: str, places: list) -> Frame:
     if problem:
         return Frame(path, index, instance, problem)
     marks = ((name, _value(places, name)) for name in _MARKS)
-    thickness = _number(places, "SpacingBetweenSlices", _number(places, "SliceThickness", None))
+    thicknesses = (_number(places, n, None) for n in ("SpacingBetweenSlices", "SliceThickness"))
     return Frame(
         path,
         index,
@@ -225,7 +225,7 @@ def _frame(path: Path, index: int, instance: str, places: list) -> Frame:
         position=found["ImagePositionPatient"],
         orientation=found["ImageOrientationPatient"],
         spacing=found["PixelSpacing"],
-        thickness=thickness,
+        thickness=next((mm for mm in thicknesses if mm and mm > 0), None),
         slope=slope,
         intercept=intercept,
         marks=tuple((name, str(value)) for name, value in marks if value is not None),

@@ -83,7 +83,7 @@ def make_stack(series: Series) -> Stack:
     if len(frames) > 1:
         step = (positions[-1] - positions[0]) / (len(frames) - 1)
         _check_line(at, frames, positions, step, normal)
-    elif first.thickness and first.thickness > 0:
+    elif first.thickness:
         step = normal * first.thickness
     else:
         raise UserError(
