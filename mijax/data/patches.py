@@ -1,7 +1,7 @@
 """What the network sees of a volume, as ``config.data.patches`` says, or who has its values."""
 
 from mijax.data.bias import correct_bias
-from mijax.data.slices import to_slices
+from mijax.data.slices import slice_shape, to_slices
 
 
 def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
@@ -22,6 +22,17 @@ def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
     if patch is not None and slices.fit != "resize":
         options, multiple = options | {"size": patch, "fit": "pad"}, 1
     return to_slices(volume, **options, multiple=multiple)
+
+
+def check_shape(volume, slices):
+    """Refuses a volume of which ``slice_volume`` would make far too many pixels.
+
+    Raises:
+      UserError: see ``slices.slice_shape``.
+    """
+    names = ("spacing", "plane", "dims", "depth_spacing")
+    options = {name: getattr(slices, name) for name in names}
+    slice_shape(volume.name, volume.image.shape, volume.affine, **options)
 
 
 def slice_options(slices):

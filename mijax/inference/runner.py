@@ -88,6 +88,7 @@ def _run(folder, options):
     bundle = open_bundle(folder)
     # Not before the files are known to be whole.
     from mijax.data.formats.imagewriter import label_ending, write_image
+    from mijax.data.patches import check_shape
     from mijax.data.scans import find_scans, not_scans, read_scan
     from mijax.inference.volumes import segment
 
@@ -109,6 +110,7 @@ def _run(folder, options):
         for scan in scans:
             try:
                 volume = read_scan(scan, channels=bundle["channels"])
+                check_shape(volume, network.slices)
             except (UserError, ModuleNotFoundError) as error:
                 failed.append(scan.name)
                 _tell(f"failed: {_for_bundles(error)}")

@@ -11,6 +11,7 @@ from mijax.data.formats.dicom.codes import segments_of
 from mijax.data.formats.dicom.segmentation import write_segmentation
 from mijax.data.formats.imagewriter import write_image
 from mijax.data.outputs import missing_outputs, outputs
+from mijax.data.patches import check_shape
 from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError, needs
 from mijax.files import writing_to
@@ -116,6 +117,7 @@ def predict_files(
                     continue
                 try:
                     volume = read_scan(scan, channels=channels)
+                    check_shape(volume, predictor.network.slices)
                 except UserError as error:
                     failed.append(scan.name)
                     progress(f"failed: {error}", failed=True)

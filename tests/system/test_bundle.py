@@ -17,7 +17,7 @@ from mijax.errors import UserError
 from mijax.inference.bundle import describe, modules, write_bundle
 from mijax.inference.model_card import model_card
 from mijax.inference.network import make_network
-from mijax.inference.runner import main
+from mijax.inference.runner import main, open_bundle
 from mijax.inference.volumes import segment
 from mijax.models import CLASSIFIER
 from mijax.runs.folder import Run
@@ -150,7 +150,7 @@ def test_same_label_maps_without_mijax(name, tmp_path, cache):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("bundle")
-    write_bundle(made(folder), folder / "bundle")
+    write_bundle(made(folder, slices={"spacing": 1.0}), folder / "bundle")
     return folder / "bundle"
 
 
@@ -176,9 +176,9 @@ def fails(tmp_path, capsys):
 def scan(tmp_path):
     """``scan(shape)``: a file."""
 
-    def write(shape, name="scan.nii.gz"):
+    def write(shape, name="scan.nii.gz", mm=1.0):
         values = np.random.default_rng(0).random(shape).astype(np.float32)
-        nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / name)
+        nib.save(nib.Nifti1Image(values, np.diag([mm, mm, mm, 1])), tmp_path / name)
         return tmp_path / name
 
     return write
@@ -203,11 +203,14 @@ def test_a_scan_that_is_no_volume_of_its_channels(bundle, fails, scan, shape):
 def test_others_of_a_folder_are_predicted(bundle, fails, scan, tmp_path):
     (tmp_path / "scans").mkdir()
     good, bad = scan((16, 12, 3), "scans/good.nii.gz"), scan((16, 16, 3, 4), "scans/bad.nii.gz")
+    scan((16, 12, 3), "scans/another.nii.gz", mm=5000.0)
     lines = fails(bundle, good.parent)
     assert lines == [
+        "failed: case another: slices of 80000×60000 pixels at data.patches.spacing=1.0; raise it, "
+        "or repair the voxel sizes of the file",
         f"failed: {bad}: 4 channels; 1 needed",
         str(tmp_path / "labels" / good.name),
-        "1 of 2 done; failed: bad",
+        "1 of 3 done; failed: another, bad",
     ]
     assert nib.load(tmp_path / "labels" / good.name).shape == (16, 12, 3)
     exists = f"{tmp_path / 'labels' / good.name} exists already; --overwrite replaces it"
@@ -311,3 +314,9 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path, cache):
         write_bundle(predictor, tmp_path / "mine")
     with pytest.raises(UserError, match="mine is no bundle, and is left as it is"):
         write_bundle(predictor, tmp_path / "mine", overwrite=True)
+
+
+def test_the_folder_that_one_is_in_is_replaced(copied_bundle, tmp_path, cache, monkeypatch):
+    monkeypatch.chdir(copied_bundle)
+    write_bundle(made(tmp_path), ".", overwrite=True)
+    assert open_bundle(copied_bundle)["slices"]["spacing"] is None

@@ -1,5 +1,6 @@
 """New scans to label maps: on their grid, as evaluation would, and none lost to a bad one."""
 
+import copy
 import shutil
 
 import jax
@@ -117,6 +118,22 @@ def test_bad_scans_are_told_of_in_a_line(predicted):
         "there twice",
     ):
         assert text in bad
+
+
+def test_a_scan_of_far_too_large_voxels_is_passed_over(run, scans, tmp_path, told):
+    """They would be resampled to millions of pixels."""
+    config = copy.deepcopy(run.config)
+    config.data.patches.spacing = 1.0
+    image = nib.load(scans / "case.nii.gz")
+    (tmp_path / "scans").mkdir()
+    for name, mm in (("a", 1000.0), ("b", 1.0)):
+        affine = np.diag([mm, mm, mm, 1])
+        save_nifti(tmp_path / "scans" / f"{name}.nii", image.get_fdata(dtype=np.float32), affine)
+    done = predict_files(
+        run._replace(config=config), tmp_path / "scans", tmp_path / "out", checkpoint="last"
+    )
+    assert done == (["b"], ["a"])
+    assert any("failed: case a: slices of 32000×32000 pixels" in line for line in told)
 
 
 @pytest.mark.parametrize("name", SCANS)
