@@ -282,6 +282,37 @@ def test_an_image_without_a_form_is_told_of(tmp_path):
         read_scan(Scan("a", (tmp_path / "a.nii.gz",)), channels=1)
 
 
+# At which angles its axes are -----------------------------------------------------------
+
+
+def tilted(degrees):
+    """As of a gantry that was tilted."""
+    affine = AFFINE.copy()
+    affine[1, 2] = affine[2, 2] * np.tan(np.radians(degrees))
+    return affine
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_sheared_axes_are_told_of(tmp_path, label):
+    write_nifti(tmp_path / "image.nii", image_values(0), TURN @ tilted(20))
+    write_nifti(tmp_path / "label.nii", label_values(0), TURN @ tilted(20))
+    scan = Scan("a", (tmp_path / "image.nii",))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        volume_of(tmp_path) if label else read_scan(scan, channels=1)
+    lines = [str(w.message) for w in told if "sheared" in str(w.message)]
+    assert lines == [
+        f"{tmp_path / 'image.nii'}: axes sheared by 20.0°; slices and distances are as of right "
+        "angles, so resample it to a straight grid"
+    ]
+
+
+def test_rounded_axes_are_straight(tmp_path):
+    write(tmp_path / "image.nii", image_values(0), TURN @ tilted(0.5), TURN @ AFFINE)
+    write(tmp_path / "label.nii", label_values(0), TURN @ tilted(0.5), TURN @ AFFINE)
+    volume_of(tmp_path)
+
+
 # How large a voxel is ------------------------------------------------------------------
 
 

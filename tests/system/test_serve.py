@@ -227,8 +227,9 @@ def test_a_session_and_all_that_is_said_of_it(client, model, image, scans):
     assert result["label_names"] == {"body": 1, "core": 2}
     assert set(result["latencies"]) == {"pre", "infer", "write", "total"}
     assert (result["step"], result["ignored"]) == (12, ["what"])
-    (notice,) = result["notices"]
-    assert notice.startswith("image.nii.gz: sform and qform differ by up to ")
+    sheared, forms = result["notices"]
+    assert sheared.startswith("image.nii.gz: axes sheared by ")
+    assert forms.startswith("image.nii.gz: sform and qform differ by up to ")
     expected = model.predictor(image, OBLIQUE, largest_component=True)
     np.testing.assert_array_equal(np.asarray(label_map(fields["image"]).dataobj), expected)
     trust = model.predictor.trust(image, OBLIQUE)

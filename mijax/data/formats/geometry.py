@@ -13,6 +13,7 @@ from mijax.errors import Notice, UserError
 
 _ROUNDING = 1e-3  # of a voxel; further apart is worth a line
 _SAME = 0.05  # of a voxel; further apart is another grid
+_SHEAR = 1.0  # degrees that two axes may lack of a right angle
 
 
 def check_same_geometry(
@@ -80,6 +81,17 @@ def tell_of_doubt(path: Path, shape) -> None:
         apart, mm = _distance(affine, affine_0, shape[:3])
         if apart > _SAME:
             _tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")
+
+
+def tell_of_shear(path: Path, affine) -> None:
+    """Tells (``Notice``) where the axes of an image are not at right angles."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    degrees = np.degrees(np.arcsin(abs(np.triu(axes.T @ axes, 1)).max()))
+    if degrees > _SHEAR:
+        _tell(
+            f"{path}: axes sheared by {degrees:.1f}°; slices and distances are as of right angles, "
+            "so resample it to a straight grid"
+        )
 
 
 def _distance(affine, affine_0, shape) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.formats.geometry import check_same_geometry, tell_of_doubt
+from mijax.data.formats.geometry import check_same_geometry, tell_of_doubt, tell_of_shear
 from mijax.data.formats.imagefile import files_of, read_header, read_image
 from mijax.data.sources.layout import Entry, read_layout
 from mijax.data.volume import UNLABELLED, Geometry, Recipe, Volume
@@ -174,6 +174,7 @@ def read_channels(paths: tuple[Path, ...], channels: int) -> tuple[np.ndarray, n
         parts.append((values, affine))
         first, first_affine = parts[0]
         check_same_geometry(path, values.shape, affine, paths[0], first.shape, first_affine)
+    tell_of_shear(paths[0], first_affine)
     return np.concatenate([values for values, _ in parts], axis=3), first_affine
 
 
