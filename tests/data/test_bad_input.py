@@ -231,8 +231,14 @@ def test_nnunet_labels(tmp_path, nnunet, labels, expected):
 
 
 def test_nnunet_file_ending(tmp_path, nnunet):
-    write_description(nnunet, channel_names={"0": "CT"}, labels={"background": 0, "a": 1})
+    description = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}}
+    write_description(nnunet, **description)
     assert "file_ending" in refused(tmp_path, nnunet)
+    for ending in (".tif", ".hdr", ".png"):  # which SimpleITK reads, whole or not
+        write_description(nnunet, **description, file_ending=ending)
+        assert f'"file_ending" {ending} is of a format that is not read; convert' in refused(
+            tmp_path, nnunet
+        )
 
 
 @pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken
