@@ -18,6 +18,7 @@ from folders import (
 )
 
 from mijax.data import open_source
+from mijax.data.formats.imagefile import read_image
 from mijax.errors import UserError
 
 
@@ -239,6 +240,14 @@ def test_nnunet_file_ending(tmp_path, nnunet):
         assert f'"file_ending" {ending} is of a format that is not read; convert' in refused(
             tmp_path, nnunet
         )
+
+
+def test_a_file_that_simpleitk_would_read_whole_or_not(tmp_path):
+    path = tmp_path / "a.gipl"
+    sitk.WriteImage(sitk.GetImageFromArray(image_values(0)), str(path))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"a.gipl: not one of .nii.gz, .nii, .mha, .mhd, .nrrd"):
+        read_image(path)
 
 
 @pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of files that are not taken

@@ -21,6 +21,7 @@ from mijax.data.formats.nrrd import NRRD, check_nrrd, check_nrrd_voxels, nrrd_vo
 from mijax.errors import UserError
 
 ENDINGS = (*NIFTI, *METAIMAGE, ".nrrd")  # what is looked for where nothing else says
+READABLE = (*NIFTI, *METAIMAGE, *NRRD)
 
 
 class _Format(NamedTuple):
@@ -44,7 +45,7 @@ def has_ending(path: Path, endings: tuple[str, ...]) -> bool:
 
 
 def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """An image and its geometry; NIfTI through nibabel, everything else through SimpleITK.
+    """An image and its geometry; NIfTI through nibabel, MetaImage and NRRD through SimpleITK.
 
     The header is judged before any voxel is read, so that a bad one costs no memory.
 
@@ -92,13 +93,16 @@ def files_of(path: Path) -> tuple[Path, ...]:
     Raises:
       UserError: that one is not there, outside the header's folder, or one of several.
     """
-    form = _format(path)
-    voxels = form.voxels(path) if form else path
+    voxels = path if has_ending(path, NIFTI) else _format(path).voxels(path)
     return (path,) if voxels == path else (path, voxels)
 
 
-def _format(path: Path) -> _Format | None:
-    return next((form for endings, form in _FORMATS.items() if has_ending(path, endings)), None)
+def _format(path: Path) -> _Format:
+    """Of others nothing would say whether a file is whole, and SimpleITK reads it all the same."""
+    for endings, form in _FORMATS.items():
+        if has_ending(path, endings):
+            return form
+    raise UserError(f"{path}: not one of {', '.join(READABLE)}; convert it")
 
 
 def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -106,8 +110,7 @@ def _read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         header = _itk_header(path)
-        if form := _format(path):
-            form.check_voxels(path, _itk_bytes(header))
+        _format(path).check_voxels(path, _itk_bytes(header))
         image = header.Execute()
     except (OSError, RuntimeError) as error:
         raise _unreadable(path) from error
@@ -122,8 +125,7 @@ def _unreadable(path: Path) -> UserError:
 
 def _itk_header(path: Path):
     """``itk_header``, where what it says can be a volume."""
-    if form := _format(path):
-        form.check_header(path)
+    _format(path).check_header(path)
     header = itk_header(path)
     if header.GetDimension() != 3:
         raise UserError(f"{path}: {header.GetDimension()} axes; a volume (x, y, z) is needed")
@@ -148,8 +150,8 @@ def itk_header(path: Path):
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    if form := _format(path):  # which SimpleITK would tell by the ending, if in small letters
-        reader.SetImageIO(form.reader)
+    # Which SimpleITK would tell by the ending, if in small letters.
+    reader.SetImageIO(_format(path).reader)
     reader.ReadImageInformation()
     return reader
 

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data.formats.metaimage import METAIMAGE
+from mijax.data.formats.imagefile import READABLE
 from mijax.data.formats.nifti import NIFTI
-from mijax.data.formats.nrrd import NRRD
 from mijax.data.text import climbs, is_plain, read_json
 from mijax.data.volume import UNLABELLED
 from mijax.errors import UserError
 
-_ENDINGS = (*NIFTI, *METAIMAGE, *NRRD)
 _IGNORE = "ignore"  # nnU-Net's name of what nobody annotated
 
 
@@ -196,9 +194,9 @@ def _endings(description: Mapping, root: Path) -> tuple[str, ...]:
     ending = description.get("file_ending")
     if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
         raise UserError(f'{root / "dataset.json"}: "file_ending" must be a text such as ".nii.gz"')
-    if not ending.lower().endswith(_ENDINGS):  # of others nothing says whether a file is whole
+    if not ending.lower().endswith(READABLE):
         raise UserError(
             f'{root / "dataset.json"}: "file_ending" {ending} is of a format that is not read; '
-            f"convert the files to one of {', '.join(_ENDINGS)}"
+            f"convert the files to one of {', '.join(READABLE)}"
         )
     return NIFTI if ending.lower() in NIFTI else (ending.lower(),)
