@@ -36,7 +36,7 @@ def define_flags():
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_string("data_dir", None, "new folder of the data, if it has moved")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
-    flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
+    flags.DEFINE_bool("mirror", False, "average over mirror images; four times as long, or eight")
     flags.DEFINE_list(
         "nsd_tolerance", [], "of the NSD: mm for all classes, or CLASS=MM of some; by default 2 mm"
     )

@@ -67,7 +67,7 @@ def define_flags():
     flags.DEFINE_bool("probabilities", False, "also write CASE_probabilities.nii.gz")
     flags.DEFINE_bool("overwrite", False, "predict again what is in --output already")
     flags.DEFINE_bool("largest_component", False, "keep the largest 3-D piece of each class")
-    flags.DEFINE_bool("mirror", False, "average over mirrored slices; takes four times as long")
+    flags.DEFINE_bool("mirror", False, "average over mirror images; four times as long, or eight")
     flags.DEFINE_bool(
         "trust", True, "also write trust.csv, an estimate of each DSC; takes five times as long"
     )

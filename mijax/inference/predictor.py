@@ -74,7 +74,7 @@ class Predictor:
           affine: (4, 4) from voxel indices to millimetres, RAS+ as in nibabel.
           probabilities: return class probabilities instead of labels.
           largest_component: see ``metrics.largest_components``; of labels alone.
-          mirror: average over mirrored slices, which takes four times as long.
+          mirror: average over mirror images, which takes four times as long, or eight with depth.
 
         Returns:
           (x, y, z) uint8, the index of one of ``classes``; with ``probabilities`` (x, y, z, k)

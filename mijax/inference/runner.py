@@ -143,7 +143,7 @@ def _parse(arguments):
     parser.add_argument("--output", required=True, help="folder, created where missing")
     for name, meaning in (
         ("largest_component", "keep the largest 3-D piece of each class"),
-        ("mirror", "average over mirrored slices; takes four times as long"),
+        ("mirror", "average over mirror images; four times as long, or eight"),
         ("overwrite", "replace label maps that are there already"),
     ):
         parser.add_argument(f"--{name}", action="store_true", help=meaning)

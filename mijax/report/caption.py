@@ -21,7 +21,7 @@ def caption(table, *, checkpoint):
     if entry.get("largest_component"):
         sentences.append("Of each class the largest component of a label map was kept.")
     if entry.get("mirror"):
-        sentences.append("Probabilities are means over mirrored slices.")
+        sentences.append("Probabilities are means over mirror images.")
     if table.unseen:
         sentences.append(
             f"No case shows {', '.join(table.unseen)}: undefined, and left out of the mean."

@@ -70,7 +70,7 @@ def _draw_image(ax, image, chosen, j, window):
         turned(image),
         cmap="gray",
         vmin=low,
-        vmax=max(high, low + 1e-6),
+        vmax=high if high > low else low + 1,
         extent=(0, width, height, 0),
         aspect="auto",
     )

@@ -145,7 +145,7 @@ def _around(mask, spacing):
 def _grey(image):
     """8-bit values of an image, and the slope and intercept that lead back."""
     low, high = np.percentile(image, [0.5, 99.5])
-    slope = max(float(high - low), 1e-6) / 255
+    slope = float(high - low or 1) / 255
     return ((image - low) / slope).clip(0, 255).round().astype(np.uint8), slope, float(low)
 
 

@@ -46,7 +46,8 @@ def make_figure(selection, slices):
             image = slices(scans[shown][0])
             middle = image[len(image) // 2, ..., 0]
             low, high = np.percentile(middle, (0.5, 99.5))
-            ax.imshow(turned(middle), cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
+            high = high if high > low else low + 1
+            ax.imshow(turned(middle), cmap="gray", vmin=low, vmax=high)
             below = f"distance {selection.distances[own, other]:.2f}"
             if shown == patient:
                 below = f"for {counted(len(near), 'other')}" if near else "for itself"

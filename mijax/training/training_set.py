@@ -132,8 +132,9 @@ def load_training_set(source, splits, config, method, cropping=UNCROPPED):
         )
     if partly:
         _log.info(
-            "labelled cases: %d slices have labels; %d have none in some pixel%s",
+            "labelled cases: %d %s have labels; %d have none in some pixel%s",
             sum(map(len, label)),
+            "volumes" if config.data.patches.dims == 3 else "slices",
             sum(len(image) for image, _ in partly),
             ", and join the unlabelled ones" * method.unlabelled,
         )
