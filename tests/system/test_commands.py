@@ -223,13 +223,20 @@ def test_mistake_in_a_configuration_file(parse, tmp_path, text, where, what):
 # The run, in this process ----------------------------------------------------------------
 
 
+class Flags(SimpleNamespace):
+    """Values of flags, none of which was at the command line."""
+
+    def __getitem__(self, name):
+        return SimpleNamespace(present=0)
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """``command(config, workdir)``: ``python -m mijax.main`` with these as its flags."""
 
     def run(config, workdir, *, report=False):
         monkeypatch.setattr(sys, "argv", ["mijax"])
-        values = SimpleNamespace(
+        values = Flags(
             config=config, workdir=str(workdir), grow=None, report=report, mlflow=False, wandb=False
         )
         monkeypatch.setattr(main, "flags", SimpleNamespace(FLAGS=values))
