@@ -206,3 +206,18 @@ def test_refusals(finetuned, changes, message):
     with pytest.raises(UserError, match=message) as caught:
         train(other)
     assert "\n" not in str(caught.value)
+
+
+def test_cases_that_an_origin_of_the_origin_was_trained_on_are_refused(tiny, tmp_path):
+    """Each step of a chain has the splits of the one before, but for the first."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    others = Splits(("a",), ("b",), ("v",), ("t",))
+    for folder, before, splits in (
+        (first, "", others._replace(unlabelled=("b", "t"), test=("c",))),
+        (second, first, others),
+        (third, second, others),
+    ):
+        start_run(folder, tiny("supervised", init_from=str(before)))
+        write_splits(folder / "splits.json", splits)
+    with pytest.raises(UserError, match=f"{first} was trained on 1 of the validation and test"):
+        pretrained(open_run(second), open_run(third), others, None)
