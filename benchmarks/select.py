@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from benchmarks.select_report import STRATEGIES, embeddings, report
-from mijax import commands
+from mijax import commands, parallel
 from mijax.configs import acdc_small, hippocampus
 from mijax.data import read_splits
 from mijax.inference.batching import predict_stacks
@@ -184,7 +184,7 @@ class Trainer:
         slices = 0 if training_set.unlabelled is None else _UNLABELLED
         state = self.experiment.init(job["seed"], slices, None)
         for _ in range(self.config.steps):
-            state, _logs = self.step(state, training_set)
+            state, _logs = parallel.finished(self.step(state, training_set))
         weights = {
             "params": {"network": state.params["network"]}, "batch_stats": state.batch_stats,
         }  # fmt: skip

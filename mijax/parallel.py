@@ -221,10 +221,6 @@ def split_processor(*batches):
     XLA works through most convolutions on one core, so that two devices of a core are a third
     faster than one device of two. JAX_NUM_CPU_DEVICES overrides that, and of several processes
     each has one device.
-
-    Of several programs in flight on such devices, one may hold the threads that those wait for that
-    it waits for itself; XLA then ends the process. So calls wait for their programs, and there are
-    two threads a device: with one, that does not help where a step follows a step.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     given = re.search(rf"{_DEVICE_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
@@ -233,5 +229,15 @@ def split_processor(*batches):
         count = max(n for n in range(1, cores() + 1) if not any(batch % n for batch in batches))
         with contextlib.suppress(RuntimeError):  # JAX is in use already
             jax.config.update("jax_num_cpu_devices", count)
-    if count > 1:
-        os.environ.setdefault("PJRT_NPROC", str(max(cores(), 2 * count)))
+
+
+def finished(outputs):
+    """The outputs of a program over all devices, waited for where these are of the processor.
+
+    Of two such programs in flight one may hold the threads that the other waits for while it waits
+    for that one itself, and XLA ends the process after 40 seconds. Calls that wait for their
+    program (``split_processor``) wait for its first device alone. It costs no time.
+    """
+    if jax.default_backend() == "cpu":
+        jax.block_until_ready(outputs)
+    return outputs

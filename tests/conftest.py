@@ -10,7 +10,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "false")  # as in ``commands.prepare_jax``
-os.environ.setdefault("PJRT_NPROC", "16")  # likewise, two threads a device
+os.environ.setdefault("PJRT_NPROC", "16")  # threads for two steps at once: see parallel.finished
 # Most of the time of these tests is compilation of programs that run once.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 

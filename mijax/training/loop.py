@@ -150,7 +150,7 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
                 state = begin_round(experiment, state, best, training_set)
             first_call = length not in compiled
             with _compiling(log) if first_call else contextlib.nullcontext():
-                state, logs = train_step(length)(state, taken)
+                state, logs = parallel.finished(train_step(length)(state, taken))
             compiled.add(length)
             means.add(logs, step, experiment.schedule)
             step += length

@@ -17,7 +17,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from mijax import commands, configs, main, parallel
+from mijax import commands, configs, main
 from mijax.errors import Preempted, UserError
 from mijax.runs.folder import start_run
 
@@ -108,32 +108,6 @@ def test_evaluate_a_run_again(uninterrupted, copied):
 def test_evaluate_nothing(run_here, arguments, code, message):
     found, out, (line,) = run_here("mijax.evaluate", *arguments)
     assert (found, out) == (code, "") and message in line
-
-
-PREPARED = """
-import glob, os
-import jax
-from mijax import commands
-from mijax.configs import phantom
-config = phantom.get_config()
-config.cache = os.devnull
-commands.prepare_jax(config)
-threads = [open(name).read() for name in glob.glob("/proc/self/task/*/comm")]
-print(jax.device_count(), sum("Eigen" in name for name in threads))
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
-@pytest.mark.parametrize("own", [None, 20])
-def test_xla_has_two_threads_for_each_device_of_the_processor(own):
-    """With one each, a run on a busy machine ends in a time limit of XLA sooner or later."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_NPROC")}
-    environment |= {"JAX_NUM_CPU_DEVICES": "7"} | ({"PJRT_NPROC": str(own)} if own else {})
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARED], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["7", str(own or max(parallel.cores(), 14))]
 
 
 def test_a_device_that_is_not_there(monkeypatch, tmp_path):

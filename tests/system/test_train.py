@@ -392,3 +392,18 @@ def test_good_values_are_not_refused(tiny, intensity):
     config = tiny("local_mi")
     config.data.patches.update({"intensity": intensity, "spacing": 1e-3, "bias_correction": True})
     check_config(config)
+
+
+def test_on_the_processor_no_step_is_launched_before_the_last_one_is_done(
+    tiny, tmp_path, monkeypatch
+):
+    """Or steps of several devices may wait for each other, until XLA ends the process."""
+    waited, wait = [], jax.block_until_ready
+
+    def spy(outputs):
+        state, _ = wait(outputs)
+        waited.append(int(state.step))
+
+    monkeypatch.setattr(jax, "block_until_ready", spy)
+    train(start_run(tmp_path / "run", tiny("supervised", steps=4, evaluate_every=4)))
+    assert waited == [1, 2, 3, 4]
