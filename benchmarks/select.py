@@ -10,10 +10,10 @@ rounds, one random draw of each N a round, so that what is there at any time can
 a file, of the strategies that are compared, and ``--report`` prints what the runs say; both embed
 the patients by ``--features RUN`` as well, which may be repeated.
 
-The protocol is as short as it can be and still tells choices apart (docs/annotating.md):
-hippocampus 800 steps of 16 slices of 40 × 56, every third slice scored; ACDC 500 steps of 12 slices
-of 64 × 64; a U-Net of 8…64, all else as in the tables. With 160 steps a class is lost now and then,
-whoever was drawn.
+The protocol is short, and what it is worth is in docs/annotating.md: hippocampus 800 steps of 16
+slices of 40 × 56, every third slice scored; ACDC 500 steps of 12 slices of 64 × 64; a U-Net of
+8…64, all else as in the tables. With 160 steps half of the trainings lose a class, whoever was
+drawn; with these it was one of 15.
 """
 
 import argparse

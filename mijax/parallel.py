@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import signal
 import threading
 from collections import Counter
@@ -223,9 +222,8 @@ def split_processor(*batches):
     each has one device.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    given = re.search(rf"{_DEVICE_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
-    count = int(given[1]) if given else jax.config.jax_num_cpu_devices
-    if count < 1 and not jax.distributed.is_initialized():
+    chosen = jax.config.jax_num_cpu_devices > 0 or _DEVICE_FLAG in os.environ.get("XLA_FLAGS", "")
+    if not chosen and not jax.distributed.is_initialized():
         count = max(n for n in range(1, cores() + 1) if not any(batch % n for batch in batches))
         with contextlib.suppress(RuntimeError):  # JAX is in use already
             jax.config.update("jax_num_cpu_devices", count)
