@@ -23,6 +23,7 @@ OF_METHOD = {
     "fixmatch": {**_VIEW, **_RAMP},
     "unimatch": _RAMP,
     "copy_paste": {"pretrain_steps": 750},
+    "strong_mi": {**_VIEW, **_RAMP},
     "mixed_mi": {**_VIEW, **_RAMP, "mi_weight": 0.2, "focus": 5},
     "global_local_mi": {**_VIEW, **_RAMP, "flip": 0.0},
     "boundary_iic": {"flip": 0.0},

@@ -57,7 +57,55 @@ def make(
     statistics are apart for each view, and the prediction that makes the targets is in training
     mode for both images of a mixture.
 
+    Supervised training with the strong views on top; hyperparameters as of ``with_strong_views``.
+    """
+    return with_strong_views(
+        supervised.make(),
+        weight=weight,
+        strong_weight=strong_weight,
+        feature_weight=feature_weight,
+        threshold=threshold,
+        pseudo_loss=pseudo_loss,
+        decay=decay,
+        ramp_steps=ramp_steps,
+        feature_dropout=feature_dropout,
+        complementary=complementary,
+        box_probability=box_probability,
+        box_area=box_area,
+        box_aspect=box_aspect,
+        brightness=brightness,
+        contrast=contrast,
+        gamma=gamma,
+        noise=noise,
+        blur=blur,
+    )
+
+
+def with_strong_views(
+    method,
+    *,
+    weight=2.0,
+    strong_weight=0.5,
+    feature_weight=0.5,
+    threshold=0.95,
+    pseudo_loss="dice",
+    decay=0.0,
+    ramp_steps=0,
+    feature_dropout=0.5,
+    complementary=False,
+    box_probability=0.5,
+    box_area=(0.02, 0.4),
+    box_aspect=(0.3, 1 / 0.3),
+    brightness=0.2,
+    contrast=0.5,
+    gamma=0.0,
+    noise=0.0,
+    blur=2.0,
+):
+    """A method with UniMatch's terms for the unlabelled images on top: + weight · […].
+
     Args:
+      method: ``Method``.
       weight: λ.
       strong_weight, feature_weight: of the two strong views together and of the features, within λ.
       threshold: τ, least probability of a pseudo-label.
@@ -71,6 +119,12 @@ def make(
         other, rather than of a third view (V2); feature_weight is then not used.
       box_probability, box_area, box_aspect: of the boxes, see ``sample_boxes``.
       brightness, contrast, gamma, noise, blur: of S, see ``jitter_intensity``.
+
+    Returns:
+      ``Method``, with memory as of ``with_teacher``.
+
+    Raises:
+      ValueError: for values that do not do.
     """
     check_least(0, strong_weight=strong_weight, feature_weight=feature_weight)
     check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
@@ -120,6 +174,4 @@ def make(
         logs["kept"] = jnp.mean(confidence >= threshold)
         return sum(w * d for w, d in zip(weights, distances, strict=True)), logs
 
-    return with_consistency(
-        supervised.make(), consistency, weight=weight, decay=decay, ramp_steps=ramp_steps
-    )
+    return with_consistency(method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps)

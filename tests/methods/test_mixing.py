@@ -134,6 +134,33 @@ def test_unimatch(pseudo_loss, network, teacher, batch):
     assert_allclose(logs["kept"], (confidence >= 0.6).mean(), rtol=1e-6)
 
 
+def test_strong_mi_is_local_mi_and_unimatch_in_one(network, teacher, batch):
+    memory, weights = memory_of(teacher), {"mi_weight": 0.3, "consistency_weight": 0.2}
+    strong = {**STILL, "threshold": 0.6, "box_probability": 1.0}
+
+    def of(name, key=KEY, **options):
+        method = methods.build(name, **options)
+        own = {} if name == "local_mi" else memory
+        how = {"forward": forward, "label_loss": label_loss, "step": 0, "key": key}
+        return method.loss({"network": network}, own, batch, **how)
+
+    together, aux = of("strong_mi", **weights, **strong)
+    ours, _ = of("local_mi", jax.random.split(KEY)[0], weight=1.0, **weights)
+    theirs, other = of("unimatch", **strong)
+    assert_allclose(together, ours + theirs - other.logs["supervised"], rtol=1e-5)
+    assert abs(ours - other.logs["supervised"]) > 1e-3 and theirs - other.logs["supervised"] > 1e-3
+    assert {*other.logs, "mutual_information", "consistency"} == {*aux.logs}
+
+
+def test_strong_mi_without_ours_is_unimatch(network, teacher, batch):
+    without = {"mi_weight": 0.0, "consistency_weight": 0.0}
+    strong, unimatch = (
+        run(methods.build(name, **STILL, **own), network, memory_of(teacher), batch)[0]
+        for name, own in [("strong_mi", without), ("unimatch", {})]
+    )
+    assert_allclose(strong, unimatch, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "streams"),
     [("unimatch", {}, 3), ("unimatch", {"complementary": True}, 2),
