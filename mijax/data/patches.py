@@ -35,6 +35,13 @@ def check_shape(volume, slices):
     slice_shape(volume.name, volume.image.shape, volume.affine, **options)
 
 
+def voxel_size(slices):
+    """Millimetres of a voxel of 3-D images along each axis, or None where it differs."""
+    if slices.dims == 2 or not (slices.depth_spacing and slices.spacing):
+        return None
+    return slices.depth_spacing, slices.spacing, slices.spacing
+
+
 def slice_options(slices):
     """``config.data.patches`` as keywords of ``data.to_slices``."""
     return {

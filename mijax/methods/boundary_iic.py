@@ -55,6 +55,7 @@ def make(
     boundary_weight=1.0,
     edge_gamma=0.5,
     window=5,
+    spacing=(),
     brightness=0.2,
     contrast=0.2,
     gamma=0.69,
@@ -84,6 +85,8 @@ def make(
       balance, marginal_weight: see ``losses.regularised_information_loss``.
       boundary_weight: w_cc; the authors tried 0 to 2.
       edge_gamma, window: see ``losses.edge_strength`` and ``losses.boundary_correlation``.
+      spacing: size of a voxel along each axis of volumes, see ``losses.edge_strength``; () for
+        cubes, or what ``config.data.patches`` says.
       brightness, contrast: of each view, see ``transforms.jitter_intensity``.
       gamma: of the second view; 0.69 is an exponent from 0.5 to 2.
       rotation, shear, scale, translation, flip: of T, see ``transforms.sample_view``.
@@ -125,7 +128,9 @@ def make(
         """Assignments (s, b, h, w, k) of both views, mask, joints (s, k, k), correlations (s,)."""
         mask = view.inside(transformed.shape[1:-1])
         p, q = (head.apply({"params": params["head"]}, x) for x in (view.apply(plain), transformed))
-        edges = edge_strength(view.apply(images), gamma=edge_gamma, mask=mask)
+        edges = edge_strength(
+            view.apply(images), gamma=edge_gamma, spacing=spacing or None, mask=mask
+        )
 
         def of_subhead(p, q):
             joint = joint_distribution(p, q, radius=0, mask=mask).reshape(clusters, clusters)

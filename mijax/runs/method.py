@@ -1,6 +1,7 @@
 """The method that a run's configuration names."""
 
 from mijax import methods
+from mijax.data.patches import voxel_size
 from mijax.errors import UserError
 
 
@@ -22,6 +23,9 @@ def make_method(config, weights=None):
             f"config.method is not that of {name}, which has no {min(others)}; a method is named "
             f"with the file, --config FILE:{name}"
         )
+    voxel = voxel_size(config.data.patches)
+    if voxel and hyperparameters.get("spacing") == ():
+        hyperparameters["spacing"] = voxel
     method = methods.build(name, **hyperparameters)
     try:
         part = "model.deep_supervision"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 
 from mijax import methods, parallel
+from mijax.data.patches import voxel_size
 from mijax.errors import UserError
 from mijax.inference.network import Network, make_network
 from mijax.inference.scoring import Scoring, make_scoring
@@ -127,8 +128,8 @@ def augmentation_of(config):
     patches = config.data.patches
     if tilt:
         options["rotation"] = (options["rotation"], tilt, tilt)
-        if patches.depth_spacing and patches.spacing:  # so that what turns keeps its shape
-            options["spacing"] = (patches.depth_spacing, patches.spacing, patches.spacing)
+        if voxel := voxel_size(patches):  # so that what turns keeps its shape
+            options["spacing"] = voxel
     if patches.fit != "whole":
         return options, Cropping(foreground=foreground if options["crop"] else 0.0)
     patch = tuple(patches.size)

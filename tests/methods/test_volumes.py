@@ -21,7 +21,10 @@ from oracles import (
 )
 
 from mijax import methods
-from mijax.methods import Batch
+from mijax.configs import spleen3d
+from mijax.losses import edge_strength
+from mijax.methods import Batch, boundary_iic
+from mijax.runs.method import make_method
 
 DEPTH = 4
 OF_METHOD = {
@@ -84,3 +87,27 @@ def test_volumes_of_one_plane_are_slices(name):
         loss, params = value_of(name, options, batch, start_of(network, depth), network)
         values.append(float(jax.jit(loss)(params)))
     np.testing.assert_allclose(*values, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dims", "depth_spacing", "wanted"),
+    [(3, 3.0, (3.0, 0.8, 0.8)), (3, None, None), (2, 3.0, None)],
+)
+def test_boundaries_know_how_thick_slices_are(monkeypatch, dims, depth_spacing, wanted):
+    config = spleen3d.get_config("boundary_iic")
+    config.data.patches.update({"dims": dims, "depth_spacing": depth_spacing})
+    config.method.update(OF_METHOD["boundary_iic"])
+    seen = []
+
+    def noted(images, *, spacing, **options):
+        seen.append(spacing)
+        return edge_strength(images, spacing=spacing, **options)
+
+    monkeypatch.setattr(boundary_iic, "edge_strength", noted)
+    method, start = make_method(config), start_of(make_featured(0), DEPTH)
+    heads, memory = method.init(KEY, start)
+    params, batch = {"network": start.network, **heads}, batch_of(DEPTH)
+    jax.eval_shape(
+        lambda p: call(method, p, memory, batch, forward=forward_with_features)[0], params
+    )
+    assert seen == [wanted]
