@@ -77,8 +77,8 @@ def grown_splits(folder, cases, *, file="", annotation=""):
       annotation: file that says which part of the labels counts; "" for all of them.
 
     Raises:
-      UserError: cases that are no longer there, a file that holds out others, and no new label,
-        nor another part of those that there were.
+      UserError: cases that are no longer there, a file that holds out others, another annotation
+        of those that are held out, and no new label, nor another part of those that there were.
     """
     before = read_splits(Path(folder) / "splits.json")
     try:
@@ -107,8 +107,14 @@ def grown_splits(folder, cases, *, file="", annotation=""):
         unlabelled = tuple(sorted((*before.unlabelled, *new)))
         splits = all_labelled(before._replace(unlabelled=unlabelled), cases)
         check_splits(splits, cases)
+    now, then = _annotated(annotation), _annotated(Path(folder) / "annotation.json")
+    if changed := sorted(name for name in held_out if now.get(name) != then.get(name)):
+        raise UserError(
+            f"config.grow_from: case {changed[0]} is held out, and its annotation is of another "
+            f"part than in {folder}, so that scores do not compare"
+        )
     added = len(set(splits.labelled) - set(before.labelled))
-    if not added and _annotated(annotation) == _annotated(Path(folder) / "annotation.json"):
+    if not added and now == then:
         raise UserError(
             f"config.grow_from: no training case has got a label since {folder}, which has "
             f"{len(before.labelled)}"

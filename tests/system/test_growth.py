@@ -92,6 +92,18 @@ def test_more_slices_of_the_same_cases_are_new_labels(before, tmp_path, told):
         grown_splits(before, labels, annotation=same)
 
 
+@pytest.mark.parametrize("name", ["v", "t"])
+def test_the_annotation_of_those_held_out_stays(before, tmp_path, name):
+    kept, other = before / "annotation.json", tmp_path / "other.json"
+    write_annotation(kept, {name: Drawn(slices=(1, 2))})
+    write_annotation(other, {"a": Drawn(slices=(1,)), name: Drawn(slices=(1, 2, 3))})
+    for file in (other, ""):
+        with pytest.raises(UserError, match=f"case {name} is held out, and its annotation is of"):
+            grown_splits(before, cases("ABcVT"), annotation=file)
+    write_annotation(other, {"a": Drawn(slices=(1,)), name: Drawn(slices=(1, 2))})
+    assert grown_splits(before, cases("ABcVT"), annotation=other).labelled == ("a", "b")
+
+
 @pytest.mark.xdist_group("runs")
 def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored, tmp_path, told):
     old = copied("supervised")
