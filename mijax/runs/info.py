@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import logging
 import platform
 import shlex
 import subprocess
@@ -14,7 +15,10 @@ import numpy as np
 import mijax
 from mijax.errors import UserError
 from mijax.files import write_json
+from mijax.runs.folder import open_run
 from mijax.runs.growth import lineage
+
+_log = logging.getLogger("mijax")
 
 
 def write_info(run, *, classes, channels, validation, init_from, devices):
@@ -65,6 +69,19 @@ def check_data(run, volumes):
             f"{run.folder} was trained on other data: its validation cases have other labels or "
             f"voxel grids in {run.config.data.source.dir or 'this data set'} now; choose another "
             "--workdir"
+        )
+
+
+def check_grown(run, volumes):
+    """Logs that the validation volumes are not those of the run that a run has grown from."""
+    if not (before := run.config.get("grow_from")):
+        return
+    found = fingerprint(volumes)
+    if open_run(before).info().get("data", found) != found:
+        _log.warning(
+            "the validation cases have other labels or voxel grids than in %s, so that its scores "
+            "and those of this run do not compare",
+            before,
         )
 
 

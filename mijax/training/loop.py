@@ -16,7 +16,7 @@ from mijax.progress import doing
 from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
-from mijax.runs.info import check_data, write_info
+from mijax.runs.info import check_data, check_grown, write_info
 from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
 from mijax.training.batches import counts_of
@@ -108,6 +108,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
     given = origin and pretrained(origin, run, splits, like)
     state = experiment.init(run.config.seed, slices, given)
     if parallel.is_first():
+        check_grown(run, validation)
         write_info(
             run,
             classes=experiment.classes,

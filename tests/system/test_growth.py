@@ -14,6 +14,7 @@ from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.illustrator import Illustrator
 from mijax.runs.folder import Run, open_run, start_run
 from mijax.runs.growth import grown_config, grown_splits, noted_lineage
+from mijax.runs.info import check_grown
 from mijax.runs.source import open_data
 from mijax.runs.splits import settle_splits
 from mijax.training import train
@@ -135,6 +136,22 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored,
     assert "have got labels since" in told[-1] and f"--grow {run.folder} --workdir NEW" in told[-1]
     again = start_run(run.folder, open_run(run.folder).config)
     assert again.config.grow_from == str(old.folder.resolve())
+
+
+@pytest.mark.xdist_group("runs")
+def test_says_when_validation_cases_were_annotated_anew(copied, told):
+    old = copied("supervised")
+    run = SimpleNamespace(config={"grow_from": str(old.folder)})
+    source = open_data(old.config)
+    volumes = [source.volume(n) for n in read_splits(old.folder / "splits.json").validation]
+    check_grown(run, volumes)
+    check_grown(SimpleNamespace(config={}), volumes[:0])
+    assert not told
+    check_grown(run, [volumes[0]._replace(label=1 - np.minimum(volumes[0].label, 1)), *volumes[1:]])
+    assert told == [
+        "the validation cases have other labels or voxel grids than in "
+        f"{old.folder}, so that its scores and those of this run do not compare"
+    ]
 
 
 def row(points, label="ours"):
