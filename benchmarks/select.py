@@ -1,11 +1,13 @@
-"""Whether mijax.select chooses better than chance: many short trainings, in one process.
+"""Whether mijax.select chooses better than chance, and every 4th slice of 4 patients teaches more
+than all of one: many short trainings, in one process.
 
 python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
 
 Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
 the DSC of every validation and test case after the last step (mean over the classes, pooled over
 the slices of the training's size). The same command goes on where it was killed. Jobs come in
-rounds, one random draw of each N a round, so that what is there at any time can be compared;
+rounds, one random draw of each N a round, and that of the largest N with every 4th slice alone, so
+that what is there at any time can be compared;
 ``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes such
 a file, of the strategies that are compared, and ``--report`` prints what the runs say; both embed
 the patients by ``--features RUN`` as well, which may be repeated.
@@ -37,7 +39,7 @@ from mijax.training.batches import TrainingSet
 from mijax.training.build import build
 
 CONFIGS = {"hippocampus": hippocampus, "acdc": acdc_small}
-NUMBERS, DRAWS = (1, 2, 4), 20
+NUMBERS, DRAWS, EVERY = (1, 2, 4), 20, 4
 ROLES = ("validation", "test")
 _SLICES, _UNLABELLED = 256, 1024  # of a training set, so that all have one compiled program
 
@@ -112,7 +114,8 @@ def read(path):
 
 def done(path):
     """The jobs of a file."""
-    return [{key: run[key] for key in ("name", "method", "patients", "seed")} for run in read(path)]
+    keys = ("name", "method", "patients", "seed", "every")
+    return [{key: run.get(key, 1) for key in keys} for run in read(path)]
 
 
 def dealt(data, cases):
@@ -157,30 +160,27 @@ class Trainer:
 
     def jobs(self, choices):
         """The jobs in their order: random draws, then those of the file."""
-        method, patients = self.config.method.name, list(self.scans)
+        patients = list(self.scans)
         for draw in range(DRAWS):
-            for number in NUMBERS:
+            for number, every in (*((n, 1) for n in NUMBERS), (NUMBERS[-1], EVERY)):
                 drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
-                yield {
-                    "name": f"random {draw}",
-                    "method": method,
-                    "patients": sorted(drawn.tolist()),
-                    "seed": draw,
-                }
+                yield self._job(f"random {draw}", drawn.tolist(), draw, every)
         if choices and choices.exists():
             for line in choices.read_text().splitlines():
                 choice = json.loads(line)
                 for seed in range(choice["seeds"]):
-                    yield {
-                        "name": choice["name"],
-                        "method": method,
-                        "patients": sorted(choice["patients"]),
-                        "seed": seed,
-                    }
+                    yield self._job(choice["name"], choice["patients"], seed)
+
+    def _job(self, name, patients, seed, every=1):
+        method = self.config.method.name
+        patients = sorted(patients)
+        return {
+            "name": name, "method": method, "patients": patients, "seed": seed, "every": every,
+        }  # fmt: skip
 
     def run(self, job):
         """DSC of the scored cases, mean over classes, after the last step."""
-        training_set = self.training_set(job["patients"])
+        training_set = self.training_set(job["patients"], job["every"], job["seed"])
         slices = 0 if training_set.unlabelled is None else _UNLABELLED
         state = self.experiment.init(job["seed"], slices, None)
         for _ in range(self.config.steps):
@@ -199,9 +199,10 @@ class Trainer:
             }
         return scores
 
-    def training_set(self, patients):
-        """Of fixed numbers of slices, whatever there are."""
-        cuts = [self.slices(name) for patient in patients for name in self.scans[patient]]
+    def training_set(self, patients, every, first):
+        """Of fixed numbers of slices, whatever there are; labels of every n-th slice of a scan."""
+        names = [name for patient in patients for name in self.scans[patient]]
+        cuts = [_every(self.slices(name), every, first % every) for name in names]
         image, label = (
             _repeated(np.concatenate([getattr(c, part) for c in cuts]), _SLICES)
             for part in ("image", "label")
@@ -218,8 +219,8 @@ class Trainer:
         return jax.device_put(TrainingSet(image, label, others))
 
 
-def _every(cuts, step):
-    return cuts._replace(image=cuts.image[::step], label=cuts.label[::step])
+def _every(cuts, step, first=0):
+    return cuts._replace(image=cuts.image[first::step], label=cuts.label[first::step])
 
 
 def _repeated(rows, count):

@@ -95,19 +95,23 @@ def report(runs, patients, found, *, roles):
       found: {name: embedding}.
     """
     place = {patient: i for i, patient in enumerate(patients)}
-    draws, choices = {}, {}
+    draws, choices, sparse = {}, {}, {}
     for run in runs:
-        number = len(run["patients"])
-        if run["name"].startswith("random"):
-            draws.setdefault(number, []).append(run)
-        else:
+        number, every = len(run["patients"]), run.get("every", 1)
+        if not run["name"].startswith("random"):
             choices.setdefault((number, run["name"]), []).append(run)
-    for number in sorted(draws):
-        yield f"N = {number}: {len(draws[number])} random draws, " + ", ".join(
-            f"{role} {100 * np.mean(x):.2f} ± {100 * np.std(x, ddof=min(1, len(x) - 1)):.2f}"
-            for role in roles
-            for x in [[_mean(run, role) for run in draws[number]]]
-        )
+        elif every > 1:
+            sparse.setdefault((number, every), []).append(run)
+        else:
+            draws.setdefault(number, []).append(run)
+    for number, of_number in sorted(draws.items()):
+        yield f"N = {number}: {_summary(of_number, roles)}"
+    for (number, every), of_kind in sorted(sparse.items()):
+        yield f"N = {number}, one slice in {every}: {_summary(of_kind, roles)}"
+        for other, of_other in sorted(draws.items()):
+            p = (stats.mannwhitneyu(*(_means(x, r) for x in (of_kind, of_other))) for r in roles)
+            text = (f"{role} p = {found.pvalue:.2g}" for role, found in zip(roles, p, strict=True))
+            yield f"  against all slices of {other}: {', '.join(text)} (Mann-Whitney)"
     yield ""
     yield "Spearman's correlation with the validation DSC over random draws, N by N and together"
     for name, embedding in found.items():
@@ -156,6 +160,19 @@ def _against(choice, draws, roles):
             f"mean, p = {p:.2g} over {len(cases)} cases; above {100 * above:.0f} % of them)"
         )
     return f"{len(choice)} seeds; " + "; ".join(text)
+
+
+def _summary(runs, roles):
+    text = []
+    for role in roles:
+        x = 100 * np.array(_means(runs, role))
+        spread = np.std(x, ddof=min(1, len(x) - 1))
+        text.append(f"{role} {x.mean():.2f} ± {spread:.2f}, median {np.median(x):.2f}")
+    return f"{len(runs)} random draws, {'; '.join(text)}"
+
+
+def _means(runs, role):
+    return [_mean(run, role) for run in runs]
 
 
 def _mean(run, role):
