@@ -24,7 +24,7 @@ cd "$(dirname "$0")/.."
 mkdir -p "$output"
 export PYTHONPATH=$PWD:${PYTHONPATH:-} PYTHONUNBUFFERED=1 PYTHON=${PYTHON:-python3}
 : "${STAGES=agree speed train rest}"
-: "${ROWS=supervised local_mi mean_teacher unimatch alternate_teachers mixed_mi}"
+: "${ROWS=supervised local_mi mean_teacher unimatch mixed_mi strong_mi}"
 : "${FLAGS=--config.precision=bfloat16 --config.label_loss=cross_entropy+dice}"
 
 agree() {

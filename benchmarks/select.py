@@ -5,12 +5,12 @@ python -m benchmarks.select hippocampus FOLDER --output RUNS.jsonl
 
 Each line of RUNS.jsonl is one run: the patients that were labelled, the method and the seed, and
 the DSC of every validation and test case after the last step (mean over the classes, pooled over
-the slices of the training's size). The same command goes on where it was killed. Jobs come in
-rounds, one random draw of each N a round, and that of the largest N with every 4th slice alone, so
-that what is there at any time can be compared;
-``--choices FILE`` are further jobs, of {"name", "patients", "seeds"}. ``--choose FILE`` writes such
-a file, of the strategies that are compared, and ``--report`` prints what the runs say; both embed
-the patients by ``--features RUN`` as well, which may be repeated.
+the slices of the training's size). The same command goes on where it was killed. First come the
+jobs of ``--choices FILE``, of {"name", "patients", "seeds"}, and then rounds, one random draw of
+each N a round, and that of the largest N with every 4th slice alone, so that what is there at any
+time can be compared. ``--choose FILE`` writes such a file, of the strategies that are compared, and
+``--report`` prints what the runs say; both embed the patients by ``--features RUN`` as well, which
+may be repeated.
 
 The protocol is short, and what it is worth is in docs/annotating.md: hippocampus 800 steps of 16
 slices of 40 × 56, every third slice scored; ACDC 500 steps of 12 slices of 64 × 64; a U-Net of
@@ -159,17 +159,17 @@ class Trainer:
         self.labels = jax.jit(lambda weights, images: predict(weights, images).argmax(-1))
 
     def jobs(self, choices):
-        """The jobs in their order: random draws, then those of the file."""
+        """The jobs in their order: those of the file, then random draws."""
         patients = list(self.scans)
-        for draw in range(DRAWS):
-            for number, every in (*((n, 1) for n in NUMBERS), (NUMBERS[-1], EVERY)):
-                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
-                yield self._job(f"random {draw}", drawn.tolist(), draw, every)
         if choices and choices.exists():
             for line in choices.read_text().splitlines():
                 choice = json.loads(line)
                 for seed in range(choice["seeds"]):
                     yield self._job(choice["name"], choice["patients"], seed)
+        for draw in range(DRAWS):
+            for number, every in (*((n, 1) for n in NUMBERS), (NUMBERS[-1], EVERY)):
+                drawn = np.random.default_rng([number, draw]).permutation(patients)[:number]
+                yield self._job(f"random {draw}", drawn.tolist(), draw, every)
 
     def _job(self, name, patients, seed, every=1):
         method = self.config.method.name

@@ -36,6 +36,7 @@ OF_METHOD = {  # chosen on validation cases, see benchmarks/ACCURACY.md
         "subheads": 2,
     },
     "mixed_mi": {**_VIEW, **_RAMP},  # as FixMatch; not tuned
+    "strong_mi": {**_VIEW, **_RAMP},  # likewise
     "boundary_iic": {"flip": 0.0, "gamma": 0.0},
 }
 
