@@ -153,11 +153,13 @@ def _against(choice, draws, roles):
         cases = sorted(draws[0][role])
         mine = np.mean([[run[role][c] for c in cases] for run in choice], axis=0)
         random = np.mean([[run[role][c] for c in cases] for run in draws], axis=0)
-        p = stats.ttest_rel(mine, random, alternative="greater").pvalue
-        above = np.mean([mine.mean() > _mean(run, role) for run in draws])
+        drawn = np.array(_means(draws, role))
+        over_cases = stats.ttest_rel(mine, random, alternative="greater").pvalue
+        over_draws = stats.ttest_1samp(drawn, mine.mean(), alternative="less").pvalue
         text.append(
             f"{role} {100 * mine.mean():.2f} ({100 * (mine - random).mean():+.2f} against their "
-            f"mean, p = {p:.2g} over {len(cases)} cases; above {100 * above:.0f} % of them)"
+            f"mean, p = {over_cases:.2g} over {len(cases)} cases, {over_draws:.2g} over "
+            f"{len(draws)} draws; above {100 * (drawn < mine.mean()).mean():.0f} % of them)"
         )
     return f"{len(choice)} seeds; " + "; ".join(text)
 
