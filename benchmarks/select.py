@@ -15,7 +15,7 @@ may be repeated.
 The protocol is short, and what it is worth is in docs/annotating.md: hippocampus 800 steps of 16
 slices of 40 × 56, every third slice scored; ACDC 500 steps of 12 slices of 64 × 64; a U-Net of
 8…64, all else as in the tables. With 160 steps half of the trainings lose a class, whoever was
-drawn; with these it was one of 15.
+drawn; with these some of those from a single patient do.
 """
 
 import argparse
