@@ -23,7 +23,7 @@ OF_METHOD = {
 }
 
 
-def get_config(method="mixed_mi"):  # the best of ours on both sets of real volumes
+def get_config(method="mixed_mi"):  # above partial supervision on all real volumes
     config = common.get_config(method)
     config.name = ""  # that of the folder
     config.plan = True
