@@ -142,7 +142,9 @@ def test_strong_mi_is_local_mi_and_unimatch_in_one(network, teacher, batch):
         method = methods.build(name, **options)
         own = {} if name == "local_mi" else memory
         how = {"forward": forward, "label_loss": label_loss, "step": 0, "key": key}
-        return method.loss({"network": network}, own, batch, **how)
+        return jax.jit(lambda p, m, b: method.loss(p, m, b, **how))(
+            {"network": network}, own, batch
+        )
 
     together, aux = of("strong_mi", **weights, **strong)
     ours, _ = of("local_mi", jax.random.split(KEY)[0], weight=1.0, **weights)
