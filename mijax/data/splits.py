@@ -47,8 +47,7 @@ def draw_splits(
             raise UserError(f"data.splits.{name}={number}: must not be negative")
     if validation == 0:
         raise UserError("data.splits.validation=0 is an empty split; ask for at least 1")
-    incomplete = {case.patient for case in cases if not case.labelled}
-    patients = sorted({case.patient for case in cases} - incomplete)
+    patients = sorted(complete_patients(cases))
     if not patients:
         raise UserError("no case has a label; is labelsTr where it should be, and named so?")
     asked = test + validation + max(labelled, 1)
@@ -63,7 +62,7 @@ def draw_splits(
     drawn = [patients[i] for i in np.random.default_rng(seed).permutation(len(patients))]
     first = test + validation
     last = first + labelled if labelled else len(drawn)
-    role = dict.fromkeys(incomplete | set(drawn[last:]), "unlabelled")
+    role = dict.fromkeys((case.patient for case in cases), "unlabelled")
     role |= dict.fromkeys(drawn[:test], "test")
     role |= dict.fromkeys(drawn[test:first], "validation")
     role |= dict.fromkeys(drawn[first:last], "labelled")
@@ -71,6 +70,11 @@ def draw_splits(
     for case in cases:
         names[role[case.patient]].append(case.name)
     return Splits(**{field: tuple(sorted(found)) for field, found in names.items()})
+
+
+def complete_patients(cases: Sequence[Case]) -> set[str]:
+    """The patients of whom every scan has a label."""
+    return {case.patient for case in cases} - {c.patient for c in cases if not c.labelled}
 
 
 def count_patients(names: Collection[str], cases: Sequence[Case]) -> int:
@@ -83,11 +87,11 @@ def all_labelled(splits: Splits, cases: Sequence[Case]) -> Splits:
 
     That is ``draw_splits`` with ``labelled=0`` for splits that were drawn.
     """
-    incomplete = {case.patient for case in cases if not case.labelled}
-    without = {case.name for case in cases if case.patient in incomplete}
+    complete = complete_patients(cases)
+    more = {case.name for case in cases if case.patient in complete} & {*splits.unlabelled}
     return splits._replace(
-        labelled=tuple(sorted({*splits.labelled, *splits.unlabelled} - without)),
-        unlabelled=tuple(name for name in splits.unlabelled if name in without),
+        labelled=tuple(sorted({*splits.labelled, *more})),
+        unlabelled=tuple(name for name in splits.unlabelled if name not in more),
     )
 
 

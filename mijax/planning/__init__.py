@@ -7,12 +7,18 @@ out, see ``cost``.
 import logging
 from pathlib import Path
 
-from mijax.data import check_slice_options, count_patients, read_splits
+from mijax.data import (
+    check_slice_options,
+    complete_patients,
+    count_patients,
+    draw_splits,
+    read_splits,
+)
 from mijax.errors import UserError
 from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
-from mijax.planning.rules import Choice, choices, smaller
+from mijax.planning.rules import Choice, choices, smaller, validation_patients
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
 
@@ -78,16 +84,33 @@ def make_plan(config, *, given=()):
         options["dims"] = 3 if len(size) == 3 else 2
     check_slice_options(**options)
     recipe = index_data(config)
-    found = fingerprint(recipe)
+    labelled = _labelled(config.data.splits, recipe.cases, kept.get("data.splits.validation"))
+    found = fingerprint(recipe, labelled)
     kept["data.splits.test"] = config.data.splits.test
     if config.data.splits.file:
-        labelled = read_splits(config.data.splits.file).labelled
         kept["data.splits.labelled"] = count_patients(labelled, recipe.cases)
     made = choices(found, device=jax.default_backend(), devices=jax.device_count(), kept=kept)
     trial = config.copy_and_resolve_references()
     apply(trial, made, given=given)
     check_config(trial)
     return {"fingerprint": found, "choices": [choice._asdict() for choice in made]}
+
+
+def _labelled(splits, cases, validation):
+    """The cases that the run will learn from with labels; none where they cannot be drawn."""
+    if splits.file:
+        return read_splits(splits.file).labelled
+    validation = validation or validation_patients(len(complete_patients(cases)))
+    try:
+        return draw_splits(
+            cases,
+            labelled=splits.labelled,
+            validation=validation,
+            test=splits.test,
+            seed=splits.seed,
+        ).labelled
+    except UserError:  # which is told when the run draws them
+        return ()
 
 
 def try_plan(config, plan, cost, *, memory=None):

@@ -2,17 +2,19 @@
 
 import numpy as np
 
+from mijax.data import complete_patients
 from mijax.data.survey import LEVELS, grids, look, propose_window
 from mijax.errors import UserError
 
 _LOOKED_AT = 12  # cases whose voxels are read
 
 
-def fingerprint(recipe):
+def fingerprint(recipe, labelled):
     """Fingerprint of a data set.
 
     Args:
       recipe: ``data.Recipe``.
+      labelled: names of the cases to learn from with labels; no others' are looked at.
 
     Returns:
       A dict for JSON. Axes are x, y, z in the order of RAS+, ``least``, ``median``, ``most`` are
@@ -27,18 +29,19 @@ def fingerprint(recipe):
     if not geometries:
         raise UserError("there is no case to plan for")
     seen = grids(geometries.values())
-    labelled = [case for case in recipe.cases if case.labelled]
+    learned = [case for case in recipe.cases if case.name in labelled]
+    volumes = (recipe.read(case.name) for case in _spread(learned or recipe.cases))
     looks = [
-        look(recipe.read(case.name), len(recipe.classes))
-        for case in _spread(labelled or recipe.cases)
+        look(volume if learned else volume._replace(label=None), len(recipe.classes))
+        for volume in volumes
     ]
     counts = [found.counts for found in looks if found.counts is not None]
     share = np.sum(counts, 0)[:-1] / np.sum(counts) if counts else np.zeros(len(recipe.classes))
     levels = np.median([found.levels for found in looks], axis=0)
     return {
         "cases": len(recipe.cases),
-        "labelled": len(labelled),
-        "labelled_patients": len({case.patient for case in labelled}),
+        "labelled": sum(case.labelled for case in recipe.cases),
+        "labelled_patients": len(complete_patients(recipe.cases)),
         "channels": recipe.channels,
         "classes": list(recipe.classes),
         "voxels": _summary(seen.shape),

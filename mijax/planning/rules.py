@@ -95,7 +95,7 @@ def choices(found, *, device, devices, kept):
     patients = found["labelled_patients"]
     validation = choose(
         "data.splits.validation",
-        int(np.clip(patients // 5, 1, 10)),
+        validation_patients(patients),
         f"a fifth of {patients} labelled patients, 10 at most, chooses the checkpoint"
         if patients > 1
         else f"{counted(patients, 'labelled patient')} cannot teach and choose it: annotate more",
@@ -111,6 +111,11 @@ def choices(found, *, device, devices, kept):
             "with few labelled patients, random crops of two thirds were worth points on ACDC",
         )
     return list(made.values())
+
+
+def validation_patients(patients):
+    """How many of so many labelled patients choose the checkpoint."""
+    return int(np.clip(patients // 5, 1, 10))
 
 
 def _intervals(steps, kept, choose):

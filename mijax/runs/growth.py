@@ -68,7 +68,8 @@ def grown_splits(folder, cases, *, file="", annotation=""):
     """The splits of a run that goes on with the cases of another, and with more labels.
 
     Validation and test stay as they are. All others are training cases, new ones as well, but for
-    new scans of patients who are held out: these are left out.
+    new scans of patients who are held out, and for those without a label of patients who had some:
+    these are left out.
 
     Args:
       folder: of the run before.
@@ -86,15 +87,6 @@ def grown_splits(folder, cases, *, file="", annotation=""):
     except UserError as error:
         raise UserError(f"config.grow_from: {folder}: {error}") from error
     held_out = {*before.validation, *before.test}
-    patients = {case.patient for case in cases if case.name in held_out}
-    known = {name for names in before for name in names}
-    left_out = [c.name for c in cases if c.patient in patients and c.name not in known]
-    if left_out:
-        _log.warning(
-            "%d new scan(s) of validation or test patients are left out (%s, …)",
-            len(left_out),
-            left_out[0],
-        )
     if file:
         splits = read_splits(file)
         try:
@@ -103,9 +95,9 @@ def grown_splits(folder, cases, *, file="", annotation=""):
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
     else:
-        new = [c.name for c in cases if c.name not in known and c.patient not in patients]
-        unlabelled = tuple(sorted((*before.unlabelled, *new)))
-        splits = all_labelled(before._replace(unlabelled=unlabelled), cases)
+        cases = _taken(before, cases)
+        others = {case.name for case in cases} - {*before.labelled, *held_out}
+        splits = all_labelled(before._replace(unlabelled=tuple(sorted(others))), cases)
         check_splits(splits, cases)
     now, then = _annotated(annotation), _annotated(Path(folder) / "annotation.json")
     if changed := sorted(name for name in held_out if now.get(name) != then.get(name)):
@@ -121,6 +113,25 @@ def grown_splits(folder, cases, *, file="", annotation=""):
         )
     _log.info("grown from %s: %d labelled cases and %d more", folder, len(before.labelled), added)
     return splits
+
+
+def _taken(before, cases):
+    """The cases without those new ones that would give a patient a second role."""
+    patients = {case.name: case.patient for case in cases}
+    held_out = {patients[name] for name in (*before.validation, *before.test)}
+    labelled = {patients[name] for name in before.labelled}
+    new = [case for case in cases if all(case.name not in names for names in before)]
+    for whose, out in (
+        ("of validation or test patients", [c for c in new if c.patient in held_out]),
+        (
+            "without a label, of labelled patients,",
+            [c for c in new if c.patient in labelled and not c.labelled],
+        ),
+    ):
+        if out:
+            _log.warning("%d new scan(s) %s are left out (%s, …)", len(out), whose, out[0].name)
+            cases = [case for case in cases if case not in out]
+    return cases
 
 
 def _annotated(file):

@@ -225,15 +225,18 @@ def test_the_fingerprint_of_volumes():
         None, "", ("background", "organ"), 1, tuple(cases),
         geometry=lambda name: Geometry((4, 5, 6), 1, affine), read=read,
     )  # fmt: skip
-    seen = fingerprint(unknown)
-    assert fingerprint(unknown._replace(modalities=("MRI",)))["window"] is None
-    low, high = fingerprint(unknown._replace(modalities=("CT",)))["window"]  # without any air
+    seen = fingerprint(unknown, "ab")
+    assert fingerprint(unknown._replace(modalities=("MRI",)), "ab")["window"] is None
+    low, high = fingerprint(unknown._replace(modalities=("CT",)), "ab")["window"]  # without any air
     assert low < -1.0 and high > 1.0
     assert (seen["cases"], seen["labelled"], seen["labelled_patients"]) == (4, 2, 2)
     assert seen["mm"]["median"] == [0.5, 2.0, 1.0] and seen["voxels"]["most"] == [4, 5, 6]
     assert seen["extent"]["most"] == [2.0, 10.0, 6.0]
     assert seen["axes"] == {"LAS": 4} and seen["window"] is None
     np.testing.assert_allclose(seen["share"]["organ"], 6 / 120)
+    assert fingerprint(unknown, ())["share"] == {"background": 0, "organ": 0}  # not theirs to know
+    again = [*cases, Case("e", "a", False)]
+    assert fingerprint(unknown._replace(cases=again), "b")["labelled_patients"] == 1
 
 
 def test_a_plan_is_described():

@@ -45,6 +45,12 @@ def test_new_scans_of_those_held_out_are_left_out(before, told):
     assert told[0].startswith("2 new scan(s) of validation or test patients are left out (d, …)")
 
 
+def test_labels_stay_when_a_patient_is_scanned_again(before, told):
+    found = grown_splits(before, cases("ABcVTDe", d="a", e="a"))
+    assert found == Splits(("a", "b", "d"), ("c",), ("v",), ("t",))
+    assert told[0] == "1 new scan(s) without a label, of labelled patients, are left out (e, …)"
+
+
 def test_a_patient_counts_when_all_scans_have_labels(before):
     found = grown_splits(before, cases("ABcVTD", c="b"))
     assert found.labelled == ("a", "d") and found.unlabelled == ("b", "c")

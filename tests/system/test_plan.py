@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from mijax.configs import folder
@@ -12,9 +14,11 @@ from mijax.errors import UserError
 from mijax.planning import make_plan, settle_plan, try_plan, write_plan
 from mijax.planning.cost import Cost, step_cost
 from mijax.runs.folder import open_run
+from mijax.runs.source import index_data
+from mijax.runs.splits import choose_splits
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from folders import write_msd
+from folders import write_msd, write_nifti
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +137,28 @@ def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):
     config.data.splits.file = str(tmp_path / "mine.json")
     plan = {choice["key"]: choice["reason"] for choice in make_plan(config)["choices"]}
     assert plan["augmentation.rotation"].startswith("few labelled patients (1)")
+
+
+def test_labels_that_a_run_does_not_learn_from_do_not_change_its_plan(cache, tmp_path):
+    root = write_msd(tmp_path / "set", labelled=7)
+    description = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps(description | {"modality": {"0": "CT"}}))
+    config = config_of(root, cache)
+    config.data.splits.update({"labelled": 2, "test": 2})
+
+    def bright(names):
+        for name in names:
+            image = nib.load(root / "imagesTr" / f"{name}.nii.gz").get_fdata()
+            write_nifti(root / "labelsTr" / f"{name}.nii.gz", (image > 130).astype(np.uint8))
+        return {choice["key"]: choice["value"] for choice in make_plan(config)["choices"]}
+
+    before = bright([])
+    config.data.splits.validation = before["data.splits.validation"]
+    splits = choose_splits(config.data, index_data(config).cases)
+    assert len(splits.unlabelled) == 4 and before["data.patches.window"]
+    assert bright({*splits.validation, *splits.test, *splits.unlabelled[:2]}) == before
+    after = bright(splits.labelled)
+    assert after["data.patches.window"][0] > before["data.patches.window"][0]
 
 
 def test_a_configuration_that_is_not_to_be_planned(root, cache, tmp_path):
