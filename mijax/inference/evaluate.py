@@ -4,7 +4,7 @@ import contextlib
 import logging
 
 from mijax import parallel
-from mijax.data import read_splits
+from mijax.data import check_splits, read_splits
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference.predictor import Predictor
@@ -14,6 +14,7 @@ from mijax.inference.signals import shape
 from mijax.inference.trust import FILE, learn, read_trust
 from mijax.progress import doing
 from mijax.runs.annotation import annotation_of
+from mijax.runs.info import check_roles, fingerprint
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data
 
@@ -35,21 +36,23 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
 
     Returns:
       What is in scores.json: by checkpoint ("last", "best") its ``step``, the ``split``, the
-      patient of each case, the options ``largest_component`` and ``mirror``, and what
-      ``scores.score`` returns; of a method that learns without labels its ``measures`` instead of
-      the last three.
+      ``info.fingerprint`` of that (``data``), the patient of each case, the options
+      ``largest_component`` and ``mirror``, and what ``scores.score`` returns; of a method that
+      learns without labels its ``measures`` instead of the last three.
 
     Raises:
-      UserError: if the run has no sound checkpoint, its data is not as it was, or it has no
-        label maps that the options could be for.
+      UserError: if the run has no sound checkpoint, its data or splits are not as they were, a
+        label is gone, or it has no label maps that the options could be for.
     """
     source = open_data(run.config, annotation_of(run))
     splits = read_splits(run.folder / "splits.json")
+    check_splits(splits, source.cases)
     split = "test" if splits.test else "validation"
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]
     patients = {case.name: case.patient for case in source.cases if case.name in names}
     best = Predictor(run)
+    check_roles(run, splits)
     examination = make_method(run.config).examination
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)
@@ -67,7 +70,8 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
                 mirror=mirror,
                 nsd_tolerance=nsd_tolerance,
             )
-        scores[name] = {"step": predictor.step, "split": split, **by_step[predictor.step]}
+        about = {"step": predictor.step, "split": split, "data": fingerprint(volumes)}
+        scores[name] = about | by_step[predictor.step]
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
     if best.segments:
@@ -76,19 +80,19 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
 
 
 def settle_trust(best, source, splits):
-    """Writes trust.json of a run, unless it has that of the best checkpoint already.
+    """Writes trust.json of a run, unless it has that of checkpoint and validation cases already.
 
     Args:
       best: ``Predictor`` of the best checkpoint.
       source: ``data.Source`` of the run.
       splits: of the run; validation cases are predicted, of labelled ones the label map is read.
     """
-    path = best.run.folder / FILE
-    with contextlib.suppress(UserError):
-        if read_trust(best.run)["step"] == best.step:
-            return
-    classes = source.classes
+    path, classes = best.run.folder / FILE, source.classes
     validation = [source.volume(name) for name in splits.validation]
+    about = {"step": best.step, "data": fingerprint(validation)}
+    with contextlib.suppress(UserError):
+        if about.items() <= read_trust(best.run).items():
+            return
     some = splits.labelled[:: -(-len(splits.labelled) // _ANNOTATED) or 1]
     annotated = [
         shape(volume.label, volume.affine, classes=len(classes))
@@ -98,4 +102,4 @@ def settle_trust(best, source, splits):
         patients = {case.name: case.patient for case in source.cases}
         known = learn(best.look(validation), validation, annotated, classes, patients)
     if parallel.is_first():
-        write_json(path, {"step": best.step, **known})
+        write_json(path, about | known)

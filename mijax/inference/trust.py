@@ -149,7 +149,7 @@ def learn(looks, volumes, annotated, classes, patients):
 
 
 def read_trust(run):
-    """What trust.json of a run has: ``learn``'s dict, and the ``step`` of its checkpoint.
+    """What trust.json of a run has: ``learn``'s dict, the ``step`` and the ``data`` it is of.
 
     Raises:
       UserError: if it is not there, or damaged.
@@ -167,7 +167,8 @@ def read_trust(run):
             found["calibration"].check(len(names))
         if list(found["annotated"]) != names:
             raise ValueError("other classes than the run")
-        return {key: found[key] for key in ("step", "cases", "seen", "calibration", "annotated")}
+        keys = ("step", "cases", "seen", "calibration", "annotated")
+        return {"data": found.get("data"), **{key: found[key] for key in keys}}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it, and {again}") from error
 

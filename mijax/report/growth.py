@@ -41,14 +41,21 @@ def find_growth(row, *, checkpoint):
         if one.entry.get("mean_dsc") is not None:
             points.add((len(one.splits.labelled), 100 * one.entry["mean_dsc"]))
         for ancestor in _ancestors(one.run):
-            if checkpoint in ancestor.scores:
-                points.add((ancestor.labelled, 100 * ancestor.scores[checkpoint]))
+            if (dsc := ancestor.scores.get(checkpoint)) is not None and _alike(
+                (ancestor.terms or {}).get(checkpoint, {}), one.entry
+            ):
+                points.add((ancestor.labelled, 100 * dsc))
     numbers = sorted({labelled for labelled, _ in points})
     if len(numbers) < 2:
         return None
     labelled, dsc = (np.array(v, float) for v in zip(*sorted(points), strict=True))
     more = numbers[-1] - numbers[-2]
     return Growth(labelled, dsc, more, *_expected(labelled, dsc, more))
+
+
+def _alike(terms, entry):
+    """Whether scores are of the same annotation, made in one way, as far as that was noted."""
+    return all(entry.get(key, value) == value for key, value in terms.items())
 
 
 def _ancestors(run):

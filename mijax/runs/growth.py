@@ -21,11 +21,13 @@ class Ancestor(NamedTuple):
       folder: of it, as it was then.
       labelled: number of its labelled cases.
       scores: {checkpoint: mean DSC}, of those of its scores.json; {} where it had none.
+      terms: {checkpoint: by what they compare, see ``terms_of``}; None where not noted.
     """
 
     folder: str
     labelled: int
     scores: dict[str, float]
+    terms: dict[str, dict] | None = None
 
 
 def grown_config(folder, *, splits="", annotation="", weights=True):
@@ -152,11 +154,18 @@ def lineage(run):
         return []
     parent = open_run(run.config.grow_from)
     labelled = len(read_splits(parent.folder / "splits.json").labelled)
-    scores, path = {}, parent.folder / "scores.json"
+    entries, path = {}, parent.folder / "scores.json"
     if path.exists():
         entries = json.loads(path.read_text(encoding="utf-8"))
-        scores = {k: e["mean_dsc"] for k, e in entries.items() if e.get("mean_dsc") is not None}
-    return [*noted_lineage(parent), Ancestor(str(parent.folder), labelled, scores)]
+        entries = {k: e for k, e in entries.items() if e.get("mean_dsc") is not None}
+    scores = {k: e["mean_dsc"] for k, e in entries.items()}
+    terms = {k: terms_of(e) for k, e in entries.items()}
+    return [*noted_lineage(parent), Ancestor(str(parent.folder), labelled, scores, terms)]
+
+
+def terms_of(entry):
+    """By what an entry of scores.json compares: the annotated volumes, and how they were scored."""
+    return {key: entry[key] for key in ("data", "largest_component", "mirror") if key in entry}
 
 
 def noted_lineage(run):

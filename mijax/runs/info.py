@@ -21,11 +21,11 @@ from mijax.runs.growth import lineage
 _log = logging.getLogger("mijax")
 
 
-def write_info(run, *, classes, channels, validation, init_from, devices):
+def write_info(run, *, classes, channels, splits, validation, init_from, devices):
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
-    ``validation`` are its validation volumes, ``init_from`` is the ``Run`` that its weights came
-    from, or None, and ``devices`` is what it begins on, in words.
+    ``splits`` are its own, ``validation`` its validation volumes, ``init_from`` is the ``Run`` that
+    its weights came from, or None, and ``devices`` is what it begins on, in words.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -33,6 +33,7 @@ def write_info(run, *, classes, channels, validation, init_from, devices):
         {
             "classes": list(classes),
             "channels": channels,
+            "splits": splits._asdict(),
             "data": fingerprint(validation),
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
             "lineage": [ancestor._asdict() for ancestor in lineage(run)],
@@ -70,6 +71,22 @@ def check_data(run, volumes):
             f"voxel grids in {run.config.data.source.dir or 'this data set'} now; choose another "
             "--workdir"
         )
+
+
+def check_roles(run, splits):
+    """Refuses other training or validation cases than a run began with; test cases may be others.
+
+    Raises:
+      UserError: names one that has another role now.
+    """
+    begun = run.info().get("splits", {})  # not noted by earlier versions
+    for role in begun.keys() - {"test"}:
+        if moved := set(begun[role]) ^ {*getattr(splits, role)}:
+            raise UserError(
+                f"{run.folder / 'splits.json'}: case {min(moved)} has another role than when the "
+                "run began; put the file back, or begin another run with it "
+                "(--config.data.splits.file)"
+            )
 
 
 def check_grown(run, volumes):

@@ -16,7 +16,7 @@ from mijax.progress import doing
 from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
-from mijax.runs.info import check_data, check_grown, write_info
+from mijax.runs.info import check_data, check_grown, check_roles, write_info
 from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
 from mijax.training.batches import counts_of
@@ -98,6 +98,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
     start, slices = checkpoints.last_step(), counts_of(training_set).unlabelled or 0
     on, like = parallel.devices(list(experiment.mesh.devices.flat)), experiment.like(slices)
     if start:
+        check_roles(run, splits)
         check_data(run, validation)
         _log.info("going on from step %d of %d", start, run.config.steps)
         if (begun := run.info().get("devices", on)) != on:
@@ -113,6 +114,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
             run,
             classes=experiment.classes,
             channels=experiment.channels,
+            splits=splits,
             validation=validation,
             init_from=origin,
             devices=on,

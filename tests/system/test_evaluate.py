@@ -42,8 +42,8 @@ def test_form_of_scores(scored):
     assert (scores["last"]["step"], scores["best"]["step"]) == (12, best)
     for entry in scores.values():
         assert entry.keys() == {
-            "step", "split", "patients", *OPTIONS, "mean_dsc", "nsd_tolerance", "classes", "cases",
-            "calibration",
+            "step", "split", "data", "patients", *OPTIONS, "mean_dsc", "nsd_tolerance", "classes",
+            "cases", "calibration",
         }  # fmt: skip
         assert entry["patients"] == {case: case for case in test}  # one volume each
         assert not any(entry[name] for name in OPTIONS)

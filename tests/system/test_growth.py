@@ -188,6 +188,17 @@ def test_what_more_labels_are_expected_to_bring():
     assert axes.lines[0].get_xdata().tolist() == [2, 4, 8, 12]
 
 
+def test_only_scores_that_compare_make_a_curve():
+    one = row([(2, 0.5), (4, 0.6), (8, 0.7)])
+    first, second = one.runs[0].run.info()["lineage"]
+    first["terms"] = {"best": {"data": "a", "mirror": False}}
+    second["terms"] = {"best": {"data": "a", "mirror": True}}
+    one.runs[0].entry |= {"data": "a", "mirror": False}
+    assert find_growth(one, checkpoint="best").labelled.tolist() == [2, 8]
+    first["terms"]["best"]["data"] = "b"  # annotated anew since
+    assert find_growth(one, checkpoint="best") is None
+
+
 def test_a_row_has_its_colour_where_others_did_not_grow(tmp_path, monkeypatch):
     rows, drawn = [row([(2, 0.5)], "a"), row([(2, 0.5), (4, 0.6)], "b")], []
     monkeypatch.setattr(Illustrator, "_add", lambda self, *what: drawn.append(what[-1]))

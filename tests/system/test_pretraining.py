@@ -44,7 +44,7 @@ def test_is_scored_by_measures_without_a_dsc(run):
     scores = evaluate(run)
     assert json.loads((run.folder / "scores.json").read_text()) == scores
     for entry in scores.values():
-        assert entry.keys() == {"step", "split", "measures"}
+        assert entry.keys() == {"step", "split", "data", "measures"}
         measures = entry["measures"]
         assert 0 <= measures["mutual_information"] <= np.log(4)
         for name in ("cluster_balance", "agreement", "boundary_correlation"):

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from mijax.data import Splits, Volume, write_splits
+from mijax.data import Splits, Volume, read_splits, write_splits
 from mijax.data.volume import Case
 from mijax.errors import UserError
 from mijax.files import write_json
+from mijax.inference import evaluate
 from mijax.runs.folder import default_folder, exclusive, open_run, start_run, taken_back
 from mijax.runs.info import fingerprint
 from mijax.runs.splits import settle_splits
@@ -152,6 +153,23 @@ def test_a_run_does_not_go_on_with_other_data(copied):
     write_json(run.folder / "info.json", run.info() | {"data": "other"})
     with pytest.raises(UserError, match="trained on other data.* choose another --workdir"):
         train(run)
+
+
+def test_cases_that_were_moved_are_refused(copied):
+    """Or those that a run has learned from would be its test cases."""
+    run = copied("local_mi")
+    path = run.folder / "splits.json"
+    splits = read_splits(path)
+    one, *others = splits.labelled
+    write_splits(path, splits._replace(labelled=tuple(others), test=(*splits.test, one)))
+    for what in (evaluate, train):
+        with pytest.raises(UserError, match=f"splits.json: case {one} has another role than when"):
+            what(run)
+    write_splits(path, splits._replace(test=(*splits.test, one)))
+    with pytest.raises(UserError, match=f"case {one} is there 2 times, in labelled and test"):
+        evaluate(run)
+    write_splits(path, splits._replace(test=splits.test[:1]))
+    assert list(evaluate(run)["last"]["cases"]) == [splits.test[0]]
 
 
 def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):

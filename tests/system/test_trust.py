@@ -434,12 +434,16 @@ def test_a_run_that_has_not_learned_it(run, scans, tmp_path, told):
 
 def test_evaluation_learns_it_where_it_is_missing(run):
     path = run.folder / "trust.json"
-    before = path.read_text()
-    evaluate(run)
-    assert path.read_text() == before
     path.unlink()
     evaluate(run)
-    known = read_trust(run)
+    known, text = read_trust(run), path.read_text()
+    marked = json.loads(text) | {"cases": 9}
+    write_json(path, marked)
+    evaluate(run)
+    assert read_trust(run)["cases"] == 9  # as it was
+    write_json(path, marked | {"data": "the labels have been corrected since"})
+    evaluate(run)
+    assert path.read_text() == text
     assert known["calibration"] is None and known["cases"] == 2  # of which three are needed
     assert known["step"] == json.loads((run.folder / "scores.json").read_text())["best"]["step"]
     assert known["annotated"]["body"]["cases"] == 4  # 2 labelled, 2 of the validation
