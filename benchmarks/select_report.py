@@ -4,9 +4,10 @@ import numpy as np
 from scipy import stats
 from scipy.cluster.vq import kmeans2
 
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import open_data
+from mijax.selection import describe_volume
 from mijax.selection.choice import coverage, pairwise, representatives
-from mijax.selection.embedding import describe, standardised
+from mijax.selection.embedding import standardised
 
 NEIGHBOURS = 20  # of TypiClust
 _PERMUTATIONS = 10_000
@@ -19,9 +20,7 @@ def embeddings(config, scans, runs=()):
     """
     source, rows = open_data(config), {}
     for name in (n for names in scans.values() for n in names):
-        volume = source.volume(name)
-        image = slice_volume(volume._replace(label=None), config.data.patches, multiple=1).image
-        rows[name] = describe(image, np.multiply(volume.image.shape[:3], volume.spacing))
+        rows[name] = describe_volume(source.volume(name), config.data.patches)
     found = _by_patient(rows, scans)
     blocks = {block: [{block: row[block]} for row in found] for block in found[0]}
     kinds = {"descriptor": found, **blocks}

@@ -39,6 +39,8 @@ def main(argv):
     for key, other in _GROWING.items():
         if values[key].present and not values.grow:
             commands.fail(f"--{key} goes with --grow; of a new run it is --config.{other}")
+    if values.data_dir is not None and values.config is not None:
+        commands.fail("--data_dir is of a run that there is; here it is --config.data.source.dir")
     if values.grow:
         if values.config is not None or not values.workdir:
             commands.fail("--grow OLD needs --workdir NEW, and takes the configuration of OLD")
@@ -50,6 +52,8 @@ def main(argv):
         config = open_run(values.workdir).config
     else:
         commands.fail("needs --config FILE for a new run or --workdir FOLDER for an old one")
+    if values.data_dir is not None:
+        config.data.source.dir = values.data_dir
     folder = values.workdir or default_folder(config)
     trackers = [name for name in TRACKERS if getattr(values, name)]
     for name in trackers:
@@ -83,10 +87,10 @@ def main(argv):
     if first:
         print(table(scores))
         if values.report:
-            _report(run)
+            _report(run, data_dir=values.data_dir)
 
 
-def _report(run):
+def _report(run, *, data_dir):
     """Writes RUN/report. What goes wrong there is logged: the run itself is done and scored."""
     import jax
 
@@ -97,7 +101,7 @@ def _report(run):
         from mijax.report import make_report
 
         with doing("writing the report"):
-            page = make_report([run.folder], run.folder / "report")
+            page = make_report([run.folder], run.folder / "report", data_dir=data_dir)
         _log.info("report: %s", page)
     except Exception as error:
         reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
@@ -121,6 +125,9 @@ def define_flags():
     )
     flags.DEFINE_string("annotation", "", "with --grow: a file of what was annotated in part")
     flags.DEFINE_bool("weights", True, "with --grow: begin with the weights of that run")
+    flags.DEFINE_string(
+        "data_dir", None, "with --grow or --workdir alone: folder of the data, if it has moved"
+    )
     flags.DEFINE_bool("mlflow", False, "write to MLflow as well; MLFLOW_TRACKING_URI says where")
     flags.DEFINE_bool("wandb", False, "write to Weights & Biases as well, offline in RUN/wandb")
     flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")

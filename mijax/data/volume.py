@@ -65,7 +65,7 @@ class Recipe(NamedTuple):
     Attributes:
       builder: the name of the builder class that writes it; None where there is nothing to
         prepare.
-      key: changes whenever the content would; names the folder in the cache.
+      key: changes whenever the content would; names the folder in the cache, if it is prepared.
       classes: names, index is the label value, the first is the background.
       channels: of every image.
       cases: sorted by name.

@@ -5,6 +5,7 @@ out, see ``cost``.
 """
 
 import logging
+import math
 from pathlib import Path
 
 from mijax.data import (
@@ -18,7 +19,7 @@ from mijax.errors import UserError
 from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
-from mijax.planning.rules import Choice, choices, smaller, validation_patients
+from mijax.planning.rules import Choice, choices, validation_patients
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
 
@@ -141,6 +142,17 @@ def try_plan(config, plan, cost, *, memory=None):
                 "give a smaller --config.data.patches.size or --config.model.widths"
             )
     return plan | {"choices": [choice._asdict() for choice in made], "cost": spent._asdict()}
+
+
+def smaller(made, *, devices):
+    """The choices with one that makes a step smaller, or None where none is left."""
+    by_key, least = {choice.key: choice for choice in made}, math.lcm(2, devices)
+    for key in ("unlabelled_batch", "labelled_batch"):
+        if key in by_key and by_key[key].value > least:
+            value = max(by_key[key].value // 2 // least, 1) * least
+            reason = "halved, so that a step fits into the memory"
+            return [Choice(key, value, reason) if c.key == key else c for c in made]
+    return None
 
 
 def apply(config, made, *, given=()):

@@ -270,16 +270,5 @@ def _augmentation(found, labelled, dims, intensity, choose):
         choose("augmentation.foreground", 0.33, reason)
 
 
-def smaller(made, *, devices):
-    """The choices with one that makes a step smaller, or None where none is left."""
-    by_key, least = {choice.key: choice for choice in made}, math.lcm(2, devices)
-    for key in ("unlabelled_batch", "labelled_batch"):
-        if key in by_key and by_key[key].value > least:
-            value = max(by_key[key].value // 2 // least, 1) * least
-            reason = "halved, so that a step fits into the memory"
-            return [Choice(key, value, reason) if c.key == key else c for c in made]
-    return None
-
-
 def _multiple(n, multiple):
     return int(-(-n // multiple) * multiple)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data import read_splits, write_splits
+from mijax.data.survey import grids
+from mijax.data.volume import Geometry
 from mijax.errors import UserError
 from mijax.files import writing_to
 from mijax.progress import doing
@@ -119,7 +121,11 @@ def _select(config, *, count, output, predictor, splits=None):
         return kept(names, made, folder=output / "embeddings", what=what, key=key | more)
 
     if predictor is None:
-        rows = of_cases(lambda volumes: _described(volumes, config), "describing", by="image")
+        rows = of_cases(
+            lambda volumes: (describe_volume(v, config.data.patches) for v in volumes),
+            "describing",
+            by="image, axes in order",
+        )
     else:
         from mijax.selection import network  # imports JAX
 
@@ -164,12 +170,12 @@ def _select(config, *, count, output, predictor, splits=None):
     return selection
 
 
-def _described(volumes, config):
-    for volume in volumes:
-        slices = flat_slices(config.data.patches)
-        image = slice_volume(volume._replace(label=None), slices, multiple=1).image
-        size = np.multiply(volume.image.shape[:3], volume.spacing)
-        yield describe(image, size)
+def describe_volume(volume, patches):
+    """``embedding.describe`` of a volume, as ``config.data.patches`` has its slices."""
+    image = slice_volume(volume._replace(label=None), flat_slices(patches), multiple=1).image
+    *shape, channels = volume.image.shape
+    grid = grids([Geometry(tuple(shape), channels, volume.affine)])
+    return describe(image, *grid.shape * grid.spacing)
 
 
 def _of_patient(rows, scans):

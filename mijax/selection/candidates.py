@@ -1,9 +1,12 @@
 """Who may be chosen: the patients of the training cases, and which of them have labels."""
 
+import logging
 from typing import NamedTuple
 
-from mijax.data import Splits, check_splits, draw_splits, read_splits
+from mijax.data import Splits, all_labelled, check_splits, draw_splits, read_splits
 from mijax.errors import UserError
+
+_log = logging.getLogger("mijax")
 
 
 class Candidates(NamedTuple):
@@ -43,7 +46,8 @@ class Candidates(NamedTuple):
 def find_candidates(data, cases, *, count, given=None):
     """The ``Candidates`` of a data set.
 
-    With a splits file they are its training cases, and it alone says who is labelled. Without one
+    With a splits file they are its training cases, and it alone says who is labelled; with that of
+    a run labels count that came since, unless all have some, which were then set aside. Without one
     validation and test are those that a training of this configuration would draw. Where no case
     has a label they are drawn from all patients, and have to be annotated as well.
 
@@ -51,14 +55,14 @@ def find_candidates(data, cases, *, count, given=None):
       data: ``config.data``.
       cases: of the data set.
       count: how many patients shall be chosen.
-      given: a splits file, in the place of that of ``data``.
+      given: the splits file of a run, in the place of that of ``data``.
 
     Raises:
       UserError: a count that there is not, or splits that do not fit the cases.
     """
     if count < 1:
         raise UserError(f"--count={count}: must be at least 1")
-    splits = _splits(data, cases, given or data.splits.file)
+    splits = _of_run(given, cases) if given else _splits(data, cases)
     by_name = {case.name: case for case in cases}
     scans = {}
     for name in sorted((*splits.labelled, *splits.unlabelled)):
@@ -83,14 +87,28 @@ def find_candidates(data, cases, *, count, given=None):
     return Candidates(splits, scans, tuple(labelled), annotated)
 
 
-def _splits(data, cases, file):
-    if file:
-        splits = read_splits(file)
-        try:
-            check_splits(splits, cases, complete=False)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+def _of_run(file, cases):
+    splits = _checked(file, cases, complete=True)
+    now = all_labelled(splits, cases)
+    if not now.unlabelled:
         return splits
+    if more := len(now.labelled) - len(splits.labelled):
+        _log.info("%d case(s) have labels that the run did not learn from: they count", more)
+    return now
+
+
+def _checked(file, cases, *, complete):
+    splits = read_splits(file)
+    try:
+        check_splits(splits, cases, complete=complete)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return splits
+
+
+def _splits(data, cases):
+    if data.splits.file:
+        return _checked(data.splits.file, cases, complete=False)
     drawn = {
         "validation": data.splits.validation,
         "test": data.splits.test,

@@ -11,7 +11,7 @@ def describe(image, size):
 
     Args:
       image: (n, h, w, c), its slices as the network gets them.
-      size: (3,) millimetres of the volume.
+      size: (3,) millimetres of the volume, axes in the order of RAS+.
 
     Returns:
       ``{"coarse": (6, 8, 8, c) means over cells of one size, "levels": (13, c) percentiles of the

@@ -68,7 +68,11 @@ def summary(selection):
         f"Coverage: the {total} training patients are {selection.coverage:.3f} from the nearest of "
         f"these {number}{more} on average; of {number} at random {middle:.3f} ({low:.3f} to "
         f"{high:.3f} in 95 of 100 draws). {better} of {draws} random draws cover them as well.",
-        "That is a distance between images, not DSC: it says that this is no unlucky draw, not what"
-        " it will score.",
+        "That is a distance between images, not DSC"
+        + (
+            "."
+            if selection.disagreement
+            else ": it says that this is no unlucky draw, not what it will score."
+        ),
     ]
     return lines

@@ -28,7 +28,8 @@ def pretrained(origin, run, splits, like):
 
     Raises:
       UserError: if it has no sound checkpoint, its network has other shapes, or it, or a run that
-        its weights came from, was trained on validation or test cases of ``run``.
+        its weights came from, was trained on validation or test cases of ``run``, or its best
+        checkpoint was chosen by test cases.
     """
     for ancestor in _lineage(origin):
         _check_leak(ancestor, run, splits)
@@ -65,19 +66,20 @@ def _lineage(run):
 
 def _check_leak(origin, run, splits):
     """Refuses a run to begin with that has seen what is held back, or warns of names alone."""
-    seen = read_splits(origin.folder / "splits.json")
-    seen = {*seen.labelled, *seen.unlabelled} & {*splits.validation, *splits.test}
+    its = read_splits(origin.folder / "splits.json")
+    seen = {*its.labelled, *its.unlabelled} & {*splits.validation, *splits.test}
+    seen |= {*its.validation} & {*splits.test}
     if seen and same_volumes(origin.config.data.source, run.config.data.source):
         raise UserError(
-            f"config.init_from: {origin.folder} was trained on {len(seen)} of the validation "
-            f"and test cases of this run ({sorted(seen)[0]}, …); give both the same splits"
+            f"config.init_from: {origin.folder} was trained or validated on {len(seen)} of the "
+            f"validation and test cases of this run ({min(seen)}, …); give both the same splits"
         )
     if seen:
         _log.warning(
-            "config.init_from: %s was trained on cases with the names of %d validation and test "
-            "cases of this run (%s, …), in another folder; if they are the same scans, the scores "
-            "are worth nothing",
+            "config.init_from: %s was trained or validated on cases with the names of %d "
+            "validation and test cases of this run (%s, …), in another folder; if they are the "
+            "same scans, the scores are worth nothing",
             origin.folder,
             len(seen),
-            sorted(seen)[0],
+            min(seen),
         )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mijax.data import UNLABELLED, Case, Volume, open_source, write_arrays
+from mijax.data.sources.arrays import arrays_recipe
 from mijax.errors import UserError
 
 CLASSES = ("background", "organ")
@@ -43,6 +44,13 @@ def test_volumes_come_back_as_they_were(file):
         assert (found.affine == AFFINE).all()
         assert (found.label is None) == (given.label is None)
         assert given.label is None or (found.label == given.label).all()
+
+
+def test_what_goes_by_the_content_of_a_file_knows_that_it_was_rewritten(file):
+    before = arrays_recipe(str(file)).key
+    assert arrays_recipe(str(file)).key == before
+    write_arrays(file, reversed([*volumes()]), classes=CLASSES)
+    assert arrays_recipe(str(file)).key != before
 
 
 def test_the_file_is_closed_in_between(file):

@@ -5,8 +5,8 @@ import pytest
 
 from mijax.configs import folder
 from mijax.data.volume import Case, Geometry, Recipe, Volume
-from mijax.planning import apply, describe, fingerprint
-from mijax.planning.rules import choices, smaller
+from mijax.planning import apply, describe, fingerprint, smaller
+from mijax.planning.rules import choices
 from mijax.training.config_checks import check_config
 
 

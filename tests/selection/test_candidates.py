@@ -57,6 +57,19 @@ def test_a_splits_file_alone_says_who_is_a_candidate(tmp_path):
     assert not find_candidates(data(file=file), bare, count=1).annotated
 
 
+def test_labels_that_came_after_a_run_count(tmp_path, told):
+    file = given(tmp_path / "s.json", labelled=("p1",), unlabelled=("p2", "p5"))
+    found = find_candidates(data(), CASES, count=1, given=file)
+    assert found.labelled == ("p1", "p2") and found.splits.unlabelled == ("p5_0", "p5_1")
+    assert told == ["2 case(s) have labels that the run did not learn from: they count"]
+    # Where all have some they were set aside to see what they bring.
+    everything = [case._replace(labelled=True) for case in CASES]
+    assert find_candidates(data(), everything, count=2, given=file).labelled == ("p1",)
+    bare = [case._replace(labelled=False) for case in CASES]
+    with pytest.raises(UserError, match="s.json: splits: case p1_0 in labelled has no label"):
+        find_candidates(data(), bare, count=1, given=file)
+
+
 @pytest.mark.parametrize(
     ("count", "splits", "message"),
     [

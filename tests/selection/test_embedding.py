@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 
+from mijax.configs.phantom import get_config
+from mijax.data import Volume
+from mijax.selection import describe_volume
 from mijax.selection.choice import pairwise
 from mijax.selection.embedding import LEVELS, by_thirds, describe, pooling, standardised
 
@@ -33,6 +36,16 @@ def test_describe_sees_where_how_bright_and_how_large():
     assert coarse[0, 0, 7, 1] == 5 and np.count_nonzero(coarse) == 1
     assert found["levels"].shape == (2 * len(LEVELS),)
     assert found["size"] == pytest.approx(np.log([10, 20, 30]))
+
+
+def test_the_order_of_the_axes_in_a_file_does_not_matter():
+    patches = get_config().data.patches
+    patches.size = (16, 16)
+    image, affine = np.random.default_rng(0).normal(size=(12, 14, 5, 1)), np.diag([1.0, 2, 3, 1])
+    first = describe_volume(Volume("a", image, None, affine), patches)
+    turned = Volume("a", image.transpose(2, 0, 1, 3), None, affine[:, [2, 0, 1, 3]])
+    for block, values in describe_volume(turned, patches).items():
+        np.testing.assert_allclose(values, first[block], err_msg=block)
 
 
 def test_blocks_count_alike_whatever_their_length_and_unit():

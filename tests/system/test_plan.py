@@ -1,6 +1,7 @@
 """A folder without a word about it: planned, trained, gone on with; and what a step costs."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,6 +49,15 @@ def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_p
     assert not {"steps", "model.widths"} & values.keys()
     code, again, _ = run_here(*command)  # goes on, and has nothing to do
     assert (code, again) == (0, out)
+    moved = shutil.copytree(root, tmp_path / "moved")
+    of_run = ["mijax.main", "--workdir", tmp_path / "run", "--noreport"]
+    code, again, _ = run_here(*of_run, "--data_dir", moved)
+    assert (code, again) == (0, out)
+    grown = ["mijax.main", "--grow", tmp_path / "run", "--workdir", tmp_path / "more"]
+    code, _, lines = run_here(*grown, "--data_dir", tmp_path / "nowhere")
+    assert code == 1 and "nowhere: no such folder" in lines[-1]
+    code, _, (line,) = run_here(*command, "--data_dir", moved)
+    assert code == 2 and line.endswith("here it is --config.data.source.dir")
 
 
 def test_what_a_step_costs(root, cache):

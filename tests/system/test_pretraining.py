@@ -219,5 +219,9 @@ def test_cases_that_an_origin_of_the_origin_was_trained_on_are_refused(tiny, tmp
     ):
         start_run(folder, tiny("supervised", init_from=str(before)))
         write_splits(folder / "splits.json", splits)
-    with pytest.raises(UserError, match=f"{first} was trained on 1 of the validation and test"):
+    message = f"{first} was trained or validated on 1 of the validation and test"
+    with pytest.raises(UserError, match=message):
+        pretrained(open_run(second), open_run(third), others, None)
+    write_splits(first / "splits.json", others._replace(validation=("t",), test=("v",)))
+    with pytest.raises(UserError, match=message):  # its best checkpoint was chosen by "t"
         pretrained(open_run(second), open_run(third), others, None)

@@ -92,6 +92,7 @@ def test_the_next_of_a_run(uninterrupted, tmp_path):
     gain = np.array([*found.disagreement.values()]) * found.distances[:, given].min(1)
     assert found.candidates.patients[max(places, key=gain.__getitem__)] == new
     assert "agree to a DSC of " in rows_of(tmp_path)[0]["reason"]
+    assert summary(found)[-1] == "That is a distance between images, not DSC."
 
 
 def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):

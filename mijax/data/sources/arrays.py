@@ -101,7 +101,8 @@ def arrays_recipe(path: str) -> Recipe:
             label = label.astype(np.uint8)
         return Volume(name, image.reshape(*shape, channels), label, affine)
 
-    return Recipe(None, "", classes, channels, cases, geometry, read, gaps=True)
+    key = f"{file.resolve()}-{file.stat().st_size}-{file.stat().st_mtime_ns}"
+    return Recipe(None, key, classes, channels, cases, geometry, read, gaps=True)
 
 
 @contextlib.contextmanager
