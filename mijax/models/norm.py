@@ -65,7 +65,8 @@ class StreamNorm(nn.Module):
                 running_mean.value[None], running_var.value[None], scale, bias, kind
             )
             return _result(x, factor, offset, kind)
-        result, mean, var = _normalise(x, scale, bias, running_mean.value[None], kind)
+        mean = running_mean.value[None]
+        result, mean, var = _normalise(*_alike(x, scale, bias, mean), kind)
         if not self.is_initializing():
             for running, new in ((running_mean, mean[0]), (running_var, var[0])):
                 running.value = self.momentum * running.value + (1 - self.momentum) * new
@@ -105,7 +106,20 @@ class InstanceNorm(nn.Module):
         )
         # With no running mean to be near, a pass of its own for the mean.
         origin = _image_means(_vectors(lax.stop_gradient(x), kind), kind=kind)[0]
-        return _normalise(x, scale, bias, origin, kind)[0]
+        return _normalise(*_alike(x, scale, bias, origin), kind)[0]
+
+
+def _alike(*arrays):
+    """Arrays that vary over the same devices, as ``shard_map`` asks of a gradient of one's own.
+
+    What JAX has then to add over devices, of parameters that are the same on all, it adds outside.
+    """
+    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    axes = frozenset.union(*varying)
+    return [
+        lax.pcast(a, tuple(axes - own), to="varying")
+        for a, own in zip(arrays, varying, strict=True)
+    ]
 
 
 class _Kind(NamedTuple):

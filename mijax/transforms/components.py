@@ -45,7 +45,7 @@ def largest_components(labels, num_classes):
         new = jnp.where(inside, further.reshape(numbers.shape), 0)
         return new, jnp.any(new != numbers)
 
-    numbers, _ = jax.lax.while_loop(lambda state: state[1], advance, (number, jnp.array(True)))
+    numbers, _ = jax.lax.while_loop(lambda state: state[1], advance, (number, jnp.any(inside)))
     flat = numbers.reshape(-1, count)
     sizes = jax.vmap(lambda n: jnp.zeros(count + 1, jnp.int32).at[n].add(1))(flat).at[:, 0].set(0)
     # From the end: of equal sizes, the highest number, which is the first region.

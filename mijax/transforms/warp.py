@@ -184,10 +184,10 @@ def _gather(cotangent, matrix, inverse, size, in_plane):
         for step in steps:
             total = total + tap(*_moved(first, step))
     else:  # 64 in a row take half a minute to compile, and more memory
-        total = jnp.zeros((*places[0].shape, cotangent.shape[-1]), wide(cotangent).dtype)
-        steps = jnp.array(steps, matrix.dtype)
+        total = tap(*_moved(first, steps[0]))
+        steps = jnp.array(steps[1:], matrix.dtype)
         total, _ = jax.lax.scan(
-            lambda sofar, step: (sofar + tap(*_moved(first, step)), None), total, steps, unroll=4
+            lambda sofar, step: (sofar + tap(*_moved(first, step)), None), total, steps, unroll=3
         )
     return total.astype(cotangent.dtype)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 from numpy.testing import assert_allclose
 
 from mijax.models.norm import InstanceNorm, StreamNorm
@@ -148,6 +149,25 @@ def test_gradients_are_those_of_batch_norm(images):
 
     batch_norm = of(nn.BatchNorm(use_running_average=False))
     assert_gradients_are_alike(of(StreamNorm(), train=True), batch_norm, images)
+
+
+@pytest.mark.parametrize("module", [StreamNorm(), InstanceNorm()], ids=["batch", "instance"])
+def test_on_two_devices_each_has_a_stream_of_its_own(module):
+    """In ``shard_map`` as it comes; the gradient of the parameters is added up."""
+
+    def of(*streams):
+        def f(params, images):
+            variables, options = {"params": params}, {"train": True, "streams": streams}
+            stats = {"batch_stats": STATS} if isinstance(module, StreamNorm) else {}
+            return module.apply(variables | stats, images, **options, mutable=["batch_stats"])[0]
+
+        return f
+
+    mesh = jax.make_mesh((2,), ("devices",), (AxisType.Auto,), devices=jax.devices()[:2])
+    everywhere, divided = PartitionSpec(), PartitionSpec("devices")
+    specs = {"in_specs": (everywhere, divided), "out_specs": divided}
+    mapped = jax.shard_map(of(0, 0, 0), mesh=mesh, **specs)
+    assert_gradients_are_alike(mapped, of(0, 0, 0, 1, 1, 1), IMAGES)
 
 
 @of_images_and_volumes
