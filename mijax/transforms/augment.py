@@ -73,7 +73,7 @@ def augment(
         if jnp.shape(centres) != (count, dims):
             raise ValueError(f"centres are {count, dims}, not {jnp.shape(centres)}")
         around = jnp.round(centres).astype(jnp.int32) - np.int32(shape)[None] // 2
-        around = jnp.clip(around, 0, np.int32(slack)[None])
+        around = jnp.clip(around, 0, np.int32(np.maximum(slack, 0))[None])
         corner = jnp.where(jnp.isnan(centres), corner, around)
     shift = jnp.float32(slack[None] / 2) - corner.astype(jnp.float32)
     place = affine_matrix(translation=shift, dims=dims)

@@ -45,6 +45,8 @@ def test_a_crop_larger_than_the_image_pads_with_background():
     assert_array_equal(np.sum(padded_labels, (1, 2)), [16] * 3)
     assert_array_equal(np.asarray(padded)[..., 0] > 0, np.asarray(padded_labels) == 1)
     assert_allclose(np.sum(padded, (1, 2)), images.sum((1, 2)), rtol=1e-6)
+    centred, _ = augment(KEY, images, crop=(7, 6), centres=np.full((3, 2), 2, np.float32))
+    assert_array_equal(centred, padded)
 
 
 @pytest.mark.parametrize(
