@@ -31,7 +31,8 @@ def surface_distances(prediction, label, *, spacing):
       (hd95, assd); (0, 0) where both masks are empty, (NaN, NaN) where one is.
 
     Raises:
-      ValueError: for masks of different shapes, or a spacing of another number of axes.
+      ValueError: for masks that are not boolean or of different shapes, or a spacing of another
+        number of axes.
 
     >>> mask = np.zeros((8, 8, 8), bool)
     >>> mask[2:5, 2:5, 2:5] = True
@@ -66,7 +67,8 @@ def surface_dice(prediction, label, *, spacing, tolerance):
       A float in [0, 1], the higher the better; 1 where both masks are empty, 0 where one is.
 
     Raises:
-      ValueError: as ``surface_distances``; or for a tolerance below 0.
+      ValueError: as ``surface_distances``; or for masks that are no volumes, or a tolerance below
+        0.
 
     Reference: Nikolov et al., J Med Internet Res 23, 2021; Maier-Hein et al., "Metrics reloaded",
     Nature Methods 21, 2024.
@@ -80,6 +82,8 @@ def surface_dice(prediction, label, *, spacing, tolerance):
     from surface_distance import lookup_tables  # an extra
 
     _check(prediction, label, spacing)
+    if label.ndim != 3:
+        raise ValueError(f"masks are (x, y, z), not {label.shape}")
     if not tolerance >= 0:
         raise ValueError(f"a tolerance is 0 mm or more, not {tolerance}")
     if not prediction.any() or not label.any():
@@ -99,6 +103,8 @@ def surface_dice(prediction, label, *, spacing, tolerance):
 
 
 def _check(prediction, label, spacing):
+    if not prediction.dtype == label.dtype == bool:
+        raise ValueError(f"masks are boolean, not {prediction.dtype} and {label.dtype}")
     if prediction.shape != label.shape:
         raise ValueError(f"masks of one shape, not {prediction.shape} and {label.shape}")
     if len(spacing) != label.ndim:

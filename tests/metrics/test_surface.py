@@ -1,5 +1,6 @@
 """HD95, ASSD and NSD: closed forms, brute force, MedPy and surface-distance on whole volumes."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -167,3 +168,15 @@ def test_nsd_of_empty_masks_and_wrong_arguments():
     for wrong in (-1.0, np.nan):
         with pytest.raises(ValueError, match="tolerance is 0 mm or more"):
             surface_dice(full, full, spacing=SPACING, tolerance=wrong)
+    with pytest.raises(ValueError, match=r"masks are \(x, y, z\), not \(3, 3\)"):
+        surface_dice(full[0], full[0], spacing=SPACING[:2], tolerance=2.0)
+
+
+@pytest.mark.parametrize(
+    "score", [surface_distances, functools.partial(surface_dice, tolerance=2.0)]
+)
+def test_masks_that_are_not_boolean_are_refused(score):
+    mask = np.ones((3, 3, 3), bool)
+    for pair in ((mask, mask.astype(np.uint8)), (mask * 255, mask)):
+        with pytest.raises(ValueError, match="masks are boolean, not"):
+            score(*pair, spacing=SPACING)
