@@ -2,9 +2,9 @@
 
 Conventions: ``logits`` are raw, ``probs`` sum to 1 over the last axis, ``labels`` are
 integers; maps are (b, *space, k) and masks (b, *space), with two axes of space, (h, w), or
-three, (d, h, w), as the rank says. Logarithms are natural, so entropies and mutual
-information are in nats. A term is minimised as it stands; mutual information and boundary
-correlation keep their textbook signs and are to be maximised.
+three, (d, h, w), as the rank says. A logit of −∞ rules a class out. Logarithms are natural, so
+entropies and mutual information are in nats. A term is minimised as it stands; mutual information
+and boundary correlation keep their textbook signs and are to be maximised.
 
 Each function reduces over the whole batch. Inside ``jax.pmap`` or ``jax.shard_map``
 pass ``axis_name``: sums and counts are then added over that axis *before* they are

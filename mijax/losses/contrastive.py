@@ -4,9 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mijax.losses.pointwise import TINY, masked, sum_over, wide
-
-NEVER = -1e30  # the logit of what is no candidate; finite, so that a row of them has no NaN
+from mijax.losses.pointwise import NEVER, TINY, masked, sum_over, wide
 
 
 def local_contrastive_loss(

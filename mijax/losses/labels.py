@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.losses.contrastive import NEVER
-from mijax.losses.pointwise import cross_entropy, masked, soft_dice_loss, wide
+from mijax.losses.pointwise import NEVER, cross_entropy, masked, soft_dice_loss, wide
 
 LABEL_LOSSES = (
     "cross_entropy", "dice", "squared_dice", "cross_entropy+dice", "cross_entropy+squared_dice",

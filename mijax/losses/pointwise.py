@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 TINY = float(jnp.finfo(jnp.float32).tiny)
+NEVER = -1e30  # the logit of what is no candidate; finite, so that no 0 · ∞ makes a NaN
 
 
 def cross_entropy(logits, labels, *, mask=None, axis_name=None):
@@ -19,7 +20,7 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
     Returns:
       Scalar ≥ 0; 0 where the mask is empty.
     """
-    _check_labels(logits, labels)
+    labels = _check_labels(logits, labels)
     log_probs = jax.nn.log_softmax(wide(masked(logits, mask)))
     k = log_probs.shape[-1]
     # Not by take_along_axis, whose gradient is a scatter.
@@ -43,7 +44,7 @@ def entropy(logits, *, mask=None, axis_name=None):
 
     Reference: Vu et al., ADVENT, CVPR 2019.
     """
-    log_probs = jax.nn.log_softmax(wide(masked(logits, mask)))
+    log_probs = _log_softmax(logits, mask)
     return _mean(-jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1), mask, axis_name)
 
 
@@ -73,7 +74,7 @@ def kl_divergence(logits, probs, *, mask=None, axis_name=None):
     '0.1308'
     """
     _check_alike(logits, probs)
-    log_p = jax.nn.log_softmax(wide(masked(logits, mask)))
+    log_p = _log_softmax(logits, mask)
     log_q = jnp.log(jnp.maximum(wide(masked(probs, mask)), TINY))
     return _mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1), mask, axis_name)
 
@@ -96,7 +97,7 @@ def kl_to_logits(probs, logits, *, mask=None, axis_name=None):
     """
     _check_alike(probs, logits)
     p = wide(masked(probs, mask))
-    log_q = jax.nn.log_softmax(wide(masked(logits, mask)))
+    log_q = _log_softmax(logits, mask)
     return _mean(jnp.sum(p * (jnp.log(jnp.maximum(p, TINY)) - log_q), axis=-1), mask, axis_name)
 
 
@@ -149,7 +150,7 @@ def soft_dice_loss(
     >>> f"{soft_dice_loss(half, labels):.2f}"
     '0.50'
     """
-    _check_labels(probs, labels)
+    labels = _check_labels(probs, labels)
     probs = wide(masked(probs, mask))
     # Outside [0, k), as in cross-entropy: a class of its own, or nothing, it would go unnoticed.
     known = (labels >= 0) & (labels < probs.shape[-1])
@@ -202,14 +203,22 @@ def check_mask(mask, shape):
         raise ValueError(f"a mask of these maps is {shape}, not {mask.shape}")
 
 
+def _log_softmax(logits, mask):
+    """Log-probabilities; of a class with a logit of −∞ finite, so that it adds 0 where p is 0."""
+    logits = wide(masked(logits, mask))
+    return jax.nn.log_softmax(jnp.where(jnp.isneginf(logits), NEVER, logits))
+
+
 def _check_alike(first, second):
     if first.shape != second.shape:
         raise ValueError(f"two maps of one shape are compared, not {first.shape}, {second.shape}")
 
 
 def _check_labels(maps, labels):
+    """The labels in 32 bits, since the number of classes may not fit into their own."""
     if labels.shape != maps.shape[:-1]:
         raise ValueError(f"maps {maps.shape} have labels {maps.shape[:-1]}, not {labels.shape}")
+    return jnp.asarray(labels).astype(jnp.int32)
 
 
 def _mean(values, mask, axis_name):

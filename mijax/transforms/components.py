@@ -32,8 +32,8 @@ def largest_components(labels, num_classes):
     check_labels(labels)
     b, *space = labels.shape
     count, window = math.prod(space), (1, 1, *[3] * len(space))
-    classes = jnp.arange(1, num_classes, dtype=labels.dtype)[(None, ..., *[None] * len(space))]
-    inside = labels[:, None] == classes  # (b, k, *space)
+    classes = jnp.arange(1, num_classes, dtype=jnp.int32)[(None, ..., *[None] * len(space))]
+    inside = labels[:, None].astype(jnp.int32) == classes  # (b, k, *space)
     # Numbers fall from the first pixel on, so that a region has that of its first pixel.
     number = jnp.where(inside, count - jnp.arange(count).reshape(1, 1, *space), 0)
 

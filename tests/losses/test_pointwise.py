@@ -347,3 +347,36 @@ def test_a_label_that_is_none_is_nan_unless_it_is_masked(term):
         value, gradient = loss(maps, labels, mask=mask)
         other = loss(maps, np.where(mask, labels, 2), mask=mask)[0]
         assert value == other and np.isfinite(gradient).all() and not np.any(gradient[1, 2])
+
+
+@pytest.mark.parametrize(("k", "dtype"), [(256, "uint8"), (300, "uint8"), (128, "int8")])
+def test_labels_may_be_too_short_for_the_number_of_classes(k, dtype):
+    maps = np.random.default_rng(0).dirichlet(np.ones(k), size=(2, 3)).astype(np.float32)
+    labels = np.array([[0, 1, 2], [44, 90, 127]])
+    for term in (jax.jit(losses.cross_entropy), soft_dice_loss):
+        found = term(maps, labels.astype(dtype))
+        assert found == term(maps, labels) and np.isfinite(found)
+
+
+def test_a_logit_of_minus_infinity_rules_a_class_out():
+    """Values and gradients are those of the other classes alone."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(2, 3, K)).astype(np.float32)
+    probs = rng.dirichlet(np.ones(K - 1), size=(2, 3)).astype(np.float32)
+    ruled = np.concatenate([logits, np.full((2, 3, 1), -np.inf, np.float32)], -1)[..., 1:]
+    without, padded = logits[..., 1:], np.pad(probs, ((0, 0), (0, 0), (0, 1)))
+    terms = {
+        "entropy": lambda z, q: losses.entropy(z),
+        "kl_divergence": losses.kl_divergence,
+        "kl_to_logits": lambda z, q: losses.kl_to_logits(q, z),
+    }
+
+    @jax.jit
+    def results(z, q):
+        return {name: jax.value_and_grad(f)(z, q) for name, f in terms.items()}
+
+    found = results(ruled, padded)
+    for name, (value, gradient) in results(without, probs).items():
+        assert_allclose(found[name][0], value, rtol=1e-6)
+        assert_allclose(found[name][1][..., :-1], gradient, rtol=1e-5, atol=1e-8)
+        assert not np.any(found[name][1][..., -1])
