@@ -26,7 +26,7 @@ class View:
       inverse: (b, n + 1, n + 1), of T⁻¹.
       norms: bounds of the absolute row sums of the two; within the limit of ``warp``, ``restore``
         and ``apply`` gather their gradients.
-      frame: the shape whose pixels the matrices count; None if they are the same for every shape.
+      frame: the shape whose pixels the matrices count; None if they count those of every shape.
       in_plane: whether T keeps slices of a volume slices (see ``warp``).
     """
 
@@ -88,8 +88,8 @@ def sample_view(
       key, count, rotation, shear, scale, flip, spacing: see ``sample_affine``, in 3-D as well.
       translation: uniform in ± this part of each side of the frame; of height and width alone
         where one number of ``rotation`` keeps slices slices.
-      shape: of that frame, (h, w) or (d, h, w), needed with a translation. With three rotations it
-        lets maps whose axes are pooled by different factors turn as the frame does.
+      shape: of that frame, (h, w) or (d, h, w), needed with a translation. It lets maps whose axes
+        are pooled by different factors turn as the frame does.
       dims: spatial axes where no ``shape`` shows them.
 
     Returns:
@@ -122,10 +122,8 @@ def sample_view(
     matrix = sample_affine(key, count, **ranges, translation=pixels, spacing=spacing, dims=dims)
     spacing = np.ones(dims) if spacing is None else np.float64(spacing)
     bound = _norm(rotation, shear, _turned(spacing, in_plane))
-    frame = shape if translation or not in_plane else None
-    return View(
-        matrix, inverse_affine(matrix), (bound / scale[0], bound * scale[1]), frame, in_plane
-    )
+    norms = bound / scale[0], bound * scale[1]
+    return View(matrix, inverse_affine(matrix), norms, shape, in_plane)
 
 
 def _turned(by_axis, in_plane):
