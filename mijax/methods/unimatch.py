@@ -116,7 +116,8 @@ def with_strong_views(
       ramp_steps: steps over which the weight grows to its value; the authors have no ramp.
       feature_dropout: rate of the channel dropout of the features.
       complementary: drop channels of the two strong views, those of the one that stay in the
-        other, rather than of a third view (V2); feature_weight is then not used.
+        other, rather than of a third view (V2); feature_weight is then not used, and
+        feature_dropout is 0.5.
       box_probability, box_area, box_aspect: of the boxes, see ``sample_boxes``.
       brightness, contrast, gamma, noise, blur: of S, see ``jitter_intensity``.
 
@@ -130,6 +131,8 @@ def with_strong_views(
     check_pseudo(threshold=threshold, pseudo_loss=pseudo_loss)
     if not 0 <= feature_dropout < 1:
         raise ValueError(f"feature_dropout is at least 0 and below 1, not {feature_dropout}")
+    if complementary and feature_dropout != 0.5:
+        raise ValueError(f"feature_dropout is 0.5 where complementary, not {feature_dropout}")
     boxes = {"area": box_area, "aspect": box_aspect, "probability": box_probability}
     check_boxes(**boxes)
     jitter = {
@@ -155,8 +158,7 @@ def with_strong_views(
             weights.append(feature_weight)
 
         def perturb(stream, name, feature):
-            rate = 0.5 if complementary else feature_dropout
-            kept = dropped_channels(drop_key, name, feature.shape, rate)
+            kept = dropped_channels(drop_key, name, feature.shape, feature_dropout)
             if complementary:
                 kept = (kept, 2 - kept)[stream]
             elif stream < 2:

@@ -441,6 +441,11 @@ def test_near_foreground():
         ("unimatch", {"threshold": 1.0}, "threshold is at least 0 and below 1, not 1.0"),
         ("unimatch", {"pseudo_loss": "focal"}, "pseudo_loss is dice or cross_entropy, not 'focal'"),
         ("unimatch", {"feature_dropout": 1.0}, "feature_dropout is at least 0 and below 1"),
+        (
+            "unimatch",
+            {"complementary": True, "feature_dropout": 0.3},
+            "feature_dropout is 0.5 where complementary, not 0.3",
+        ),
         ("unimatch", {"box_area": (0.5, 0.1)}, "area is"),
         ("unimatch", {"blur": -1.0}, "blur is at least 0, not -1.0"),
         ("copy_paste", {"side": 0.0}, "side is above 0 and at most 1, not 0.0"),
