@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import kl_to_logits, local_mutual_information
+from mijax.losses.pointwise import wide
 from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.mixing import (
     check_pseudo,
@@ -82,8 +83,9 @@ def make(
       mi_weight: of the local mutual information, within λ.
       consistency_weight: of KL(qᵢ ‖ pᵢ), within λ.
       pseudo_weight: of D, within λ.
-      prior_weight: of KL(π ‖ p̄), which holds the mean prediction p̄ of the unlabelled images to
-        the classes' part π of the labelled ones that are annotated all over, within λ.
+      prior_weight: of KL(π ‖ p̄), which holds the mean prediction p̄ of the unlabelled images, of
+        what T left in the frame, to the classes' part π of the labelled ones that are annotated all
+        over, within λ.
       feature_weight: of a third view beside the two, each of which has ½: T u, with channels of
         what the encoder hands to the decoder dropped. UniMatch has 1, and half of λ; 0 is none.
       feature_dropout: rate of the channel dropout of the third view.
@@ -197,13 +199,15 @@ def make(
             add("mutual_information", -mi_weight, found)
         if is_used(prior_weight):
             # Of images that are annotated all over: the part of one says nothing of the whole.
-            pixels = tuple(range(1, batch.label.ndim))
-            whole = jnp.all(batch.label < q.shape[-1], axis=pixels, keepdims=True)
-            counted = jnp.where(whole[..., None], jax.nn.one_hot(batch.label, q.shape[-1]), 0)
-            size = jnp.sum(jnp.broadcast_to(whole, batch.label.shape), dtype=counted.dtype)
+            label, pixels = batch.label.astype(jnp.int32), tuple(range(1, batch.label.ndim))
+            whole = jnp.all(label < q.shape[-1], axis=pixels, keepdims=True)
+            counted = jnp.where(whole[..., None], jax.nn.one_hot(label, q.shape[-1]), 0)
+            size = jnp.sum(jnp.broadcast_to(whole, label.shape), dtype=counted.dtype)
             prior = jnp.sum(counted, axis=(0, *pixels)) / jnp.maximum(size, 1)
-            mean = jnp.mean(jnp.concatenate(p), axis=(0, *pixels))
-            log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(mean, 1e-6))
+            seen = jnp.concatenate(valid_in)[..., None]
+            predicted = jnp.sum(seen * wide(jnp.concatenate(p)), axis=(0, *pixels))
+            predicted /= jnp.maximum(jnp.sum(seen), 1)
+            log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(predicted, 1e-6))
             add("prior", prior_weight, jnp.sum(prior * log_ratio))
         logs["kept"] = kept
         value = supervised + weight * ramp(step, ramp_steps) * value

@@ -15,6 +15,7 @@ from oracles import (
     LABELLED,
     UNLABELLED,
     K,
+    call,
     cross_entropies,
     forward,
     make_network,
@@ -30,6 +31,7 @@ from scipy import ndimage
 
 from mijax import losses, methods
 from mijax.errors import UserError
+from mijax.methods import Output
 from mijax.methods.alternate_teachers import ensemble
 from mijax.methods.mixed_mi import near_foreground
 
@@ -410,12 +412,35 @@ def test_mixed_mi(between, focus, third, network, teacher, batch):
         )
     )
     prior = np.bincount(batch.label.ravel(), minlength=K) / batch.label.size
-    prior_term = (prior * np.log(prior / np.concatenate(p).mean((0, 1, 2)))).sum()
+    counts = np.concatenate(insides)[..., None]
+    predicted = (counts * np.concatenate(p)).sum((0, 1, 2)) / counts.sum()
+    prior_term = (prior * np.log(prior / predicted)).sum()
     assert_allclose(logs["mutual_information"], mutual, rtol=1e-4)
     assert_allclose(logs["prior"], prior_term, rtol=1e-4)
     terms = 0.5 * pseudo + 0.2 * kl - 0.3 * mutual + 0.7 * prior_term
     supervised = 2 * release_labelled(labelled, batch.label)
     assert_allclose(value, supervised + 0.9 * np.exp(-5 * 0.5**2) * terms, rtol=1e-5)
+
+
+def test_what_comes_from_outside_the_frame_is_no_prediction(batch):
+    """A network that knows all of class 1, and background for what is around it."""
+
+    def perfect(network, *streams, key):
+        images = [x[..., :1] for x in streams]
+        return [Output(20 * jnp.concatenate([0.5 - x, x - 0.5], -1), {}, {}) for x in images]
+
+    ones = jax.tree.map(np.ones_like, batch)
+
+    def prior(scale):
+        method = methods.build(
+            "mixed_mi", **STILL | {"scale": scale}, mi_weight=0.0, pseudo_weight=0.0,
+            prior_weight=1.0, box_probability=0.0, rotation=0.0, shear=0.0, flip=False,
+        )  # fmt: skip
+        memory = {"network": {}}
+        return call(method, {"network": {}}, memory, ones, forward=perfect)[1].logs["prior"]
+
+    whole, half = jax.jit(lambda: (prior((1.0, 1.0)), prior((0.5, 0.5))))()
+    assert_allclose(half, whole, atol=1e-6)
 
 
 def test_terms_of_weight_0_are_left_out(network, teacher, batch):
