@@ -131,7 +131,7 @@ def make(
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         view_key, jitter_key, dropout_key = jax.random.split(key, 3)
         images = batch.unlabelled
-        view = sample_view(view_key, images.shape[0], dims=images.ndim - 2, **ranges)
+        view = sample_view(view_key, images.shape[0], shape=images.shape[1:-1], **ranges)
         labelled, plain, transformed = forward(
             params["network"],
             batch.image,

@@ -23,6 +23,7 @@ from oracles import (
     masked_mean,
     softmax,
     squared_error,
+    start_with,
     start_with_features,
     streams64,
     zoom,
@@ -31,6 +32,7 @@ from oracles import (
 
 from mijax import methods
 from mijax.errors import UserError
+from mijax.methods import Batch, Output
 
 CLUSTERS, SUBHEADS = 4, 2
 
@@ -111,6 +113,31 @@ def test_global_local_mi(consistency, factor, radius, featured, batch):
     mutual = (found["bottleneck"] + 0.5 * found["Up_conv2"]) / 1.5
     expected = cross_entropy(labelled, batch.label) + 7 * distance - 0.3 * mutual
     assert_allclose(value, expected, rtol=1e-4)
+
+
+def test_features_of_other_proportions_turn_as_the_image_does():
+    """Smooth images are as good as their pairs of rows to tell a place by."""
+    rows, columns = np.mgrid[:24, :24] / 9
+    images = np.stack([[np.sin(rows + i), np.cos(columns - rows + i)] for i in range(3)])
+    images = np.moveaxis(5 * images, 1, -1).astype(np.float32)
+    method = methods.build(
+        "global_local_mi", **{**STILL, "rotation": 45.0}, features=("Up_conv2",),
+        importance=(1.0,), radius=(0,), clusters=4, consistency_weight=0.0,
+    )  # fmt: skip
+    head, _ = begin(method, start_with({})._replace(features={"Up_conv2": (1, 12, 24, 2)}))
+
+    def information(factor):
+        def forward(network, *streams, key):
+            pooled = [x.reshape(-1, 24 // factor, factor, 24, 2).mean(2) for x in streams]
+            return [Output(x, {"Up_conv2": y}, {}) for x, y in zip(streams, pooled, strict=True)]
+
+        given = Batch(images, np.zeros((3, 24, 24), int), images)
+        aux = call(method, {"network": {}, **head}, {}, given, forward=forward)[1]
+        return aux.logs["information_Up_conv2"]
+
+    whole, pairs = jax.jit(lambda: (information(1), information(2)))()
+    assert whole > 0.1
+    assert_allclose(pairs, whole, rtol=0.05)
 
 
 def test_the_consistency_pulls_however_far_the_prediction_is(featured, batch):
