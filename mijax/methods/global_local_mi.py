@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.losses import kl_to_logits, local_mutual_information, squared_error
+from mijax.losses.pointwise import masked
 from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_least, check_positive, ramp
 from mijax.models import ClusterHead
@@ -118,7 +119,7 @@ def make(
         plain, mask = view.apply(plain), view.inside(plain.shape[1:-1])
         if heads[name].pooled:
             # What left the frame is 0 in the one and must not count in the other.
-            plain, transformed = plain * mask[..., None], transformed * mask[..., None]
+            plain, transformed = masked(plain, mask), masked(transformed, mask)
             mask, reach = None, 0
         p, q = (
             heads[name].apply({"params": params[f"head_{name}"]}, x) for x in (plain, transformed)

@@ -32,7 +32,8 @@ def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
         share = jax.random.beta(mix_key, alpha, alpha, shape)
 
         def mix(x):
-            return share * x + (1 - share) * jnp.roll(x, -1, axis=0)
+            mine = share.astype(x.dtype)
+            return mine * x + (1 - mine) * jnp.roll(x, -1, axis=0)
 
         [student] = forward(network, mix(images), key=student_key)
         [taught] = forward(teacher, images, key=teacher_key)

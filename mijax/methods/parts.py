@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.losses import squared_error
+from mijax.losses.pointwise import wide
 from mijax.methods.method import Aux, Rounds
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -229,10 +230,17 @@ def first_teacher(start):
 
 
 def follow(teacher, params, batch_stats, step, *, decay):
-    """The teacher after a step, a moving average of decay min(1 − 1/(step + 1), decay)."""
+    """The teacher after a step, a moving average of decay min(1 − 1/(step + 1), decay).
+
+    In float32 or wider; each array of the teacher keeps its type.
+    """
     rate = jnp.minimum(1 - 1 / (step + 1), decay)
     student = {"network": params["network"], "batch_stats": batch_stats}
-    return jax.tree.map(lambda old, new: rate * old + (1 - rate) * new, teacher, student)
+
+    def average(old, new):
+        return (rate * wide(old) + (1 - rate) * wide(new)).astype(old.dtype)
+
+    return jax.tree.map(average, teacher, student)
 
 
 def ramp(step, length):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import squared_error
+from mijax.losses.pointwise import wide
 from mijax.methods import supervised
 from mijax.methods.method import Quantity, Row
 from mijax.methods.parts import check_least, ramp, with_consistency
@@ -58,7 +59,7 @@ def make(
         normal = jax.random.normal(noise_key, (1 + passes, *images.shape), images.dtype)
         noisy = images[None] + noise * jnp.clip(normal, -2.0, 2.0)
         outputs = forward(teacher, *noisy, key=teacher_key)
-        target, *others = (jax.nn.softmax(output.logits) for output in outputs)
+        target, *others = (jax.nn.softmax(wide(output.logits)) for output in outputs)
         mean = view.apply(sum(others) / passes)
         uncertainty = jnp.sum(jax.scipy.special.entr(mean), axis=-1)
         threshold = (0.75 + 0.25 * ramp(step, ramp_steps)) * math.log(mean.shape[-1])
