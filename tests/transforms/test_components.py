@@ -60,6 +60,11 @@ def test_nothing_stays_nothing_and_a_full_frame_stays_full():
         assert_array_equal(keep(labels, 3), labels)
 
 
+def test_labels_may_be_too_short_for_the_number_of_classes():
+    labels = np.array([[[3, 0, 3, 3, 44]]], np.uint8)
+    assert_array_equal(keep(labels, 300), [[[0, 0, 3, 3, 44]]])
+
+
 def test_of_equal_regions_the_upper_one_is_kept():
     labels = np.zeros((1, 5, 5), int)
     labels[0, [0, 4], [4, 0]] = 1
