@@ -90,7 +90,7 @@ def main(argv):
             _report(run, data_dir=values.data_dir)
 
 
-def _report(run, *, data_dir):
+def _report(run, *, data_dir=None):
     """Writes RUN/report. What goes wrong there is logged: the run itself is done and scored."""
     import jax
 
@@ -125,9 +125,7 @@ def define_flags():
     )
     flags.DEFINE_string("annotation", "", "with --grow: a file of what was annotated in part")
     flags.DEFINE_bool("weights", True, "with --grow: begin with the weights of that run")
-    flags.DEFINE_string(
-        "data_dir", None, "with --grow or --workdir alone: folder of the data, if it has moved"
-    )
+    flags.DEFINE_string("data_dir", None, "of an old run: new folder of the data, if moved")
     flags.DEFINE_bool("mlflow", False, "write to MLflow as well; MLFLOW_TRACKING_URI says where")
     flags.DEFINE_bool("wandb", False, "write to Weights & Biases as well, offline in RUN/wandb")
     flags.DEFINE_bool("report", True, "write RUN/report as well, one page about the run")

@@ -211,8 +211,9 @@ def command(monkeypatch, capsys):
     def run(config, workdir, *, report=False):
         monkeypatch.setattr(sys, "argv", ["mijax"])
         values = Flags(
-            config=config, workdir=str(workdir), grow=None, report=report, mlflow=False, wandb=False
-        )
+            config=config, workdir=str(workdir), data_dir=None, grow=None, report=report,
+            mlflow=False, wandb=False,
+        )  # fmt: skip
         monkeypatch.setattr(main, "flags", SimpleNamespace(FLAGS=values))
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
