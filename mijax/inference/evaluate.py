@@ -57,6 +57,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)
     scoring = make_scoring(best.network, examination)
+    about = {"split": split, "data": fingerprint(volumes)}
     scores, by_step = {}, {}
     for name in ("last", "best"):
         predictor = best.at(name)
@@ -70,8 +71,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
                 mirror=mirror,
                 nsd_tolerance=nsd_tolerance,
             )
-        about = {"step": predictor.step, "split": split, "data": fingerprint(volumes)}
-        scores[name] = about | by_step[predictor.step]
+        scores[name] = {"step": predictor.step, **about, **by_step[predictor.step]}
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
     if best.segments:
