@@ -129,11 +129,16 @@ def check_splits(splits: Splits, cases: Sequence[Case], *, complete: bool = True
             raise UserError(f"splits: {field} is an empty split; it needs at least one case")
 
 
-def read_splits(path) -> Splits:
+def read_splits(path, cases: Sequence[Case] | None = None, *, complete: bool = True) -> Splits:
     """Splits from a JSON file of four lists of case names, in whatever Unicode form.
 
+    Args:
+      path: of the file.
+      cases: of the data set that they have to fit, see ``check_splits``; None for any.
+      complete: as of ``check_splits``.
+
     Raises:
-      UserError: unreadable, or of another form.
+      UserError: unreadable, of another form, or as ``check_splits`` does.
     """
     path = Path(path)
     content = read_given(path, "splits")
@@ -142,7 +147,13 @@ def read_splits(path) -> Splits:
     for field, names in content.items():
         if not isinstance(names, list) or not all(map(_is_name, names)):
             raise UserError(f'{path}: "{field}" must be a list of case names')
-    return Splits(**{field: tuple(map(composed, names)) for field, names in content.items()})
+    splits = Splits(**{field: tuple(map(composed, names)) for field, names in content.items()})
+    if cases is not None:
+        try:
+            check_splits(splits, cases, complete=complete)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    return splits
 
 
 def _is_name(value) -> bool:

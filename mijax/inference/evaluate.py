@@ -4,7 +4,7 @@ import contextlib
 import logging
 
 from mijax import parallel
-from mijax.data import check_splits, read_splits
+from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference.predictor import Predictor
@@ -45,8 +45,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
         label is gone, or it has no label maps that the options could be for.
     """
     source = open_data(run.config, annotation_of(run))
-    splits = read_splits(run.folder / "splits.json")
-    check_splits(splits, source.cases)
+    splits = read_splits(run.folder / "splits.json", source.cases)
     split = "test" if splits.test else "validation"
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]

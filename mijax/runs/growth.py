@@ -83,19 +83,14 @@ def grown_splits(folder, cases, *, file="", annotation=""):
       UserError: cases that are no longer there, a file that holds out others, another annotation
         of those that are held out, and no new label, nor another part of those that there were.
     """
-    before = read_splits(Path(folder) / "splits.json")
     try:
-        check_splits(before, cases)
+        before = read_splits(Path(folder) / "splits.json", cases)
     except UserError as error:
-        raise UserError(f"config.grow_from: {folder}: {error}") from error
+        raise UserError(f"config.grow_from: {error}") from error
     held_out = {*before.validation, *before.test}
     if file:
-        splits = read_splits(file)
-        try:
-            check_splits(splits, cases)
-            _check_follows(splits, before, folder)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
+        splits = read_splits(file, cases)
+        _check_follows(file, splits, before, folder)
     else:
         cases = _taken(before, cases)
         others = {case.name for case in cases} - {*before.labelled, *held_out}
@@ -140,12 +135,16 @@ def _annotated(file):
     return read_annotation(file) if file and Path(file).exists() else {}
 
 
-def _check_follows(splits, before, folder):
+def _check_follows(file, splits, before, folder):
     for role in ("validation", "test"):
         if set(getattr(splits, role)) != set(getattr(before, role)):
-            raise UserError(f"has other {role} cases than {folder}, so that scores do not compare")
+            raise UserError(
+                f"{file}: has other {role} cases than {folder}, so that scores do not compare"
+            )
     if gone := sorted(set(before.labelled) - set(splits.labelled)):
-        raise UserError(f"{len(gone)} case(s) are not labelled that {folder} has so ({gone[0]}, …)")
+        raise UserError(
+            f"{file}: {len(gone)} case(s) are not labelled that {folder} has so ({gone[0]}, …)"
+        )
 
 
 def lineage(run):

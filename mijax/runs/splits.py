@@ -61,18 +61,13 @@ def choose_splits(data, cases, *, given=None):
       UserError: if they are not disjoint by patient, or do not fit the cases.
     """
     if file := given or data.splits.file:
-        splits = read_splits(file)
-        try:
-            check_splits(splits, cases)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
-    else:
-        splits = draw_splits(
-            cases,
-            labelled=data.splits.labelled,
-            validation=data.splits.validation,
-            test=data.splits.test,
-            seed=data.splits.seed,
-        )
-        check_splits(splits, cases)
+        return read_splits(file, cases)
+    splits = draw_splits(
+        cases,
+        labelled=data.splits.labelled,
+        validation=data.splits.validation,
+        test=data.splits.test,
+        seed=data.splits.seed,
+    )
+    check_splits(splits, cases)
     return splits

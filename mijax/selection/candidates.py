@@ -3,7 +3,7 @@
 import logging
 from typing import NamedTuple
 
-from mijax.data import Splits, all_labelled, check_splits, draw_splits, read_splits
+from mijax.data import Splits, all_labelled, draw_splits, read_splits
 from mijax.errors import UserError
 
 _log = logging.getLogger("mijax")
@@ -88,7 +88,7 @@ def find_candidates(data, cases, *, count, given=None):
 
 
 def _of_run(file, cases):
-    splits = _checked(file, cases, complete=True)
+    splits = read_splits(file, cases)
     now = all_labelled(splits, cases)
     if not now.unlabelled:
         return splits
@@ -97,18 +97,9 @@ def _of_run(file, cases):
     return now
 
 
-def _checked(file, cases, *, complete):
-    splits = read_splits(file)
-    try:
-        check_splits(splits, cases, complete=complete)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-    return splits
-
-
 def _splits(data, cases):
     if data.splits.file:
-        return _checked(data.splits.file, cases, complete=False)
+        return read_splits(data.splits.file, cases, complete=False)
     drawn = {
         "validation": data.splits.validation,
         "test": data.splits.test,

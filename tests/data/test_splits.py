@@ -148,6 +148,14 @@ def test_written_and_read(tmp_path):
     assert read_splits(path) == GOOD
     assert json.loads(path.read_text())["labelled"] == ["p000_0", "p000_1"]
     assert list(tmp_path.iterdir()) == [path]
+    assert read_splits(path, CASES) == GOOD
+
+
+def test_read_splits_that_do_not_fit_the_cases_are_named(tmp_path):
+    write_splits(tmp_path / "mine.json", GOOD._replace(test=("bare_0",), unlabelled=()))
+    assert read_splits(tmp_path / "mine.json", CASES, complete=False).test == ("bare_0",)
+    with pytest.raises(UserError, match="mine.json: splits: case bare_0 in test has no label"):
+        read_splits(tmp_path / "mine.json", CASES)
 
 
 @pytest.mark.parametrize(
