@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mijax.losses.pointwise import TINY, check_mask, counted, masked, sum_over, wide
 
@@ -43,7 +44,7 @@ def edge_strength(images, *, gamma=0.5, spacing=None, mask=None):
     if not gamma > 0:
         raise ValueError(f"gamma is positive, not {gamma}")
     axes = range(1, images.ndim - 1)
-    spacing = tuple(map(float, [1] * len(axes) if spacing is None else spacing))
+    spacing = tuple(map(float, np.ravel([1] * len(axes) if spacing is None else spacing)))
     if len(spacing) != len(axes) or not all(0 < s < math.inf for s in spacing):
         raise ValueError(f"spacing is {len(axes)} positive numbers here, not {spacing}")
     images = jax.lax.stop_gradient(wide(masked(images, mask)))
@@ -129,10 +130,11 @@ def boundary_correlation(edges, uncertainty, *, window=5, mask=None, axis_name=N
         _window_sums(x, window) for x in (g, e, g * g, e * e, g * e)
     )
     n = window ** (edges.ndim - 1)
+    flat = max(FLAT, n * float(jnp.finfo(sum_gg.dtype).eps))  # what a sum's rounding makes of it
     var_g = sum_gg - sum_g**2 / n
-    var_e = jnp.maximum(sum_ee - sum_e**2 / n, FLAT)
+    var_e = jnp.maximum(sum_ee - sum_e**2 / n, flat)
     cross = sum_ge - sum_g * sum_e / n
-    sharp = var_g >= FLAT
+    sharp = var_g >= flat
     # Rounding, but nothing else, takes the quotient over 1.
     cc = jnp.minimum(cross**2 / (jnp.where(sharp, var_g, 1.0) * var_e), 1.0)
     weights = jnp.ones_like(cc) if mask is None else mask.astype(cc.dtype)

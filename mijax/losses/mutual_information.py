@@ -126,7 +126,7 @@ def regularised_information_loss(joint, *, balance=0.5, marginal_weight=1.0):
     if not 0 <= balance <= 1:
         raise ValueError(f"balance is between 0 and 1, not {balance}")
     _check_joint(joint)
-    present = jnp.any(joint > 0, axis=(-1, -2))
+    present = jnp.any(joint != 0, axis=(-1, -2))  # as NaN is
     joint = _normalise(wide(joint))
     rows = jnp.sum(joint, axis=-1, keepdims=True)
     columns = jnp.sum(joint, axis=-2, keepdims=True)

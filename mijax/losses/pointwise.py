@@ -26,7 +26,7 @@ def cross_entropy(logits, labels, *, mask=None, axis_name=None):
     # Not by take_along_axis, whose gradient is a scatter.
     target = jax.nn.one_hot(labels, k, dtype=bool)
     picked = jnp.sum(jnp.where(target, log_probs, 0), axis=-1)
-    known = (labels >= 0) & (labels < k)
+    known = _known(labels, k, mask)
     return _mean(jnp.where(known, -picked, jnp.nan), mask, axis_name)
 
 
@@ -153,8 +153,7 @@ def soft_dice_loss(
     labels = _check_labels(probs, labels)
     probs = wide(masked(probs, mask))
     # Outside [0, k), as in cross-entropy: a class of its own, or nothing, it would go unnoticed.
-    known = (labels >= 0) & (labels < probs.shape[-1])
-    known = known if mask is None else known | ~counted(mask)
+    known = _known(labels, probs.shape[-1], mask)
     target = jax.nn.one_hot(labels, probs.shape[-1], dtype=probs.dtype)
     target = jnp.where(known[..., None], target, jnp.nan)
     weights = 1.0 if mask is None else mask[..., None].astype(probs.dtype)
@@ -212,6 +211,12 @@ def _log_softmax(logits, mask):
 def _check_alike(first, second):
     if first.shape != second.shape:
         raise ValueError(f"two maps of one shape are compared, not {first.shape}, {second.shape}")
+
+
+def _known(labels, k, mask):
+    """Where labels are classes, or do not count: elsewhere there is no loss but NaN."""
+    known = (labels >= 0) & (labels < k)
+    return known if mask is None else known | ~counted(mask)
 
 
 def _check_labels(maps, labels):

@@ -88,7 +88,8 @@ def make(
             "teachers": [first_teacher(start) for _ in range(2)],
             "turn": jnp.zeros((), jnp.int32),  # 0 of the first teacher, 1 of the second
             "left": turn_length(length_key, 0),
-            "key": jax.random.key_data(kept_key),
+            # Of the default generator, whichever the given key is of: ``update`` wraps it again.
+            "key": jax.random.key_data(jax.random.key(jax.random.bits(kept_key))),
         }
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):

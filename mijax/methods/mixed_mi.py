@@ -224,7 +224,9 @@ def make(
 
 def near_foreground(probs, distance):
     """Pixels in a square or cube of ``distance`` round a foreground pixel: (b, *space), 0 or 1."""
-    near, ones = (probs[..., 0] < 0.5).astype(jnp.float32), (1,) * (probs.ndim - 1)
+    # Not by the background: what T brought in from outside the frame has no class at all.
+    foreground = jnp.sum(probs[..., 1:], axis=-1) > 0.5
+    near, ones = foreground.astype(jnp.float32), (1,) * (probs.ndim - 1)
     for axis in range(1, near.ndim):
         window = (*ones[:axis], 2 * distance + 1, *ones[axis + 1 :])
         near = jax.lax.reduce_window(near, 0.0, jax.lax.max, window, ones, "SAME")

@@ -37,7 +37,9 @@ class BlockConv(nn.Module):
     def __call__(self, *images):
         """(b, h, w, 4 · c_i) each -> (b, h, w, 4 · o), of the pixels with all of these channels."""
         each = [x.shape[-1] // 4 for x in images]
-        kernel = self.param("kernel", self.kernel_init, (3, 3, sum(each), self.features))
+        kernel = self.param(
+            "kernel", self.kernel_init, (3, 3, sum(each), self.features), jnp.float32
+        )
         parts = [
             jnp.einsum("dspa,etqb,abio->destipqo", _SEES, _SEES, part, precision="highest")
             for part in jnp.split(kernel, np.cumsum(each)[:-1], axis=2)
@@ -62,8 +64,8 @@ class BlockDense(nn.Module):
     def __call__(self, x):
         """(b, h, w, 4 · c) -> (b, h, w, 4 · o)."""
         shape = (1, 1, x.shape[-1] // 4, self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         kernel = jnp.kron(np.eye(4, dtype=np.float32), kernel[0, 0])
         return x.astype(jnp.float32) @ kernel + jnp.tile(bias, 4)[None, None, None]
 

@@ -32,12 +32,12 @@ class Conv(nn.Module):
     def __call__(self, x):
         """(b, *space, c) -> (b, *space, o)."""
         shape = (*self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         padding = [(size // 2, size // 2) for size in self.kernel]
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), padding)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
@@ -66,7 +66,7 @@ class UpConv(nn.Module):
     def __call__(self, x):
         """(b, *space, c) -> (b, *space, p · o), p pixels a block, in the order of ``to_pixels``."""
         shape = (*self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         x = x.astype(self.dtype)
         paddings = _paddings(self.kernel, self.strides)
         taps = [k.astype(self.dtype) for k in _taps(kernel, self.strides)]

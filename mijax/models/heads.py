@@ -40,9 +40,10 @@ class ClusterHead(nn.Module):
                 "kernel",
                 nn.initializers.lecun_normal(batch_axis=0),
                 (self.subheads, self.hidden, self.clusters),
+                jnp.float32,
             )
             shape = (*(1 for _ in x.shape[:-2]), self.subheads, self.clusters)
-            bias = self.param("bias", nn.initializers.zeros, shape)
+            bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
             x = jnp.einsum("...sd,sdk->...sk", x, kernel) + bias
         else:
             x = nn.Dense(self.subheads * self.clusters, name="linear")(x)
@@ -76,8 +77,8 @@ class Projection(nn.Module):
             mean = jnp.mean(x, axis=axes, keepdims=True)
             variance = jnp.mean((x - mean) ** 2, axis=axes, keepdims=True)
             shape = (*(1 for _ in axes), self.width)
-            scale = self.param("scale", nn.initializers.ones, shape)
-            offset = self.param("bias", nn.initializers.zeros, shape)
+            scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+            offset = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
             x = (x - mean) / jnp.sqrt(variance + 1e-5) * scale + offset
         return nn.Dense(self.width, name="second")(nn.relu(x))
 

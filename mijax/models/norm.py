@@ -48,10 +48,10 @@ class StreamNorm(nn.Module):
         one. The first image is of stream 0.
         """
         channels = (x.shape[-1] // self.pixels,)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         kind = _Kind(
             streams=tuple(streams or (0,) * x.shape[0]) if train else (),
             epsilon=self.epsilon,
@@ -94,8 +94,8 @@ class InstanceNorm(nn.Module):
     def __call__(self, x, *, train=None, streams=None):
         """Normalises (b, *space, pixels · c), whatever ``train`` and ``streams`` of others are."""
         channels = (x.shape[-1] // self.pixels,)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         kind = _Kind(
             streams=None,
             epsilon=self.epsilon,

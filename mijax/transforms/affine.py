@@ -126,8 +126,7 @@ def sample_affine(
         for k, width in ((turn_key, np.shape(rotation)), (lean_key, ()), (grow_key, ()))
     )
     middle, half = math.log(low * high) / 2, math.log(high / low) / 2
-    flips = [[0.5 if p is True else p for p in flip]] if np.ndim(flip) else flip
-    probability = jnp.float32(0.5 if flip is True else flips)
+    probability = jnp.float32([list(map(_chance, flip))] if np.ndim(flip) else _chance(flip))
     signs = jnp.where(jax.random.bernoulli(flip_key, probability, (count, dims)), -1.0, 1.0)
     moves = jax.random.uniform(move_key, (count, dims), jnp.float32, minval=-1.0)
     angle = (rotation if in_plane else jnp.array([rotation], jnp.float32)) * turn
@@ -183,6 +182,11 @@ def _farthest(along, across, degrees):
     """Largest coordinate of a rectangle of these half sizes, turned by at most an angle."""
     angle = min(np.arctan2(across, along), np.deg2rad(degrees))
     return along * np.cos(angle) + across * np.sin(angle)
+
+
+def _chance(flip):
+    """A truth value, NumPy's too, as a probability."""
+    return 0.5 * bool(flip) if np.asarray(flip).dtype == bool else flip
 
 
 def check_ranges(*, rotation, shear, scale, flip=False, dims=None):

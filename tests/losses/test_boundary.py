@@ -177,6 +177,17 @@ def test_what_is_flat_or_nearly_so_is_no_less_so_in_float32(level, space):
         assert_allclose(boundary_correlation(edges, uncertainty), expected, rtol=0.03)
 
 
+@pytest.mark.parametrize(("space", "window"), [((44, 44), 21), ((16, 16, 16), 9)])
+def test_large_windows_take_no_rounding_for_an_edge(space, window):
+    levels = np.linspace(0, 1, 34, dtype=np.float32).reshape(34, *[1] * len(space))
+    flat = np.broadcast_to(levels, (34, *space))
+    varied = np.random.default_rng(8).uniform(size=flat.shape).astype(np.float32)
+    value = losses.boundary_correlation(flat, varied, window=window)
+    with jax.enable_x64(True):
+        exact = (jnp.asarray(x, jnp.float64) for x in (flat, varied))
+        assert_allclose(value, losses.boundary_correlation(*exact, window=window), rtol=1e-3)
+
+
 def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient():
     images, probs, *_, mask = arrays(7)
 
@@ -240,7 +251,7 @@ def test_bad_arguments_are_refused():
             losses.pixel_entropy(other)
     with pytest.raises(ValueError, match="gamma is positive, not 0"):
         losses.edge_strength(image, gamma=0)
-    for spacing in ((1, 1, 1), (), (1, 0), (1, -2), (np.inf, 1), (1, np.nan)):
+    for spacing in ((1, 1, 1), (), (1, 0), (1, -2), (np.inf, 1), (1, np.nan), 2.0):
         with pytest.raises(ValueError, match="spacing is 2 positive numbers here, not"):
             losses.edge_strength(image, spacing=spacing)
     for other in (image, np.zeros((1, 4, 5)), np.zeros((1, 2, 4, 4))):

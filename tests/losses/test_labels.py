@@ -36,6 +36,17 @@ def test_is_the_sum_of_what_it_is_named_by(mask):
     assert default == values["cross_entropy"]
 
 
+@pytest.mark.parametrize("kind", LABEL_LOSSES)
+def test_what_is_masked_out_is_no_nan_on_the_way(kind):
+    labels = np.where(MASK, LABELS, 255)
+
+    def loss(logits):
+        return label_loss(logits, labels, kind=kind, mask=labels != 255)
+
+    with jax.debug_nans(True):  # not jitted: each value is looked at
+        assert np.isfinite(jax.grad(loss)(LOGITS)).all()
+
+
 def test_another_is_refused():
     with pytest.raises(ValueError, match="one of cross_entropy, dice, .* not 'focal'"):
         label_loss(LOGITS, LABELS, kind="focal")

@@ -320,6 +320,11 @@ def test_each_block_of_a_stack_has_its_own_value():
     assert_allclose(mutual_information(joint), [[np.log(2), 0, 0]], atol=1e-7)
 
 
+def test_a_joint_of_nan_is_no_empty_one():
+    for loss in (losses.mutual_information, losses.regularised_information_loss):
+        assert np.isnan(loss(np.full((3, 3), np.nan)))
+
+
 @pytest.mark.parametrize(
     "joint",
     [

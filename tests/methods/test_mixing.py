@@ -353,6 +353,13 @@ def test_teachers_take_turns_of_random_lengths(network, batch):
     assert_array_equal(network["kernel"], memory["teachers"][0]["network"]["kernel"])
 
 
+def test_turns_are_drawn_whichever_generator_the_key_is_of(network):
+    method = methods.build("alternate_teachers", period=5)
+    memory = method.init(jax.random.key(0, impl="rbg"), start_with(network))[1]  # usual on a TPU
+    statistics = memory["teachers"][0]["batch_stats"]
+    assert method.update(memory, {"network": network}, statistics, 0).keys() == memory.keys()
+
+
 # Mutual information under mixing -------------------------------------------------------
 
 
@@ -397,7 +404,7 @@ def test_mixed_mi(between, focus, third, network, teacher, batch):
         if not focus:
             return np.ones(q.shape[:3])
         size = (1, 2 * focus + 1, 2 * focus + 1)
-        return ndimage.maximum_filter((q[..., 0] < 0.5).astype(float), size)
+        return ndimage.maximum_filter((q[..., 1:].sum(-1) > 0.5).astype(float), size)
 
     triples = list(zip(p, targets, insides, strict=True))
     if between == "views":
@@ -458,6 +465,8 @@ def test_near_foreground():
     expected = ndimage.maximum_filter((probs[..., 0] < 0.5).astype(float), (1, 5, 5))
     assert 0 < expected.mean() < 0.5
     assert_array_equal(near_foreground(probs, 2), expected)
+    outside = jnp.zeros((1, 5, 5, 3))  # of the frame, after a turn
+    assert not near_foreground(outside, 2).any()
 
 
 @pytest.mark.parametrize(

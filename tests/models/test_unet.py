@@ -120,6 +120,9 @@ def test_only_activations_are_of_the_compute_type():
     assert logits.dtype == jnp.float32
     assert {x.dtype for x in features.values()} == {jnp.dtype(jnp.bfloat16)}
     assert {x.dtype for x in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    with jax.enable_x64(True):
+        wide = jax.eval_shape(UNet(3, widths=(4, 8)).init, jax.random.key(0), IMAGES, train=False)
+    assert {x.dtype for x in jax.tree.leaves(wide)} == {jnp.dtype(jnp.float32)}
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,12 @@ def test_each_axis_of_space_is_turned_in_its_range_and_flipped_by_its_probabilit
     assert_array_equal(flipped == 0, [(1, 0, 1), (1, 1, 0), (0, 1, 1)][axis])
 
 
+@pytest.mark.parametrize("flip", [True, (True, False)])
+def test_truth_values_of_numpy_flip_as_those_of_python(flip):
+    drawn = (sample_affine(jax.random.key(2), 20, flip=f) for f in (flip, np.array(flip)))
+    assert_array_equal(*drawn)
+
+
 def test_one_number_scales_in_plane_and_three_scale_all_axes():
     for rotation, depth in ((0.0, False), ((0.0, 0.0, 0.0), True)):
         sizes = forward_maps(3, rotation=rotation, scale=(0.5, 2.0))[:, range(3), range(3)]
