@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mijax.data.formats.dicom.codes import segments_of
 from mijax.data.formats.dicom.segmentation import write_segmentation
+from mijax.data.formats.imagefile import read_image
 from mijax.data.formats.imagewriter import write_image
 from mijax.data.outputs import missing_outputs, outputs
 from mijax.data.patches import check_shape
@@ -21,6 +22,7 @@ from mijax.inference.trust import trust as trust_of
 from mijax.inference.trust_table import FILE, TrustTable
 from mijax.progress import terminal_bar
 
+_TIES = 1e-3  # of the foreground of two label maps: what rounding on another machine may change
 _log = logging.getLogger("mijax")
 
 
@@ -45,7 +47,9 @@ def predict_files(
 
     A label map has the grid and the file format family of its scan, and appears in one piece. A
     file that cannot be read is logged and passed over, and so is a scan whose label map is
-    there already: what was interrupted goes on with the scans that are missing.
+    there already: what was interrupted goes on with the scans that are missing. What is asked for
+    besides is made up for where the label map is the one that would be written now; else the scan
+    has failed.
 
     Args:
       run: ``runs.folder.Run``.
@@ -111,6 +115,10 @@ def predict_files(
         output.mkdir(parents=True, exist_ok=True)
     with _progress(len(done), len(scans)) as progress:
 
+        def fail(scan, reason):
+            failed.append(scan.name)
+            progress(f"failed: {reason}", failed=True)
+
         def volumes():
             for scan in scans:
                 if scan.name in begun:
@@ -119,8 +127,7 @@ def predict_files(
                     volume = read_scan(scan, channels=channels)
                     check_shape(volume, predictor.network.slices)
                 except UserError as error:
-                    failed.append(scan.name)
-                    progress(f"failed: {error}", failed=True)
+                    fail(scan, error)
                     continue
                 at_work.append((scan, volume.affine))
                 yield volume
@@ -138,6 +145,9 @@ def predict_files(
         for one in found:
             scan, affine = at_work.popleft()
             path, soft, doubt, seg = outputs(scan, output)
+            if path not in missing[scan.name] and not _is_of(path, one.labels):
+                fail(scan, f"{path} is of another run or of other flags; --overwrite replaces it")
+                continue
             maps = ((soft, one.probs), (doubt, one.disagreement), (path, one.labels))
             for file, values in maps:
                 if file in missing[scan.name]:
@@ -146,8 +156,7 @@ def predict_files(
                 try:
                     write_segmentation(seg, one.labels, scan.stack, segments)
                 except UserError as error:
-                    failed.append(scan.name)
-                    progress(f"failed: {error}", failed=True)
+                    fail(scan, error)
                     continue
             if table:
                 table.add(scan.name, trust_of(known, one, affine, predictor.classes))
@@ -163,6 +172,12 @@ def _segments(run, scans, codes):
         raise UserError("--dicom_seg is of DICOM series, and these scans are of another format")
     needs("highdicom", "dicom")
     return segments_of(run.info()["classes"], codes and Path(codes))
+
+
+def _is_of(path, labels):
+    """Whether a file has these labels, but for a tie here and there."""
+    found, _ = read_image(path)
+    return (found != labels).sum() <= _TIES * ((found > 0) | (labels > 0)).sum()
 
 
 def _known(run):

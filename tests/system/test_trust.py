@@ -381,6 +381,19 @@ def test_predict_goes_on_and_the_table_has_all_cases(run, scans, tmp_path, monke
     np.testing.assert_allclose(float(rows[1]["low"]), found.classes["body"].low, atol=1e-3)
 
 
+def test_what_is_added_later_is_of_the_label_map_that_is_there(run, scans, tmp_path, told):
+    path, out = sorted(scans.iterdir())[0], tmp_path / "out"
+    predict_files(run, path, out, checkpoint="best", mirror=True)
+    label = out / f"{path.stem}.nii.gz"
+    before = label.read_bytes()
+    more = {"checkpoint": "best", "trust": True, "probabilities": True}
+    assert predict_files(run, path, out, **more) == ([], [path.stem])
+    assert f"{label} is of another run or of other flags; --overwrite replaces it" in told[-1]
+    assert [file.name for file in out.iterdir()] == [label.name] and label.read_bytes() == before
+    assert predict_files(run, path, out, mirror=True, **more) == ([path.stem], [])
+    assert rows_of(out)[0]["case"] == path.stem and label.read_bytes() == before
+
+
 def test_a_map_of_disagreement_lies_on_the_scan(run, scans, tmp_path):
     (run.folder / "trust.json").unlink()  # nothing learned is needed
     path = sorted(scans.iterdir())[0]
