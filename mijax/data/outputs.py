@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mijax.data.formats.dicom.segmentation import check_segmentation
 from mijax.data.formats.imagewriter import check_written, label_ending
-from mijax.data.scans import Scan
+from mijax.data.scans import Scan, check_apart
 from mijax.errors import UserError
 
 _SEG = "_seg.dcm"
@@ -46,8 +46,7 @@ def missing_outputs(
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; --output is a folder")
-    if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(f"{folder} holds the scans; choose another folder for the label maps")
+    check_apart(source, scans, folder)
     asked = (True, probabilities, disagreement, dicom_seg)
     wanted = {scan.name: [*itertools.compress(outputs(scan, folder), asked)] for scan in scans}
     for path, times in Counter(itertools.chain(*wanted.values())).items():

@@ -76,6 +76,18 @@ def not_scans(path: Path, scans: list[Scan], *, output: Path) -> str | None:
     return left_out(path, known, ENDINGS)
 
 
+def check_apart(path: Path, scans: Sequence[Scan], output: Path) -> None:
+    """Refuses a folder to write to that is the one of some scans, or of files they are links to.
+
+    Raises:
+      UserError: it is.
+    """
+    images = [image for scan in scans for image in scan.images]
+    folders = [path, *(file.parent for image in images for file in (image, image.resolve()))]
+    if output.resolve() in {folder.resolve() for folder in {*folders}}:
+        raise UserError(f"{output} holds the scans; choose another folder for the label maps")
+
+
 def read_scan(scan: Scan, *, channels: int) -> Volume:
     """Reads a scan.
 

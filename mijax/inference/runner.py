@@ -89,15 +89,14 @@ def _run(folder, options):
     # Not before the files are known to be whole.
     from mijax.data.formats.imagewriter import label_ending, write_image
     from mijax.data.patches import check_shape
-    from mijax.data.scans import find_scans, not_scans, read_scan
+    from mijax.data.scans import check_apart, find_scans, not_scans, read_scan
     from mijax.inference.volumes import segment
 
     source, output = Path(options.input), Path(options.output)
     scans = find_scans(source, channels=bundle["channels"])
     if others := not_scans(source, scans, output=output):
         _tell(others)
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(f"{output} holds the scans; choose another folder for the label maps")
+    check_apart(source, scans, output)
     paths = {scan.name: output / (scan.name + label_ending(scan.reference)) for scan in scans}
     if not options.overwrite:
         for path in filter(Path.exists, paths.values()):

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data.scans import find_scans, not_scans, read_scan
+from mijax.data.scans import check_apart, find_scans, not_scans, read_scan
 from mijax.errors import UserError
 
 
@@ -143,6 +143,21 @@ def test_links_are_followed_since_their_reader_names_them(tmp_path):
     (tmp_path / "scans" / "a.nii").symlink_to(tmp_path / "elsewhere.nii")
     (scan,) = find_scans(tmp_path / "scans", channels=1)
     assert read_scan(scan, channels=1).image.shape == (3, 4, 5, 1)
+
+
+def test_a_label_map_goes_where_no_scan_lies(tmp_path):
+    """Nor where one is linked from, which the label map would take the place of."""
+    for name in ("scans", "links", "out"):
+        (tmp_path / name).mkdir()
+    touch(tmp_path / "scans", "a.nii.gz")
+    (tmp_path / "links" / "a.nii.gz").symlink_to(tmp_path / "scans" / "a.nii.gz")
+    (tmp_path / "other").symlink_to(tmp_path / "scans")
+    for given in ("scans", "links", "links/a.nii.gz"):
+        scans = find_scans(tmp_path / given, channels=1)
+        check_apart(tmp_path / given, scans, tmp_path / "out")
+        for output in ("scans", "other", given.split("/")[0]):
+            with pytest.raises(UserError, match=f"{output} holds the scans; choose another"):
+                check_apart(tmp_path / given, scans, tmp_path / output)
 
 
 def test_nothing_there(tmp_path):
