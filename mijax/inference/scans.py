@@ -57,7 +57,8 @@ def predict_files(
       output: folder to write to, created where it is missing.
       checkpoint: "best" or "last".
       probabilities: also write CASE_probabilities.nii.gz, (x, y, z, k) float32.
-      overwrite: replace the files that are there already instead.
+      overwrite: replace the files that are there already instead. Rows of trust.csv go with the
+        label map that they are of, also where none are written.
       largest_component: see ``metrics.largest_components``; of the label maps alone.
       mirror: see ``volumes.mirrored``.
       trust: also write trust.csv, see ``trust_table.TrustTable``. Without a trust.json of the
@@ -92,8 +93,8 @@ def predict_files(
     )
     segments = _segments(run, scans, codes) if dicom_seg else ()
     known, unknown = _known(run) if trust else (None, "")
-    table = TrustTable(output, below=below, fresh=overwrite) if known else None
-    done = [s.name for s in scans if not missing[s.name] and (not table or s.name in table)]
+    table = TrustTable(output, below=below if known else None, fresh=overwrite or not known)
+    done = [s.name for s in scans if not missing[s.name] and (not known or s.name in table)]
     begun, failed, at_work = set(done), [], deque()
     if done:
         _log.info(
@@ -102,7 +103,8 @@ def predict_files(
             len(scans),
         )
     if len(done) == len(scans):
-        _tell(table, done)
+        if known:
+            _log.info(table.summary(done))
         return done, failed
 
     predictor = Predictor(run, checkpoint=checkpoint)
@@ -138,14 +140,16 @@ def predict_files(
             "largest_component": largest_component,
             "mirror": mirror,
         }
-        if table or disagreement:
+        if known or disagreement:
             found = predictor.look(volumes(), disagreement=disagreement, **options)
         else:
             found = (Look(*maps) for maps in predictor.segment(volumes(), **options))
         for one in found:
             scan, affine = at_work.popleft()
             path, soft, doubt, seg = outputs(scan, output)
-            if path not in missing[scan.name] and not _is_of(path, one.labels):
+            if path in missing[scan.name]:
+                table.drop(scan.name)
+            elif not _is_of(path, one.labels):
                 fail(scan, f"{path} is of another run or of other flags; --overwrite replaces it")
                 continue
             maps = ((soft, one.probs), (doubt, one.disagreement), (path, one.labels))
@@ -158,11 +162,12 @@ def predict_files(
                 except UserError as error:
                     fail(scan, error)
                     continue
-            if table:
+            if known:
                 table.add(scan.name, trust_of(known, one, affine, predictor.classes))
             done.append(scan.name)
             progress(str(path))
-    _tell(table, done)
+    if known and done:
+        _log.info(table.summary(done))
     return done, failed
 
 
@@ -186,11 +191,6 @@ def _known(run):
         return read_trust(run), ""
     except UserError as error:
         return None, str(error)
-
-
-def _tell(table, done):
-    if table and done:
-        _log.info(table.summary(done))
 
 
 @contextlib.contextmanager

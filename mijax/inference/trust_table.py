@@ -21,38 +21,43 @@ class TrustTable:
     a threshold or there is a reason, ``why``.
     """
 
-    def __init__(self, folder, *, below, fresh=False):
-        """Takes over the rows of a table that is there.
+    def __init__(self, folder, *, below=None, fresh=False):
+        """Takes over the rows of a table that is there, marked by the threshold, in the file, too.
 
         Args:
           folder: of the output.
-          below: threshold of the lower end.
-          fresh: begin anew instead.
+          below: threshold of the lower end; None where the marks stay and no case will be added.
+          fresh: begin anew where what is there is no such table.
 
         Raises:
-          UserError: if what is there is no such table.
+          UserError: there it is none, and not to begin anew.
         """
-        self._path, self._below = folder / FILE, below
-        self._cases = {} if fresh or not self._path.exists() else self._read()
+        self._path, self._below, self._cases = folder / FILE, below, {}
+        try:
+            self._cases = self._read() if self._path.exists() else {}
+        except UserError:
+            if not fresh:
+                raise
+        if below is not None and any([*map(self._mark, self._cases.values())]):
+            self._write()
 
     def __contains__(self, case):
         return case in self._cases
 
     def add(self, case, trust):
-        """Writes the rows of a case, see ``trust.Trust``."""
+        """Adds the rows of a case, see ``trust.Trust``."""
         why = [f"{name}: {reason}" for name, reasons in trust.why.items() for reason in reasons]
         rows = [self._row(case, MEAN, trust.mean, why, {})]
         for name, estimate in trust.classes.items():
             rows.append(self._row(case, name, estimate, trust.why[name], trust.signals[name]))
-        if any(row["look"] for row in rows):
-            rows[0]["look"] = "yes"
+        self._mark(rows)
         self._cases[case] = rows
-        text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for rows in sorted(self._cases.values(), key=lambda rows: _rank(rows[0])):
-            writer.writerows(rows)
-        write_atomically(self._path, text.getvalue())
+        self._write()
+
+    def drop(self, case):
+        """Takes out the rows of a case, if there are any: they are of another label map."""
+        if self._cases.pop(case, None):
+            self._write()
 
     def summary(self, cases):
         """A line about some cases: how many of them to look at, and the worst."""
@@ -66,11 +71,26 @@ class TrustTable:
         )
 
     def _row(self, case, name, estimate, why, signals):
-        doubtful = bool(why) or not estimate.low >= self._below
         values = {key: f"{value:.4g}" for key, value in signals.items() if value == value}
         numbers = {key: f"{getattr(estimate, key):.4f}" for key in ("dsc", "low", "high")}
-        look = {"look": "yes" if doubtful else "", "why": "; ".join(why)}
-        return dict.fromkeys(_COLUMNS, "") | {"case": case, "class": name} | numbers | look | values
+        texts = {"case": case, "class": name, "why": "; ".join(why)}
+        return dict.fromkeys(_COLUMNS, "") | texts | numbers | values
+
+    def _mark(self, rows):
+        """Sets ``look`` in the rows of a case, in the first for all; whether that changed one."""
+        before = [row["look"] for row in rows]
+        for row in rows:
+            row["look"] = "" if float(row["low"]) >= self._below and not row["why"] else "yes"
+        rows[0]["look"] = max(row["look"] for row in rows)
+        return before != [row["look"] for row in rows]
+
+    def _write(self):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for rows in sorted(self._cases.values(), key=lambda rows: _rank(rows[0])):
+            writer.writerows(rows)
+        write_atomically(self._path, text.getvalue())
 
     def _read(self):
         cases = {}

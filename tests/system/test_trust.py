@@ -290,10 +290,21 @@ def test_the_worst_is_first(tmp_path):
     assert all(float(r["low"]) < float(r["dsc"]) < float(r["high"]) for r in rows)
     assert table.summary("abc").startswith(f"{tmp_path}/trust.csv: 1 of 3 to look at; the worst is")
     assert "trust.csv: 0 of 2 to look at; the worst is a," in table.summary("ac")
-    again = TrustTable(tmp_path, below=0.99)
+    again = TrustTable(tmp_path, below=0.6)
     again.add("d", trust(KNOWN, a_look(), AFFINE, CLASSES))
     assert rows_of(tmp_path)[:3] == rows[:3] and len(rows_of(tmp_path)) == 12
-    assert {row["look"] for row in rows_of(tmp_path) if row["case"] == "d"} == {"yes"}
+
+
+def test_the_threshold_is_of_all_rows(tmp_path):
+    TrustTable(tmp_path, below=0.6).add("a", trust(KNOWN, a_look(), AFFINE, CLASSES))
+    before = (tmp_path / "trust.csv").read_text()
+    found = TrustTable(tmp_path, below=0.99).summary("a")
+    assert "trust.csv: 1 of 1 to look at" in found
+    assert [row["look"] for row in rows_of(tmp_path)] == ["yes"] * 3
+    TrustTable(tmp_path)
+    assert [row["look"] for row in rows_of(tmp_path)] == ["yes"] * 3
+    TrustTable(tmp_path, below=0.6)
+    assert (tmp_path / "trust.csv").read_text() == before
 
 
 def test_the_worst_is_first_where_nothing_is_calibrated(tmp_path):
@@ -379,6 +390,30 @@ def test_predict_goes_on_and_the_table_has_all_cases(run, scans, tmp_path, monke
     found = Predictor(run).trust(image.get_fdata(), image.affine)
     np.testing.assert_allclose(float(rows[0]["dsc"]), found.mean.dsc, atol=1e-3)
     np.testing.assert_allclose(float(rows[1]["low"]), found.classes["body"].low, atol=1e-3)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_rows_of_label_maps_that_are_replaced_go_with_them(
+    run, scans, tmp_path, again, monkeypatch
+):
+    """The others stay, and a kill leaves no row of another label map."""
+    out, (path, *others) = tmp_path / "out", sorted(scans.iterdir())
+    options = {"checkpoint": "best", "trust": True}
+    predict_files(run, scans, out, **options)
+    before = rows_of(out)
+    options |= {"trust": again, "overwrite": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("mijax.inference.scans.write_image", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(run, path, out, **options)
+    kept = [row for row in before if row["case"] != path.stem]
+    assert rows_of(out) == kept and len(kept) == 3 * len(others)
+    predict_files(run, path, out, **options)
+    assert rows_of(out) == (before if again else kept)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_what_is_added_later_is_of_the_label_map_that_is_there(run, scans, tmp_path, told):
