@@ -50,8 +50,8 @@ def write_bundle(predictor, output, *, overwrite=False):
 
     In it are ``model.onnx`` and the same network as StableHLO; ``predict.py`` and the modules of
     mijax that it takes from a scan to a label map, as they are here; ``bundle.json``, with the
-    preprocessing and the checksums of all other files; a model card, ``README.md``; and a
-    ``Dockerfile``.
+    preprocessing and the checksums of all these files; and what is to be added to or changed: a
+    model card, ``README.md``, a ``Dockerfile`` and its ``requirements.txt``.
 
     Args:
       predictor: ``Predictor`` that is on one device.
@@ -80,23 +80,25 @@ def write_bundle(predictor, output, *, overwrite=False):
         channels=predictor.channels,
     )
     description = describe(predictor)
-    contents = {
+    checked = {
         MODEL: model.SerializeToString(),
         STABLEHLO: bytes(export(predictor).serialize()),
+        "predict.py": _PREDICT,
+        **modules(),
+    }
+    free = {
         "README.md": model_card(predictor, description),
         "Dockerfile": _DOCKERFILE,
         "requirements.txt": _REQUIREMENTS,
-        "predict.py": _PREDICT,
-        **modules(),
     }
     part = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         with writing_to(output):
-            for name, content in contents.items():
+            for name, content in (checked | free).items():
                 path = part / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
-            sums = {name: checksum(part / name) for name in sorted(contents)}
+            sums = {name: checksum(part / name) for name in sorted(checked)}
             write_json(part / DESCRIPTION, description | {"sha256": sums})
             if output.exists():
                 shutil.rmtree(output)

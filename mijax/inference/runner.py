@@ -39,7 +39,7 @@ def main(folder, arguments=None):
 
 
 def open_bundle(folder):
-    """What a bundle says of itself, after the checksums of all its files.
+    """What a bundle says of itself, after the checksums of its files.
 
     Raises:
       UserError: it is not whole, or of a format that this runner does not know.

@@ -224,7 +224,7 @@ def test_label_maps_do_not_go_where_scans_are(bundle, scan, capsys):
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing"])
-@pytest.mark.parametrize("name", ["model.onnx", "mijax_bundle/data/grid.py", "README.md"])
+@pytest.mark.parametrize("name", ["model.onnx", "mijax_bundle/data/grid.py"])
 def test_a_damaged_bundle(copied_bundle, tmp_path, name, damage):
     damaged(copied_bundle / name, damage)
     code, (line,) = predict(copied_bundle, "--input", tmp_path, "--output", tmp_path / "labels")
@@ -272,10 +272,12 @@ def test_a_format_that_takes_another_package(bundle, tmp_path):
 
 
 def test_what_is_in_a_bundle(bundle):
-    """No file of mijax that knows of JAX; and each that is there is checked."""
+    """No file of mijax that knows of JAX; and each is checked but for those that are for people."""
     found = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
     sums = json.loads((bundle / "bundle.json").read_text())["sha256"]
-    assert found == {*sums, "bundle.json"}  # and predictions have left nothing there
+    free = {"README.md", "Dockerfile", "requirements.txt"}
+    assert found == {*sums, *free, "bundle.json"}  # and predictions have left nothing there
+    assert not free & sums.keys()
     for name, source in modules().items():
         assert name in found
         assert not {"mijax", "jax", "absl", "ml_collections"} & {
@@ -283,6 +285,13 @@ def test_what_is_in_a_bundle(bundle):
             for line in map(str.strip, source.splitlines())
             if line.startswith(("import ", "from "))
         }, name
+
+
+def test_what_is_added_to_the_card_keeps_nothing_from_being_predicted(copied_bundle):
+    with (copied_bundle / "README.md").open("a") as file:
+        file.write("Not for children.\n")
+    (copied_bundle / "Dockerfile").unlink()
+    assert open_bundle(copied_bundle)["classes"] == ["background", "one", "two"]
 
 
 def test_a_card_without_scores_says_so(bundle):
