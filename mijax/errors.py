@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+ANOTHER_SERIES = "; --series=UID takes another"  # ends lines, for who has that flag
+
 
 class UserError(Exception):
     """Something the user can mend; the message says what, where, and what to do next."""

@@ -32,6 +32,7 @@ except (ImportError, SyntaxError, ValueError) as error:
 sys.exit(main(FOLDER))
 '''
 _REQUIREMENTS = "nibabel>=5.3\nnumpy>=2.0\nonnxruntime>=1.20\nscipy\n"
+_FOR_BIAS = "SimpleITK>=2.4\n"
 _DOCKERFILE = """\
 # docker build -t BUNDLE . && docker run --rm --user $(id -u) --network none \\
 #   -v SCANS:/input:ro -v FOLDER:/output BUNDLE --input /input --output /output
@@ -89,7 +90,7 @@ def write_bundle(predictor, output, *, overwrite=False):
     free = {
         "README.md": model_card(predictor, description),
         "Dockerfile": _DOCKERFILE,
-        "requirements.txt": _REQUIREMENTS,
+        "requirements.txt": _REQUIREMENTS + _FOR_BIAS * description["slices"]["bias_correction"],
     }
     part = output.with_name(f".{output.name}.{os.getpid()}")
     try:

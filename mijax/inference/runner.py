@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-from mijax.errors import Notice, UserError
+from mijax.errors import ANOTHER_SERIES, Notice, UserError
 
 FORMAT = 1  # of bundle.json; raised when a runner could misread one
 DESCRIPTION, MODEL = "bundle.json", "model.onnx"
@@ -150,17 +150,17 @@ def _parse(arguments):
 
 
 def _for_bundles(error):
-    """The line of an error; of a package that is missing how to install it here."""
+    """The line of an error or a notice, for who has these flags and may lack a package."""
     cause = error if isinstance(error, ModuleNotFoundError) else error.__cause__
     if isinstance(cause, ModuleNotFoundError):
         return f"needs {cause.name}, which is not installed: pip install {cause.name}"
-    return str(error)
+    return str(error).removesuffix(ANOTHER_SERIES)
 
 
 def _show_warning(message, category, *place, _others=warnings.showwarning):
     """A notice as a line; anything else as Python does."""
     if issubclass(category, Notice):
-        _tell(str(message))
+        _tell(_for_bundles(message))
     else:
         _others(message, category, *place)
 

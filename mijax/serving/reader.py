@@ -14,13 +14,12 @@ import numpy as np
 
 from mijax.data.scans import Scan, read_scan
 from mijax.data.volume import Volume
-from mijax.errors import Notice, UserError
+from mijax.errors import ANOTHER_SERIES, Notice, UserError
 from mijax.serving.scans import open_scan
 
 _SECONDS = 600.0  # for one image
 _VOXEL_BYTES, _REST = 24, 2**32  # of memory: for each voxel that is allowed, and besides
 _FILE = "image.npy"
-_NO_FLAG = "; --series=UID takes another"  # which is of the command that predicts
 _log = logging.getLogger("mijax")
 
 
@@ -70,7 +69,7 @@ class Reader:
         """
         found = self._ask(_hear, open_scan, path, self._slices, self._channels, self._most)
         scan, told = found
-        return scan._replace(told=tuple(line.removesuffix(_NO_FLAG) for line in told))
+        return scan._replace(told=tuple(line.removesuffix(ANOTHER_SERIES) for line in told))
 
     def read(self, scan: Scan, folder: Path) -> tuple[Volume, list[str]]:
         """The volume of a scan, as a map of a file in ``folder``, and all lines that were told.

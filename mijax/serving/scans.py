@@ -8,7 +8,7 @@ import numpy as np
 from mijax.data.formats.imagefile import read_header
 from mijax.data.scans import Scan, find_scans
 from mijax.data.slices import slice_shape
-from mijax.errors import UserError, times
+from mijax.errors import ANOTHER_SERIES, UserError, times
 from mijax.serving.archive import TooLarge
 
 _AREA = 16  # times the area of the slices of a run that a slice may have
@@ -32,7 +32,7 @@ def open_scan(path: Path, slices: dict, channels: int, most_voxels: int) -> Scan
         raise UserError(f"{len(scans)} scans; send one")
     (scan,) = scans
     if scan.problem:
-        raise UserError(scan.problem.removesuffix("; or name another by --series=UID"))
+        raise UserError(scan.problem.removesuffix(ANOTHER_SERIES))
     for image in (scan.reference,) if scan.stack else scan.images:
         shape, affine = read_header(image)
         count = math.prod(shape) * (1 if scan.stack else len(scan.images))

@@ -271,6 +271,18 @@ def test_a_format_that_takes_another_package(bundle, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("always::mijax.errors.Notice")
+def test_no_line_names_a_flag_that_a_bundle_has_not(bundle, fails, tmp_path):
+    from dicom_files import positions, stored_values, write_series  # skips it without pydicom
+
+    for uid, places in (("1.5", None), ("1.6", positions(5)[[0, 1, 2, 4]])):
+        values = stored_values((3 + (places is not None), 16, 16))
+        write_series(tmp_path / "in" / uid, values, uid=uid, places=places)
+    notice, failed, _ = fails(bundle, tmp_path / "in")
+    assert notice.endswith("is taken; not taken: 1.5 'thorax' (3 slices of 16×16)")
+    assert failed.startswith("failed: ") and "1.6: a gap" in failed and "--" not in failed
+
+
 def test_what_is_in_a_bundle(bundle):
     """No file of mijax that knows of JAX; and each is checked but for those that are for people."""
     found = {path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()}
@@ -292,6 +304,12 @@ def test_what_is_added_to_the_card_keeps_nothing_from_being_predicted(copied_bun
         file.write("Not for children.\n")
     (copied_bundle / "Dockerfile").unlink()
     assert open_bundle(copied_bundle)["classes"] == ["background", "one", "two"]
+
+
+def test_a_run_that_corrects_bias_fields_requires_what_does_it(bundle, tmp_path, cache):
+    write_bundle(made(tmp_path, slices={"bias_correction": True}), tmp_path / "bundle")
+    without, with_it = ((b / "requirements.txt").read_text() for b in (bundle, tmp_path / "bundle"))
+    assert with_it == without + "SimpleITK>=2.4\n"
 
 
 def test_a_card_without_scores_says_so(bundle):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data.formats.dicom.headers import Series, is_dicom, read_series
 from mijax.data.formats.dicom.stack import Stack, by_orientation, make_stack
-from mijax.errors import Notice, UserError, counted
+from mijax.errors import ANOTHER_SERIES, Notice, UserError, counted
 
 _SHOWN = 5  # series in a line
 
@@ -80,7 +80,7 @@ def _choice(path: Path, series: Series) -> Choice:
     try:
         return Choice(series.uid, files, make_stack(largest))
     except UserError as error:
-        return Choice(series.uid, files, None, f"{error}; or name another by --series=UID")
+        return Choice(series.uid, files, None, f"{error}{ANOTHER_SERIES}")
 
 
 def _tell_left(path: Path, taken: list[Series], left: list[Series], others: int) -> None:
@@ -88,7 +88,7 @@ def _tell_left(path: Path, taken: list[Series], left: list[Series], others: int)
     parts += [f"{counted(others, 'DICOM file')} of no image"] if others else []
     if parts:
         one = f"the largest series, {taken[0]}," if len(taken) == 1 else "the largest of each study"
-        hint = "; --series=UID takes another" * bool(left)
+        hint = ANOTHER_SERIES * bool(left)
         _tell(f"{path}: {one} is taken; not taken: {', and '.join(parts)}{hint}")
 
 
