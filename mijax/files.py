@@ -22,6 +22,30 @@ def write_atomically(path, content):
 
 
 @contextlib.contextmanager
+def in_one_piece(path):
+    """``with in_one_piece(path) as part``: the file written to ``part`` is then that of ``path``.
+
+    Where something fails, whatever there was of ``path`` stays as it is, and of ``part`` nothing.
+
+    Raises:
+      UserError: if it cannot be written there.
+    """
+    path = Path(path)
+    part = path.with_name(f".part-{path.name}")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
+            "folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def writing_to(path):
     """One line where ``path``, or what is to be in it, cannot be written.
 

@@ -53,6 +53,21 @@ def test_what_goes_by_the_content_of_a_file_knows_that_it_was_rewritten(file):
     assert arrays_recipe(str(file)).key != before
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(file):
+    before, source = file.read_bytes(), opened(file)
+
+    def broken():
+        yield next(volumes())
+        raise ValueError("no second one")
+
+    with pytest.raises(ValueError, match="no second one"):
+        write_arrays(file, broken(), classes=CLASSES)
+    assert file.read_bytes() == before and [*file.parent.iterdir()] == [file]
+    first = source.cases[0]
+    write_arrays(file, ((c, source.volume(c.name)) for c in [first]), classes=CLASSES)
+    assert opened(file).cases == (first,)
+
+
 def test_the_file_is_closed_in_between(file):
     source = opened(file)
     source.volume("a")

@@ -1,8 +1,5 @@
 """Arrays to image files that lie on the grid of another file."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -14,6 +11,7 @@ from mijax.data.formats.imagefile import has_ending, itk_header, read_header, re
 from mijax.data.formats.nifti import NIFTI, nifti_header
 from mijax.data.formats.nrrd import NRRD
 from mijax.errors import UserError
+from mijax.files import in_one_piece
 
 
 def label_ending(path: Path | Stack) -> str:
@@ -46,29 +44,6 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
             nib.save(_nifti_like(values, reference), part)
         else:
             _write_by_itk(_itk_like(values, reference), part)
-
-
-@contextlib.contextmanager
-def in_one_piece(path: Path) -> Iterator[Path]:
-    """``with in_one_piece(path) as part``: the file written to ``part`` is then that of ``path``.
-
-    Where something fails, whatever there was of ``path`` stays as it is, and of ``part`` nothing.
-
-    Raises:
-      UserError: if it cannot be written there.
-    """
-    part = path.with_name(f".part-{path.name}")
-    try:
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space there, or choose another "
-            "folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def check_written(path: Path, *, reference: Path | Stack) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from mijax.data.volume import UNLABELLED, Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
+from mijax.files import in_one_piece
 
 
 def write_arrays(
@@ -26,12 +27,15 @@ def write_arrays(
     """Writes a data set as one file, images in the type that they have, compressed by LZMA.
 
     Args:
-      path: of the file, which is replaced.
+      path: of the file, which is replaced in one piece: the volumes may be read from it.
       volumes: each case with its volume.
       classes: names, the background first.
+
+    Raises:
+      UserError: if it cannot be written there.
     """
     cases = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+    with in_one_piece(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_LZMA) as archive:
 
         def write(name, values):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:

@@ -9,9 +9,9 @@ import mijax
 from mijax.data.formats.dicom.codes import Segment
 from mijax.data.formats.dicom.headers import quiet
 from mijax.data.formats.dicom.stack import Stack
-from mijax.data.formats.imagewriter import in_one_piece
 from mijax.data.formats.label_names import colour_of
 from mijax.errors import UserError
+from mijax.files import in_one_piece
 
 _SEG = "1.2.840.10008.5.1.4.1.1.66.4"  # SOP class Segmentation Storage
 _EMPTY_ALLOWED = (  # attributes of patient and study that must be there, and may be empty
