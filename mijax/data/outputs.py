@@ -25,6 +25,7 @@ def missing_outputs(
     scans: Sequence[Scan],
     folder: Path,
     *,
+    classes: int,
     probabilities: bool,
     overwrite: bool,
     disagreement: bool = False,
@@ -36,6 +37,7 @@ def missing_outputs(
       source: what the scans were found in.
       scans: from ``find_scans``.
       folder: of the outputs, may be missing.
+      classes: number of those of the label maps.
       probabilities: whether they are wanted.
       overwrite: take none of what is there for done.
       disagreement: whether its map is wanted.
@@ -59,7 +61,8 @@ def missing_outputs(
                 if scan.stack and path.name.endswith(_SEG):
                     check_segmentation(path, scan.stack)
                 else:
-                    check_written(path, reference=scan.reference)
+                    of_labels = classes if path == wanted[scan.name][0] else None
+                    check_written(path, reference=scan.reference, classes=of_labels)
             except UserError as error:
                 raise UserError(
                     f"{path} exists already; --overwrite replaces it. It is no label map of "

@@ -78,7 +78,8 @@ def predict_files(
         DICOM segmentation is asked for that cannot be.
     """
     source, output = Path(source), Path(output)
-    channels = run.info()["channels"]
+    info = run.info()
+    channels = info["channels"]
     scans = find_scans(source, channels=channels, series=series)
     if others := not_scans(source, scans, output=output):
         _log.warning(others)
@@ -86,6 +87,7 @@ def predict_files(
         source,
         scans,
         output,
+        classes=len(info["classes"]),
         probabilities=probabilities,
         overwrite=overwrite,
         disagreement=disagreement,

@@ -235,6 +235,14 @@ def cut_short(path, scans):
     path.write_bytes(path.read_bytes()[:-9])
 
 
+def another_scan(path, scans):
+    save_nifti(path, 0.5 + nib.load(scans / "nifti2.nii").get_fdata(dtype=np.float32), OBLIQUE)
+
+
+def more_classes(path, scans):
+    save_nifti(path, np.full(nib.load(scans / "nifti2.nii").shape, 3, np.uint8), OBLIQUE)
+
+
 def text(path, scans):
     path.write_text("mine")
 
@@ -247,6 +255,8 @@ def text(path, scans):
         (False, cut_short, "truncated"),
         (False, other_grid, "affine differs"),
         (False, other_shape, "shape"),
+        (False, another_scan, "its values are no label map of 3 classes"),
+        (False, more_classes, "its values are no label map of 3 classes"),
     ],
 )
 def test_files_that_are_no_whole_label_maps_of_the_scan_stay(

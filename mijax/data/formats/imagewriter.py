@@ -46,15 +46,21 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
             _write_by_itk(_itk_like(values, reference), part)
 
 
-def check_written(path: Path, *, reference: Path | Stack) -> None:
+def check_written(path: Path, *, reference: Path | Stack, classes: int | None = None) -> None:
     """Refuses an image that is not whole, or does not lie on the grid of another file.
 
-    Of the other file the header alone is read. One that cannot be read is no fault of the image.
+    Args:
+      path: of the image.
+      reference: the other file, of which the header alone is read. That it cannot be is no fault of
+        the image.
+      classes: number of those that a label map has; None of other images.
 
     Raises:
       UserError: what is wrong with the image.
     """
     values, affine = read_image(path)
+    if classes and not (values.ndim == 3 and np.isin(values, np.arange(classes)).all()):
+        raise UserError(f"{path}: its values are no label map of {classes} classes")
     try:
         shape_0, affine_0 = read_header(reference)
     except UserError:  # told of by whoever needs the other file
