@@ -159,7 +159,7 @@ def _second_interrupt_ends():
 
 
 def _parse(argv, *, arguments):
-    file = None
+    argv, file = [_at_home(word) for word in argv], None
     if "config" in flags.FLAGS:
         try:
             argv = options.settled(argv)
@@ -184,6 +184,12 @@ def _parse(argv, *, arguments):
     if rest[1:] and not arguments:
         fail(f"does not know what to do with {' '.join(rest[1:])}")
     return rest
+
+
+def _at_home(word):
+    """``--FLAG=~/x`` with the home folder: shells put it where a word begins with ``~`` alone."""
+    flag, equals, value = word.partition("=")
+    return flag + equals + os.path.expanduser(value) if flag.startswith("-") else word
 
 
 def _flag_error(error):

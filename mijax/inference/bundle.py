@@ -66,7 +66,7 @@ def write_bundle(predictor, output, *, overwrite=False):
     from mijax.models.onnx import onnx_model
 
     predictor.check_segments()
-    output = Path(output).absolute()  # "." has no name
+    output = Path(output).expanduser().absolute()  # "." has no name
     if os.path.lexists(output):
         if not overwrite:
             raise UserError(f"{output} exists already; --overwrite replaces it")

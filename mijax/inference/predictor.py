@@ -1,7 +1,6 @@
 """A trained run, ready to predict: all it needs is its folder."""
 
 import copy
-from pathlib import Path
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class Predictor:
         Raises:
           UserError: no such run, or it has no such sound checkpoint.
         """
-        self.run = run if isinstance(run, Run) else open_run(Path(run).expanduser())
+        self.run = run if isinstance(run, Run) else open_run(run)
         with Checkpoints(self.run.checkpoints, read_only=True) as checkpoints:
             self._checkpoints = checkpoints
         self.step = checkpoints.step_of(checkpoint)

@@ -92,7 +92,7 @@ def _run(folder, options):
     from mijax.data.scans import check_apart, find_scans, not_scans, read_scan
     from mijax.inference.volumes import segment
 
-    source, output = Path(options.input), Path(options.output)
+    source, output = (Path(path).expanduser() for path in (options.input, options.output))
     scans = find_scans(source, channels=bundle["channels"])
     if others := not_scans(source, scans, output=output):
         _tell(others)

@@ -147,7 +147,7 @@ def open_run(folder):
     Raises:
       UserError: if there is no run there, or one of a version that had other configurations.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run: it has no config.json")
     config = ml_collections.ConfigDict(read_json(folder / "config.json"))

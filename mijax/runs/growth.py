@@ -42,7 +42,7 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
     Raises:
       UserError: if there is no run, it has no scores yet, or there is no such file.
     """
-    origin = open_run(Path(folder).expanduser())
+    origin = open_run(folder)
     if not (origin.folder / "scores.json").exists():
         raise UserError(
             f"{folder} has no scores yet; python -m mijax.main --workdir {folder} goes on with it"

@@ -200,6 +200,15 @@ def test_a_scan_that_is_no_volume_of_its_channels(bundle, fails, scan, shape):
     assert last == "0 of 1 done; failed: scan"
 
 
+def test_home_is_known_where_the_shell_leaves_it(bundle, scan, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = scan((16, 16, 3)).name
+    assert main(bundle, [f"--input=~/{name}", "--output=~/labels"]) == 0
+    assert (tmp_path / "labels" / name).is_file()
+    with pytest.raises(UserError, match=f"{tmp_path / 'labels'} exists already"):
+        write_bundle(made(tmp_path), "~/labels")
+
+
 def test_others_of_a_folder_are_predicted(bundle, fails, scan, tmp_path):
     (tmp_path / "scans").mkdir()
     good, bad = scan((16, 12, 3), "scans/good.nii.gz"), scan((16, 16, 3, 4), "scans/bad.nii.gz")

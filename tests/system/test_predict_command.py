@@ -396,9 +396,11 @@ def test_command(run, scans, run_module, run_here, tmp_path):
     [
         ([], 2, "needs --workdir RUN, --input FILE or FOLDER, and --output FOLDER"),
         (["--workdir=x", "--input=x", "--output=x"], 1, "x is not a run"),
+        (["--workdir=~/x", "--input=x", "--output=x"], 1, "/nobody/x is not a run"),
         (["--checkpoint=worst"], 2, "checkpoint"),
     ],
 )
-def test_wrong_command(run_here, arguments, code, message):
+def test_wrong_command(run_here, monkeypatch, arguments, code, message):
+    monkeypatch.setenv("HOME", "/nobody")
     result = run_here("mijax.predict", *arguments)
     assert result[:2] == (code, "") and message in result[2][-1]
