@@ -36,6 +36,7 @@ def describe(root):
     from mijax.data.sources.folder import files_of_cases, links_out, read_geometry, read_volume
     from mijax.data.sources.layout import read_layout
     from mijax.data.survey import grids, look
+    from mijax.data.volume import check_size
     from mijax.progress import Progress
 
     if not root.is_dir():
@@ -43,11 +44,6 @@ def describe(root):
     layout = read_layout(root, kind="folder", patient_pattern="", test_images=True)
     channels, total = len(layout.channels), len(layout.entries)
     yield _headline(root, layout)
-    if links := links_out(root, files_of_cases(layout.entries)):
-        _log.warning(
-            "%s: a link out of %s, one of %d; training takes them with the flag of the last line, "
-            "if you trust them", links[0], root, len(links)
-        )  # fmt: skip
 
     def each(read, entries, begin=lambda index: None):
         for index, entry in enumerate(entries):
@@ -57,13 +53,23 @@ def describe(root):
             except UserError as error:
                 bad.append(error)
 
+    def read_header(entry):
+        files, geometry = files_of_cases([entry]), read_geometry(entry, channels)
+        check_size(entry.case.name, geometry)
+        return files, geometry
+
     bad = []
-    found = list(each(lambda entry: read_geometry(entry, channels), layout.entries))
+    found = list(each(read_header, layout.entries))
+    if links := links_out(root, [file for _, (files, _) in found for file in files]):
+        _log.warning(
+            "%s: a link out of %s, one of %d; training takes them with the flag of the last line, "
+            "if you trust them", links[0], root, len(links)
+        )  # fmt: skip
     for error in bad:
         _log.error(error)
     if not found:
         raise UserError(f"{root}: no case can be used, for the reasons above")
-    yield from _grid_table(grids([geometry for _, geometry in found]))
+    yield from _grid_table(grids([geometry for _, (_, geometry) in found]))
 
     def read(entry):
         return look(

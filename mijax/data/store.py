@@ -8,18 +8,16 @@ addressable by name.
 import contextlib
 import io
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mijax.data.volume import Recipe, Volume
+from mijax.data.volume import Recipe, Volume, check_size
 from mijax.errors import UserError
 from mijax.progress import Progress
 
-_LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
 _TOLD = 20  # bad cases at most that are looked for before they are told of
 _log = logging.getLogger("mijax")
 
@@ -103,8 +101,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         found, cases = [], self._recipe.cases
         for case in cases:
             try:
-                shape, channels, _ = self._recipe.geometry(case.name)
-                _check_size(case.name, shape, channels)
+                check_size(case.name, self._recipe.geometry(case.name))
             except UserError as error:
                 found.append(error)
         if found:
@@ -198,15 +195,6 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
             "free space there or choose another cache"
         ) from error
     return builder
-
-
-def _check_size(name: str, shape: tuple[int, int, int], channels: int) -> None:
-    size = math.prod(shape) * (4 * channels + 1)  # float32, and uint8 of the label
-    if size > _LARGEST:
-        raise UserError(
-            f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
-            "crop or resample it"
-        )
 
 
 def _refusal(found: Sequence[UserError], total: int) -> UserError:

@@ -1,11 +1,15 @@
 """What a data set consists of: cases, volumes, and the recipe that makes them."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from mijax.errors import UserError
+
 UNLABELLED = 255  # the value of a voxel that nobody annotated; no class has it
+_LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
 
 
 class Case(NamedTuple):
@@ -57,6 +61,20 @@ class Geometry(NamedTuple):
     def spacing(self) -> np.ndarray:
         """(3,) millimetres between voxel centres along x, y, z."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+def check_size(name: str, geometry: Geometry) -> None:
+    """Refuses a case that no record holds, which is one of an image and a label.
+
+    Raises:
+      UserError: it is too large.
+    """
+    size = math.prod(geometry.shape) * (4 * geometry.channels + 1)  # float32, and uint8
+    if size > _LARGEST:
+        raise UserError(
+            f"case {name} takes {size / 2**30:.1f} GiB, more than a record holds (1 GiB); "
+            "crop or resample it"
+        )
 
 
 class Recipe(NamedTuple):

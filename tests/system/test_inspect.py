@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from mijax.configs import folder
 from mijax.errors import UserError
@@ -15,7 +16,7 @@ from mijax.runs.folder import start_run
 from mijax.training import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-from folders import SHAPE, write_msd, write_nifti
+from folders import SHAPE, write_description, write_msd, write_nifti
 
 FLAGS = (
     "--config.data.patches.size='(16,16)' --config.data.patches.fit=pad "
@@ -69,6 +70,24 @@ def test_bad_files_are_listed_and_the_rest_is_described(tmp_path, told):
     assert [line.split(": ")[0] for line in told] == [
         f"{root}/imagesTr/case_00.nii.gz", "reading", f"{root}/labelsTr/case_01.nii.gz",
     ]  # fmt: skip
+
+
+def test_what_headers_show_is_listed_as_well(tmp_path, told):
+    """A header without the file of its voxels, and a volume that is too large to prepare."""
+    root = tmp_path / "set"
+    labels = {"background": 0, "a": 1}
+    write_description(root, channel_names={"0": "CT"}, labels=labels, file_ending=".mhd")
+    (root / "imagesTr").mkdir()
+    for name in "abc":
+        image = sitk.GetImageFromArray(np.ones(SHAPE, np.float32))
+        sitk.WriteImage(image, str(root / "imagesTr" / f"{name}_0000.mhd"))
+    (root / "imagesTr" / "a_0000.raw").unlink()
+    large = root / "imagesTr" / "b_0000.mhd"
+    large.write_text(large.read_text().replace("DimSize = 4 5 6", "DimSize = 1024 1024 256"))
+    with pytest.raises(UserError, match="2 of 3 cases cannot be used, for the reasons above"):
+        list(describe(root))
+    assert told[0].startswith(f"{root}/imagesTr/a_0000.mhd: ")
+    assert told[1].startswith("case b takes 1.2 GiB, more than a record holds")
 
 
 def test_links_out_of_the_folder_are_told_and_the_next_command_takes_them(tmp_path, told):
