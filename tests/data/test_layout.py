@@ -130,6 +130,20 @@ def test_nnunet_v1(tmp_path, kind):
     np.testing.assert_array_equal(source.volume("c1").label, label_values(1))
 
 
+def test_nnunet_v1_without_a_label(tmp_path):
+    """Where each case has its channels; else the names say nothing."""
+    root = write_nnunet(tmp_path / "set")
+    for path in (root / "labelsTr").iterdir():
+        path.unlink()
+    before = layout_of(root)
+    write_description(root, **V1)
+    assert noted(root)[0].entries == before.entries
+    (root / "imagesTr" / "c1_0000.nii.gz").unlink()
+    assert list(files_of(layout_of(root))) == ["c0_0000", "c0_0001", "c1_0001"]
+    write_description(root, **V1 | {"modality": {"0": "T2"}})
+    assert len(layout_of(root).entries) == 3
+
+
 def test_nnunet_v1_with_a_channel_missing(tmp_path):
     root = write_nnunet(tmp_path / "set")
     write_description(root, **V1)

@@ -55,7 +55,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
 
     The images are named as dataset.json lets expect, in the MSD like their labels and in nnU-Net
     CASE_0000, one file a channel; or the other way, where only that gives every label its image.
-    So nnU-Net v1 is read, which has the dataset.json of the MSD. That, and whatever lies in these
+    So nnU-Net v1 is read, which has the dataset.json of the MSD; without labels it is known by
+    names that give every case all its channels, of several. That, and whatever lies in these
     folders and is not taken, is told (``Notice``).
 
     Args:
@@ -78,8 +79,9 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     if not folders["imagesTr"]:
         raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
     labels = folders.pop("labelsTr")
-    numbered = _are_numbered(folders["imagesTr"], labels, usual=kind == "nnunet")
-    if numbered != (kind == "nnunet"):
+    usual = kind == "nnunet"
+    numbered = _are_numbered(folders["imagesTr"], labels, channels=len(channels), usual=usual)
+    if numbered != usual:
         _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
     cases = [
         _by_channel(found, len(channels), root / name) if numbered else _whole(found)
@@ -107,14 +109,18 @@ _UNUSUAL = {
 }
 
 
-def _are_numbered(images: Mapping, labels: Mapping, *, usual: bool) -> bool:
-    """Whether image names end in the number of a channel: as usual, or as the labels show."""
+def _are_numbered(images: Mapping, labels: Mapping, *, channels: int, usual: bool) -> bool:
+    """Whether image names end in the number of a channel: as usual, or as the labels show.
+
+    Without labels, as it is shown by every case having all of several channels.
+    """
     matches = [CHANNEL.fullmatch(stem) for stem in images]
-    fits = {
-        True: all(matches) and labels.keys() <= {match[1] for match in matches},
-        False: labels.keys() <= images.keys(),
-    }
-    return usual if fits[usual] or not fits[not usual] or not labels else not usual
+    cases = {match[1] for match in matches if match}
+    if not labels:
+        names = {f"{case}_{channel:04d}" for case in cases for channel in range(channels)}
+        return usual or (channels > 1 and images.keys() == names)
+    fits = {True: all(matches) and labels.keys() <= cases, False: labels.keys() <= images.keys()}
+    return usual if fits[usual] or not fits[not usual] else not usual
 
 
 def _whole(stems: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
