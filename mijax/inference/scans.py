@@ -152,7 +152,7 @@ def predict_files(
             if path in missing[scan.name]:
                 table.drop(scan.name)
             elif not _is_of(path, one.labels):
-                fail(scan, f"{path} is of another run or of other flags; --overwrite replaces it")
+                fail(scan, f"{path} is of another run or flags, or edited; --overwrite replaces it")
                 continue
             maps = ((soft, one.probs), (doubt, one.disagreement), (path, one.labels))
             for file, values in maps:

@@ -423,7 +423,7 @@ def test_what_is_added_later_is_of_the_label_map_that_is_there(run, scans, tmp_p
     before = label.read_bytes()
     more = {"checkpoint": "best", "trust": True, "probabilities": True}
     assert predict_files(run, path, out, **more) == ([], [path.stem])
-    assert f"{label} is of another run or of other flags; --overwrite replaces it" in told[-1]
+    assert f"{label} is of another run or flags, or edited; --overwrite replaces it" in told[-1]
     assert [file.name for file in out.iterdir()] == [label.name] and label.read_bytes() == before
     assert predict_files(run, path, out, mirror=True, **more) == ([path.stem], [])
     assert rows_of(out)[0]["case"] == path.stem and label.read_bytes() == before
