@@ -15,7 +15,7 @@ from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Preempted, UserError
 from mijax.files import locked
 from mijax.report.runs import settings
-from mijax.runs.folder import open_run
+from mijax.runs.folder import is_done, open_run
 from mijax.runs.source import cases_of
 from mijax.runs.splits import choose_splits
 
@@ -40,7 +40,7 @@ class Job(NamedTuple):
 
     @property
     def done(self):
-        return (self.folder / "scores.json").exists()
+        return is_done(self.folder)
 
 
 def make_jobs(file, overrides, *, output, seeds, rows):
@@ -110,13 +110,13 @@ def _resolve(rows):
 
 
 def run_jobs(jobs, *, total):
-    """Runs those of the jobs that have no scores; returns those that still have none."""
+    """Runs those of the jobs that are not done; returns those that still are not."""
     for number, job in enumerate(jobs, start=1):
         if job.done:
             _log.info(f"{job.folder.name} is done")
             continue
         origin = job.config.init_from
-        if origin and not (Path(origin) / "scores.json").exists():
+        if origin and not is_done(origin):
             _log.info(f"{job.folder.name} begins with {origin}, which is not done")
             continue
         place = f"job {number} of {total}: " if len(jobs) == total else ""

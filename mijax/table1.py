@@ -3,8 +3,8 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
 weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. Row full is
-left out if the unlabelled cases have no labels. The same command goes on after a kill; what has
-scores is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs;
+left out if the unlabelled cases have no labels. The same command goes on after a kill; what is
+done is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs;
 --index N runs one of them, which makes a Slurm array:
 
 sbatch --array=0-23 --gpus=1 --requeue --wrap 'python -m mijax.table1 \
@@ -64,8 +64,8 @@ def main(argv):
     if failed:
         names = ", ".join(job.folder.name for job in failed)
         commands.fail(
-            f"{len(failed)} of {len(chosen)} jobs without scores: {names}; the same command runs "
-            "them again",
+            f"{len(failed)} of {len(chosen)} jobs not done: {names}; the same command runs them "
+            "again",
             code=1,
         )
 

@@ -71,6 +71,8 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
                 nsd_tolerance=nsd_tolerance,
             )
         scores[name] = {"step": predictor.step, **about, **by_step[predictor.step]}
+    if (step := scores["last"]["step"]) < run.config.steps:
+        _log.warning("scored at step %d of %d: not finished", step, run.config.steps)
     if parallel.is_first():
         write_json(run.folder / "scores.json", scores)
     if best.segments:

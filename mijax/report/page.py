@@ -31,7 +31,7 @@ def to_html(rows, table, *, checkpoint, listed, illustrator, left_out, files):
       checkpoint: "best" or "last".
       listed: of ``viewer.list_cases``, or None without ``table``.
       illustrator: ``Illustrator``, when it has drawn.
-      left_out: folders of runs without scores.
+      left_out: folders of runs that are not finished, or without scores.
       files: names of the files beside the page.
     """
     environment = jinja2.Environment(

@@ -11,7 +11,7 @@ from mijax.errors import UserError
 from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
-from mijax.runs.folder import Run, flat, open_run
+from mijax.runs.folder import Run, flat, is_done, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
 _OF_A_RUN = {
@@ -118,8 +118,8 @@ def find_runs(folders):
 def read_rows(folders, *, checkpoint, names=()):
     """Reads runs and groups them into rows, in the order of the paper.
 
-    A run without scores is named and left out, for it may be under way. One whose files are
-    damaged is refused: the table would silently be of fewer seeds.
+    A run that is not finished, or has no scores, is named and left out. One whose files are damaged
+    is refused: the table would silently be of fewer seeds.
 
     Args:
       folders: of runs, or of folders of runs.
@@ -137,18 +137,20 @@ def read_rows(folders, *, checkpoint, names=()):
     """
     folders, scored, left_out = find_runs(folders), [], []
     for folder in folders:
-        run = open_run(folder)
+        run, reason = open_run(folder), "it has no scores.json yet"
         if (folder / "scores.json").exists():
             entry, both = read_scores(folder, checkpoint)
+            reason = "its scores are of an unfinished training"
+        if is_done(folder):
             splits = read_splits(folder / "splits.json")
             scored.append(Scored(run, run.config.seed, entry, splits, _origin(run), both))
         else:
             left_out.append(folder)
-            _log.warning("%s is left out: it has no scores.json yet", folder)
+            _log.warning("%s is left out: %s", folder, reason)
     if not scored:
         raise UserError(
-            "none of the runs has scores; python -m mijax.main --workdir RUN goes on with one, "
-            "python -m mijax.evaluate --workdir RUN scores one"
+            "none of the runs is finished and scored; python -m mijax.main --workdir RUN goes on "
+            "with one, python -m mijax.evaluate --workdir RUN scores one"
         )
     for pretraining in (False, True):
         alike = [one for one in scored if ("measures" in one.entry) == pretraining]

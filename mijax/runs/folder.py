@@ -160,6 +160,15 @@ def open_run(folder):
     return Run(folder, config)
 
 
+def is_done(folder):
+    """Whether there is a run in a folder that was scored after its last step."""
+    try:
+        scores, config = (read_json(Path(folder) / f"{name}.json") for name in ("scores", "config"))
+        return scores["last"]["step"] == config["steps"]
+    except (UserError, KeyError, TypeError):  # not there, or damaged
+        return False
+
+
 @contextlib.contextmanager
 def exclusive(run):
     """Holds a run folder against any other process that would train in it.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mijax.data import all_labelled, check_splits, read_annotation, read_splits
 from mijax.errors import UserError
-from mijax.runs.folder import open_run
+from mijax.runs.folder import is_done, open_run
 
 _log = logging.getLogger("mijax")
 
@@ -40,12 +40,13 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
       weights: whether to begin with its weights, classifier included; else as it began itself.
 
     Raises:
-      UserError: if there is no run, it has no scores yet, or there is no such file.
+      UserError: if there is no run, it is not done, or there is no such file.
     """
     origin = open_run(folder)
-    if not (origin.folder / "scores.json").exists():
+    if not is_done(origin.folder):
         raise UserError(
-            f"{folder} has no scores yet; python -m mijax.main --workdir {folder} goes on with it"
+            f"{folder} is not finished and scored; python -m mijax.main --workdir {folder} goes on "
+            "with it"
         )
     if splits:
         read_splits(splits)

@@ -1,6 +1,7 @@
 """scores.json and its table: complete, valid JSON, and right by another computation."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -29,6 +30,13 @@ def scored(uninterrupted):
     written = json.loads((run.folder / "scores.json").read_text(), parse_constant=no_constant)
     assert written == returned
     return run, written
+
+
+def test_an_unfinished_run_is_told(copied, told):
+    run = copied("local_mi")
+    shutil.rmtree(run.checkpoints / "12")
+    assert evaluate(run)["last"]["step"] == 8
+    assert "scored at step 8 of 12: not finished" in told
 
 
 def test_form_of_scores(scored):

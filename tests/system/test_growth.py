@@ -115,9 +115,13 @@ def test_the_annotation_of_those_held_out_stays(before, tmp_path, name):
 def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored, tmp_path, told):
     old = copied("supervised")
     (old.folder / "scores.json").unlink(missing_ok=True)
-    with pytest.raises(UserError, match=r"copy has no scores yet; .* goes on with it"):
-        grown_config(old.folder)
-    write_json(old.folder / "scores.json", {"last": {"mean_dsc": None}, "best": {"mean_dsc": 0.5}})
+    for step in (None, 8, 12):
+        if step:
+            entries = {"last": {"step": step, "mean_dsc": None}, "best": {"mean_dsc": 0.5}}
+            write_json(old.folder / "scores.json", entries)
+        if step != 12:
+            with pytest.raises(UserError, match="copy is not finished and scored; .* goes on"):
+                grown_config(old.folder)
     splits = read_splits(old.folder / "splits.json")
     more = splits._replace(
         labelled=(*splits.labelled, splits.unlabelled[0]), unlabelled=splits.unlabelled[1:]
@@ -133,7 +137,7 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored,
     (ancestor,) = noted_lineage(run)
     assert ancestor.folder == str(old.folder.resolve())
     assert ancestor.labelled == len(splits.labelled) and ancestor.scores == {"best": 0.5}
-    write_json(run.folder / "scores.json", {})
+    write_json(run.folder / "scores.json", {"last": {"step": 1}})
     # As it began itself, not with the weights of what it has grown from.
     assert grown_config(run.folder, weights=False).init_from == ""
     # A run stays as it is, whatever gets a label then.

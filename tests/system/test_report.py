@@ -90,9 +90,9 @@ def write(tmp_path):
             }
             for case, row in zip(CASES, np.asarray(dsc).tolist(), strict=False)
         }
-        entry = {"step": 400, "split": split, "mean_dsc": float(np.mean(dsc)), **dict(options),
+        entry = {"step": 300, "split": split, "mean_dsc": float(np.mean(dsc)), **dict(options),
                  "classes": {name: {} for name in classes}, "cases": cases}  # fmt: skip
-        scores = {"best": entry, "last": {**entry, "step": 500}}
+        scores = {"best": entry, "last": {**entry, "step": config.steps}}
         (folder / "scores.json").write_text(json.dumps(scores))
         return folder
 
@@ -504,8 +504,8 @@ def test_a_folder_stands_for_its_runs_and_a_run_given_twice_counts_once(study, t
 
 def test_checkpoint(study):
     folders, _ = study
-    assert rows_of(folders)[0].runs[0].entry["step"] == 400
-    assert rows_of(folders, checkpoint="last")[0].runs[0].entry["step"] == 500
+    assert rows_of(folders)[0].runs[0].entry["step"] == 300
+    assert rows_of(folders, checkpoint="last")[0].runs[0].entry["step"] == 400
 
 
 # Refusals ----------------------------------------------------------------------------------
@@ -581,11 +581,21 @@ def test_a_run_without_scores_is_named_and_left_out(write, tmp_path, told):
     rows, left_out = read_rows([scored, under_way], checkpoint="best")
     assert len(rows) == 1 and left_out == [under_way]
     assert told == [f"{under_way} is left out: it has no scores.json yet"]
-    with pytest.raises(UserError, match="none of the runs has scores"):
+    with pytest.raises(UserError, match="none of the runs is finished and scored"):
         read_rows([under_way], checkpoint="best")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty is not a run and holds none"):
         rows_of([tmp_path / "empty"])
+
+
+def test_a_run_that_was_scored_before_its_end_is_named_and_left_out(write, told):
+    done, stopped = write("a", dsc=drawn(0, 0.5)), write("b", dsc=drawn(1, 0.5), seed=1)
+    scores = json.loads((stopped / "scores.json").read_text())
+    scores["last"]["step"] = 399
+    (stopped / "scores.json").write_text(json.dumps(scores))
+    (row,), left_out = read_rows([done, stopped], checkpoint="best")
+    assert len(row.runs) == 1 and left_out == [stopped]
+    assert told == [f"{stopped} is left out: its scores are of an unfinished training"]
 
 
 # Files -------------------------------------------------------------------------------------

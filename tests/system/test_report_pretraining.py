@@ -41,7 +41,7 @@ def write(tmp_path):
         (folder / "splits.json").write_text(json.dumps(splits))
         info = {"init_from": origin and json.loads((origin / "config.json").read_text())}
         (folder / "info.json").write_text(json.dumps(info))
-        entry = {"step": 40, "split": "test", **entry}
+        entry = {"step": config.steps, "split": "test", **entry}
         (folder / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
         return folder
 

@@ -43,7 +43,8 @@ if row in FAILING:
     sys.exit(3)
 dsc = {"full": 0.9, "partial": 0.5}[row] + int(seed) / 100
 case = {"body": {"dsc": dsc, "hd95": 1.0, "assd": 0.5}}
-entry = {"step": 1, "split": "test", "mean_dsc": dsc, "classes": {"body": {}},
+steps = json.loads(CONFIGS[folder.name])["steps"]
+entry = {"step": steps, "split": "test", "mean_dsc": dsc, "classes": {"body": {}},
          "cases": {"a": case, "b": case}}
 (folder / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
 """
@@ -244,7 +245,7 @@ def test_runs_all_skips_what_is_done_and_ends_in_the_report(launch, capsys, told
     assert launch.call(failing=("full",)) == 1
     assert "full-seed0 failed with exit code 3" in told
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "2 of 4 jobs without scores: full-seed0, full-seed1" in last
+    assert "2 of 4 jobs not done: full-seed0, full-seed1" in last
     page = launch.output / "report" / "index.html"
     assert "Full supervision" not in page.read_text()  # of what there is
 
@@ -257,6 +258,16 @@ def test_runs_all_skips_what_is_done_and_ends_in_the_report(launch, capsys, told
     text = page.read_text()
     assert "Full supervision" in text and "Partial supervision" in text
     assert "90.50 (0.71)" in text and "50.50 (0.71)" in text  # over both seeds
+
+
+def test_a_job_that_was_scored_before_its_end_is_run_again(launch, told):
+    assert launch.call(seeds=1) == 0
+    folder = launch.output / "partial-seed0"
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["last"]["step"] -= 1
+    write_json(folder / "scores.json", scores)
+    assert launch.call(seeds=1) == 1  # the stub is for new folders alone
+    assert "full-seed0 is done" in told and "partial-seed0 is done" not in told
 
 
 def test_an_array_ends_in_the_report(launch, capsys):
