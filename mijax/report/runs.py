@@ -11,6 +11,7 @@ from mijax.errors import UserError
 from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
+from mijax.runs.annotation import annotation_of
 from mijax.runs.folder import Run, flat, is_done, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
@@ -64,7 +65,8 @@ class Row(NamedTuple):
     def settings(self):
         """The configuration as a flat dict, less what differs between runs of a row.
 
-        That of the run that its weights came from is under ``init_from.``, less its data.
+        That of the run that its weights came from is under ``init_from.``, of its data the number
+        of labelled patients alone.
         """
         found = settings(self.config)
         found.pop("init_from", None)  # a folder, another for every seed
@@ -76,7 +78,7 @@ class Row(NamedTuple):
         return found | {
             f"init_from.{key}": value
             for key, value in origin.items()
-            if not key.startswith("data.")
+            if not key.startswith("data.") or key == "data.splits.labelled"
         }
 
     @property
@@ -131,9 +133,9 @@ def read_rows(folders, *, checkpoint, names=()):
       The rows, and the folders that were left out.
 
     Raises:
-      UserError: no scored run; a damaged one; two of one configuration and seed; or runs, of
-        those that segment or of those that do not, of different data, classes or scored cases;
-        names that do not fit the rows.
+      UserError: no scored run; a damaged one; two of one configuration and seed, or of one
+        configuration and other training cases; or runs, of those that segment or of those that do
+        not, of different data, classes or scored cases; names that do not fit the rows.
     """
     folders, scored, left_out = find_runs(folders), [], []
     for folder in folders:
@@ -199,6 +201,11 @@ def _group(scored):
     for runs in groups.values():
         runs.sort(key=_seeds)
         for one, other in itertools.pairwise(runs):
+            if _learned_from(one) != _learned_from(other):
+                raise UserError(
+                    f"{one.run.folder} and {other.run.folder} differ in their training cases, or "
+                    "what is annotated of them, not in the seed alone; leave one of them out"
+                )
             if _seeds(one) == _seeds(other):
                 raise UserError(
                     f"{one.run.folder} and {other.run.folder} are the same configuration with "
@@ -208,6 +215,11 @@ def _group(scored):
     rows.sort(key=lambda row: (row.declared.place, row.base))
     labels = short_labels(rows)
     return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
+
+
+def _learned_from(one):
+    """Labelled and unlabelled cases, and what was annotated."""
+    return {*one.splits.labelled}, {*one.splits.unlabelled}, annotation_of(one.run)
 
 
 def _seeds(one):

@@ -568,6 +568,17 @@ def test_runs_that_have_grown_from_one_at_different_times_are_two_rows(write):
         rows_of(folders)
 
 
+@pytest.mark.parametrize("other", [{"labelled": 9}, {"unlabelled": 4}, {"drawn": True}])
+def test_runs_of_other_training_cases_are_no_seeds_of_a_row(write, other):
+    drawn_in_part, given = other.pop("drawn", False), {"data__splits__labelled": 0}
+    folders = [write("a", dsc=drawn(0, 0.5), **given)]
+    folders.append(write("b", dsc=drawn(1, 0.5), seed=1, **given, **other))
+    if drawn_in_part:
+        (folders[1] / "annotation.json").write_text('{"learn_0": {"slices": [1]}}')
+    with pytest.raises(UserError, match="/a and .*/b differ in their training cases, .* alone"):
+        rows_of(folders)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"last": {}}', '{"best": {"classes": {}}}'])
 def test_damaged_scores_are_refused(write, content):
     folder = write("a", dsc=drawn(0, 0.5))

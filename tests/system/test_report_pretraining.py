@@ -148,6 +148,15 @@ def test_two_pretrainings_are_told_apart(write):
     ]
 
 
+def test_weights_of_runs_with_other_numbers_of_labels_are_two_rows(write):
+    origins = [write(f"o{n}", "supervised", segmented(n), data__splits__labelled=n) for n in (2, 4)]
+    rows = rows_of(
+        write(f"tuned{seed}", "supervised", segmented(seed), origin=origin, seed=seed)
+        for seed, origin in enumerate(origins)
+    )
+    assert [row.settings["init_from.data.splits.labelled"] for row in rows] == [2, 4]
+
+
 def test_the_gap_is_between_the_baselines_that_are_not_pretrained(write):
     pre = write("pre", "boundary_iic", measured(0))
     full, partial, tuned = (segmented(i, m) for i, m in enumerate((0.9, 0.5, 0.6)))
