@@ -2,6 +2,7 @@
 
 from mijax.data import Annotation, check_annotation, read_annotation, write_annotation
 from mijax.errors import UserError
+from mijax.runs.folder import settled
 
 _NAME = "annotation.json"  # beside the splits.json of the run
 
@@ -9,7 +10,7 @@ _NAME = "annotation.json"  # beside the splits.json of the run
 def settle_annotation(run, found):
     """The ``data.Annotation`` of a run: of its annotation.json, or else of the file it names.
 
-    That is checked, and written there.
+    That is checked, and written there; see ``folder.settled`` for which of them holds.
 
     Args:
       run: ``runs.folder.Run``.
@@ -19,8 +20,8 @@ def settle_annotation(run, found):
       UserError: if it does not fit the data.
     """
     path, data = run.folder / _NAME, run.config.data
-    file = path if path.exists() else data.annotation.file
-    if file:
+    kept = settled(run, _NAME, data.annotation.file, read_annotation)
+    if file := kept or data.annotation.file:
         drawn = read_annotation(file)
         try:
             check_annotation(
@@ -32,7 +33,7 @@ def settle_annotation(run, found):
             )
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        if not path.exists():
+        if not kept:
             write_annotation(path, drawn)
     return annotation_of(run)
 

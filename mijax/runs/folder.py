@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import math
 import os
 import shutil
@@ -19,6 +20,7 @@ from mijax.options import LONGER, flat
 
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
+_log = logging.getLogger("mijax")
 
 
 class Run(NamedTuple):
@@ -40,6 +42,11 @@ class Run(NamedTuple):
     @property
     def checkpoints(self):
         return self.folder / "checkpoints"
+
+    @property
+    def begun(self):
+        """Whether it has saved a checkpoint."""
+        return any(self.checkpoints.glob("[0-9]*"))
 
     def info(self):
         """Contents of info.json, see ``runs.info``."""
@@ -119,6 +126,26 @@ def start_run(folder, config):
     return run
 
 
+def settled(run, name, given, read):
+    """Path of a file in a run folder that holds, or None where it is to be made of what is given.
+
+    That may be corrected until there is a checkpoint; of what differs later a line is logged.
+
+    Args:
+      run: ``Run``.
+      name: of the file.
+      given: path of the file that it was made of, which may be gone; "" for none.
+      read: (path) -> contents.
+    """
+    path = run.folder / name
+    if path.exists() and given and Path(given).is_file():
+        if not run.begun:
+            return None
+        if read(path) != read(given):
+            _log.warning("%s goes on with its own %s: %s differs", run.folder, name, given)
+    return path if path.exists() else None
+
+
 @contextlib.contextmanager
 def taken_back(run):
     """Leaves nothing behind where a start fails before it has logged or saved a step.
@@ -130,7 +157,7 @@ def taken_back(run):
         yield
     except BaseException:
         log = run.folder / "metrics.jsonl"
-        begun = any(run.checkpoints.glob("[0-9]*")) or (log.exists() and log.stat().st_size)
+        begun = run.begun or (log.exists() and log.stat().st_size)
         if run.before is not None and not begun:
             with contextlib.suppress(OSError):
                 for path in run.folder.iterdir():

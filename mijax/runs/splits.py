@@ -11,6 +11,7 @@ from mijax.data import (
     write_splits,
 )
 from mijax.errors import UserError
+from mijax.runs.folder import settled
 from mijax.runs.growth import grown_splits
 
 _log = logging.getLogger("mijax")
@@ -19,12 +20,15 @@ _log = logging.getLogger("mijax")
 def settle_splits(run, cases):
     """The splits of a run: of its splits.json, or else given, drawn or grown, and written there.
 
+    See ``folder.settled`` for which of them holds.
+
     Raises:
       UserError: if they are not disjoint by patient, do not fit the cases, or leave labels aside
         where the configuration asks for all of them.
     """
     path, data = run.folder / "splits.json", run.config.data
-    if run.config.get("grow_from") and not path.exists():
+    kept = settled(run, path.name, data.splits.file, read_splits)
+    if run.config.get("grow_from") and not kept:
         splits = grown_splits(
             run.config.grow_from,
             cases,
@@ -33,7 +37,7 @@ def settle_splits(run, cases):
         )
         write_splits(path, splits)
         return splits
-    splits = choose_splits(data, cases, given=path if path.exists() else None)
+    splits = choose_splits(data, cases, given=kept)
     if run.config.get("grow_from") and not data.splits.file:
         more = len(all_labelled(splits, cases).labelled) - len(splits.labelled)
         if more:
@@ -41,7 +45,7 @@ def settle_splits(run, cases):
                 "%d training case(s) have got labels since %s began and are unlabelled in it: "
                 "--grow %s --workdir NEW takes them in", more, run.folder, run.folder
             )  # fmt: skip
-    if not path.exists():
+    if not kept:
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
         if left and data.splits.file and not data.splits.labelled:
             patients = count_patients(splits.labelled, cases)

@@ -148,7 +148,7 @@ def test_labelled_cases_alone_have_unlabelled_slices(tiny, splits):
         load_training_set(open_data(config, nothing), splits, config, local_mi)
 
 
-def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path):
+def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told):
     given, config = tmp_path / "given.json", tiny("supervised")
     config.data.annotation.file = str(given)
     run, found = start_run(tmp_path / "run", config), index_data(config)
@@ -163,6 +163,14 @@ def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path):
     write_annotation(given, drawn)
     settled = settle_annotation(run, found)
     assert settled == annotation_of(run) == Annotation(drawn)
+    drawn = {"phantom_0001": Drawn((1, 2), ("core", "body"))}
+    write_annotation(given, drawn)  # before there is a checkpoint
+    settled = settle_annotation(run, found)
+    assert settled == annotation_of(run) == Annotation(drawn)
+    (run.checkpoints / "4").mkdir(parents=True)
+    write_annotation(given, {})
+    assert settle_annotation(run, found) == settled
+    assert told == [f"{run.folder} goes on with its own annotation.json: {given} differs"]
     given.unlink()  # the run has its own
     assert settle_annotation(run, found) == settled
     source = prepare_data(config, found, settled)

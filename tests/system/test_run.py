@@ -82,6 +82,23 @@ def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path)
         settle(0, ("a", "a2"), ("b", "e"), ("c",), ("d",))
 
 
+def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(tiny, tmp_path, told):
+    cases, file = [Case(name, name, True) for name in "abcde"], tmp_path / "mine.json"
+    first, second, third = (Splits((x,), ("d",), ("e",), ()) for x in "abc")
+    write_splits(file, first)
+    run = start_run(tmp_path / "run", tiny("supervised", data__splits__file=str(file)))
+    assert settle_splits(run, cases) == settle_splits(run, cases) == first
+    write_splits(file, second)
+    assert settle_splits(run, cases) == read_splits(run.folder / "splits.json") == second
+    (run.checkpoints / "4").mkdir(parents=True)
+    assert settle_splits(run, cases) == second and not told
+    write_splits(file, third)
+    assert settle_splits(run, cases) == read_splits(run.folder / "splits.json") == second
+    assert told == [f"{run.folder} goes on with its own splits.json: {file} differs"]
+    file.unlink()
+    assert settle_splits(run, cases) == second and len(told) == 1
+
+
 def test_another_configuration_is_refused_by_its_differences(saved, tiny):
     config = tiny("local_mi")
     config.seed, config.method.weight = 1, 0.5
