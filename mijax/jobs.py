@@ -15,7 +15,7 @@ from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Preempted, UserError
 from mijax.files import locked
 from mijax.report.runs import settings
-from mijax.runs.folder import is_done, open_run
+from mijax.runs.folder import absolute, is_done, open_run
 from mijax.runs.source import cases_of
 from mijax.runs.splits import choose_splits
 
@@ -73,7 +73,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
         for row, (method, values) in _resolve(rows).items():
             wanted = {**overrides, **values, "seed": seed}
             if "init_from" in values:
-                wanted["init_from"] = str(output / f"{values['init_from']}-seed{seed}")
+                wanted["init_from"] = absolute(output / f"{values['init_from']}-seed{seed}")
             if "data.splits.labelled" in values and base.data.splits.file:
                 wanted["data.splits.file"] = str(
                     _all_labelled(base.data.splits.file, cases, output)
@@ -171,6 +171,7 @@ def _load(file, method, overrides):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
     values(arguments)
+    values.config.init_from = absolute(values.config.init_from)
     return values.config
 
 
@@ -221,6 +222,8 @@ def _check_same(job):
     if not job.done:
         return  # mijax.main looks at it
     found, wanted = settings(open_run(job.folder).config), settings(job.config)
+    if "init_from" in found:  # earlier versions left it as it was given
+        found["init_from"] = absolute(found["init_from"])
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise UserError(

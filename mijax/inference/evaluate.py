@@ -15,6 +15,7 @@ from mijax.inference.trust import FILE, learn, read_trust
 from mijax.progress import doing
 from mijax.runs.annotation import annotation_of
 from mijax.runs.info import check_roles, fingerprint
+from mijax.runs.leak import check_leak
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data
 
@@ -42,7 +43,8 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
 
     Raises:
       UserError: if the run has no sound checkpoint, its data or splits are not as they were, a
-        label is gone, or it has no label maps that the options could be for.
+        label is gone, the weights that it began with have seen its cases, or it has no label maps
+        that the options could be for.
     """
     source = open_data(run.config, annotation_of(run))
     splits = read_splits(run.folder / "splits.json", source.cases)
@@ -52,6 +54,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     patients = {case.name: case.patient for case in source.cases if case.name in names}
     best = Predictor(run)
     check_roles(run, splits)
+    check_leak(run, splits, source.cases)
     examination = make_method(run.config).examination
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)

@@ -80,6 +80,11 @@ def data_name(config):
     return config.name or Path(config.data.source.dir).absolute().name
 
 
+def absolute(path):
+    """The path for ``--workdir`` alone, from wherever; "" stays so."""
+    return path and os.path.abspath(os.path.expanduser(path))
+
+
 def start_run(folder, config):
     """Creates a run folder, or opens the one of an interrupted run of the same configuration.
 
@@ -95,17 +100,18 @@ def start_run(folder, config):
             raise UserError(f"{name} {place}: must be a folder; mount the bucket and name that")
     folder = Path(folder)
     wanted = json.loads(config.to_json_best_effort())
-    source = wanted["data"]["source"]
-    if source["dir"]:  # for --workdir alone, from wherever
-        source["dir"] = os.path.abspath(os.path.expanduser(source["dir"]))
+    wanted["data"]["source"]["dir"] = absolute(wanted["data"]["source"]["dir"])
+    wanted["init_from"] = config.init_from = absolute(config.init_from)
     for key, value in flat(wanted):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
     with writing_to(folder):
         if path.exists():
-            begun = any((folder / "checkpoints").glob("[0-9]*"))
-            differences = _differences(read_json(path), wanted, _MAY_DIFFER if begun else ())
+            begun = Run(folder, config).begun
+            found = read_json(path)
+            found["init_from"] = absolute(found.get("init_from"))  # earlier versions left it
+            differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
             if differences and begun:
                 longer = LONGER.format(run=folder)
                 steps_only = all(d.startswith("config.steps ") for d in differences)

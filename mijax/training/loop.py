@@ -17,6 +17,7 @@ from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
 from mijax.runs.info import check_data, check_grown, check_roles, write_info
+from mijax.runs.leak import check_leak
 from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
 from mijax.training.batches import counts_of
@@ -71,6 +72,7 @@ def _train(run, devices):
         _log.info(line)
     found = index_data(config)
     splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
+    check_leak(run, splits, found.cases)
     experiment = build(config, classes=found.classes, channels=found.channels, devices=devices)
     check_slices(splits, found, config, experiment.method, annotation)
     source = prepare_data(config, found, annotation)
@@ -106,7 +108,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
         with doing(f"restoring checkpoint {start}"):
             return checkpoints.restore(start, like)
     origin = open_run(run.config.init_from) if run.config.init_from else None
-    given = origin and pretrained(origin, run, splits, like)
+    given = origin and pretrained(origin, run, like)
     state = experiment.init(run.config.seed, slices, given)
     if parallel.is_first():
         check_grown(run, validation)

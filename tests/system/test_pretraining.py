@@ -1,20 +1,22 @@
 """Pre-training without labels, and runs that begin with the weights of another."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from mijax.data import Splits, write_splits
-from mijax.errors import UserError
+from mijax.data import Case, Splits, read_splits, write_splits
+from mijax.errors import Notice, UserError
 from mijax.inference import Predictor, evaluate
 from mijax.inference.score_table import table
 from mijax.inference.scoring import make_scoring
 from mijax.inference.volumes import even_slices
 from mijax.models import CLASSIFIER
 from mijax.runs.folder import default_folder, open_run, start_run
+from mijax.runs.leak import check_leak
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data, prepare_data, same_volumes
 from mijax.training import train
@@ -154,7 +156,7 @@ def test_layers_of_deep_supervision_may_be_of_one_of_the_two_alone(tiny, monkeyp
             "mijax.training.pretrained.Predictor",
             lambda _, weights=weights: SimpleNamespace(weights=weights),
         )
-        state = other.init(1, 0, pretrained(one, one, splits, like))
+        state = other.init(1, 0, pretrained(one, one, like))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         begun, given = state.params["network"], origin.params["network"]
         kernels = [n for n in begun.keys() & given.keys() if "kernel" in begun[n]]
@@ -166,10 +168,7 @@ def test_running_statistics_come_along(run, restored, finetuned):
     other = finetuned("supervised")
     experiment, origin = restored(run, "best")
     like = experiment.like(0)._replace(params={"network": experiment.like(0).params["network"]})
-    from mijax.data import read_splits
-
-    splits = read_splits(run.folder / "splits.json")
-    _, batch_stats = pretrained(run, other, splits, like)
+    _, batch_stats = pretrained(run, other, like)
     assert jax.tree.all(jax.tree.map(np.array_equal, batch_stats, origin.batch_stats))
     assert any(np.any(x != 0) for x in jax.tree.leaves(batch_stats))
 
@@ -185,10 +184,10 @@ def test_the_same_scans_are_known_however_they_are_read(tiny, tmp_path, option):
     assert not same_volumes(source, other)
 
 
-def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch, told):
-    monkeypatch.setattr("mijax.training.pretrained.same_volumes", lambda *_: False)
-    train(finetuned("supervised", data__splits__seed=3, steps=1, evaluate_every=2))
-    assert any("the names of" in line and "worth nothing" in line for line in told)
+def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch):
+    monkeypatch.setattr("mijax.runs.leak.same_volumes", lambda *_: False)
+    with pytest.warns(Notice, match="by the names of cases in another folder; .* worth nothing"):
+        train(finetuned("supervised", data__splits__seed=3, steps=1, evaluate_every=2))
 
 
 @pytest.mark.parametrize(
@@ -200,6 +199,7 @@ def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch
         ({"init_from": "nowhere"}, "nowhere is not a run"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:config.init_from. what nowhere was trained on is not known")
 def test_refusals(finetuned, changes, message):
     other = finetuned("supervised")
     other.config.update_from_flattened_dict(changes)
@@ -219,9 +219,47 @@ def test_cases_that_an_origin_of_the_origin_was_trained_on_are_refused(tiny, tmp
     ):
         start_run(folder, tiny("supervised", init_from=str(before)))
         write_splits(folder / "splits.json", splits)
-    message = f"{first} was trained or validated on 1 of the validation and test"
-    with pytest.raises(UserError, match=message):
-        pretrained(open_run(second), open_run(third), others, None)
-    write_splits(first / "splits.json", others._replace(validation=("t",), test=("v",)))
-    with pytest.raises(UserError, match=message):  # its best checkpoint was chosen by "t"
-        pretrained(open_run(second), open_run(third), others, None)
+    cases = [Case(name, name.strip("2"), True) for name in "abcvt"] + [Case("t2", "t", True)]
+    message = f"{first} was trained or validated on the patients of 1 of the validation and test"
+    for its in (
+        read_splits(first / "splits.json"),
+        others._replace(unlabelled=("t2",), test=()),  # another scan of the same patient
+        others._replace(validation=("t",), test=("v",)),  # its best checkpoint was chosen by "t"
+    ):
+        write_splits(first / "splits.json", its)
+        with pytest.raises(UserError, match=message):
+            check_leak(open_run(third), others, cases)
+    shutil.rmtree(first)
+    with pytest.warns(Notice, match=f"what {first} was trained on is not known .* is not a run"):
+        check_leak(open_run(third), others, cases)
+
+
+def test_a_relative_origin_is_found_from_another_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    splits = Splits(("a",), ("b",), ("v",), ("t",))
+    for name, origin, its in (
+        ("first", "", splits._replace(labelled=("t",), test=())),
+        ("second", "first", splits),
+    ):
+        run = start_run(name, tiny("supervised", init_from=origin))
+        write_splits(run.folder / "splits.json", its)
+    assert run.config.init_from == open_run("second").config.init_from == str(tmp_path / "first")
+    # One that was begun by an earlier version goes on.
+    config = open_run("second").config
+    config.init_from = "first"
+    (run.folder / "config.json").write_text(config.to_json_best_effort())
+    (run.checkpoints / "4").mkdir(parents=True)
+    start_run("second", tiny("supervised", init_from="first"))
+
+
+def test_test_cases_that_the_origin_knows_are_refused_when_scored(copied, tiny, tmp_path):
+    origin = copied("boundary_iic").folder
+    changes = {"init_from": str(origin), "steps": 1, "evaluate_every": 2}
+    run = start_run(tmp_path / "finetuned", tiny("supervised", **changes))
+    train(run)
+    splits = read_splits(origin / "splits.json")
+    write_splits(
+        origin / "splits.json", splits._replace(labelled=splits.labelled + splits.test, test=())
+    )
+    with pytest.raises(UserError, match="on the patients of 2 of the validation and test cases"):
+        evaluate(run)
