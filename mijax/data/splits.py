@@ -42,7 +42,8 @@ def draw_splits(
       UserError: a negative number, an empty split, more patients asked for than there are, or no
         label at all.
     """
-    for name, number in (("labelled", labelled), ("validation", validation), ("test", test)):
+    numbers = {"labelled": labelled, "validation": validation, "test": test, "seed": seed}
+    for name, number in numbers.items():
         if number < 0:
             raise UserError(f"data.splits.{name}={number}: must not be negative")
     if validation == 0:

@@ -60,7 +60,11 @@ def test_source(tmp_path):
     assert not np.array_equal(other.volume(source.cases[1].name).image, image)
 
 
-@pytest.mark.parametrize("options", [{"patients": 0}, {"shape": (64, 64)}, {"shape": (64, 64, 2)}])
+@pytest.mark.parametrize(
+    "options", [{"seed": -1}, {"patients": 0}, {"shape": (64, 64)}, {"shape": (64, 64, 2)}]
+)
 def test_refused(tmp_path, options):
-    with pytest.raises(UserError, match="data"):
-        open_source("phantom", directory="", cache=str(tmp_path), **options)
+    with pytest.raises(UserError, match="data.source."):
+        open_source(
+            "phantom", directory="", cache=str(tmp_path), **{"seed": 0, "patients": 8} | options
+        )

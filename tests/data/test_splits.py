@@ -95,6 +95,10 @@ def test_order_and_unlabelled_patients_do_not_change_the_draw():
         ({"labelled": 10, "validation": 1, "test": 0}, "10; lower data.splits.labelled, or annota"),
         ({"labelled": 1, "validation": 9, "test": 1}, "lower data.splits.validation or data.spli"),
         ({"labelled": 2, "validation": 0, "test": 2}, "empty split"),
+        (
+            {"labelled": 2, "validation": 2, "test": 2, "seed": -1},
+            "data.splits.seed=-1: must not",
+        ),
         ({"labelled": -1, "validation": 1, "test": 2}, "data.splits.labelled=-1"),
         ({"labelled": 1, "validation": -1, "test": 2}, "data.splits.validation=-1"),
         ({"labelled": 1, "validation": 1, "test": -2}, "data.splits.test=-2"),
@@ -102,7 +106,7 @@ def test_order_and_unlabelled_patients_do_not_change_the_draw():
 )
 def test_what_cannot_be_drawn(asked, expected):
     with pytest.raises(UserError, match=expected) as caught:
-        draw_splits(cases_of(10, unlabelled=4), **asked, seed=0)
+        draw_splits(cases_of(10, unlabelled=4), **{"seed": 0} | asked)
     assert "\n" not in str(caught.value)
 
 

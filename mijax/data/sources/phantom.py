@@ -20,8 +20,10 @@ def phantom_recipe(*, seed: int, patients: int, shape: tuple[int, int, int]) -> 
     """The recipe of a data set of phantoms, one volume a patient, all of them labelled.
 
     Raises:
-      UserError: no patients, or a shape that is not three numbers of at least 4.
+      UserError: a negative seed, no patients, or a shape that is not three numbers of at least 4.
     """
+    if seed < 0:
+        raise UserError(f"data.source.seed={seed}: must not be negative")
     if patients < 1:
         raise UserError(f"data.source.patients={patients}: must be at least 1")
     if len(shape) != 3 or min(shape) < 4:
