@@ -30,6 +30,11 @@ def caption(table, *, checkpoint):
         sentences.append(
             "The checkpoint was chosen by the DSC of the very same cases, which flatters all rows."
         )
+    if entry["split"] == "validation" and (learned := _with_learned_weights(table)):
+        sentences.append(
+            f"{learned}: the weights of the losses were learned from the labels of the very same "
+            "cases, which flatters it."
+        )
     if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
         sentences.append("Bold: the best of a column, full supervision aside.")
     if table.tested is not None:
@@ -78,6 +83,10 @@ def caption(table, *, checkpoint):
             "that annotation or prediction has as foreground."
         )
     return " ".join(sentences)
+
+
+def _with_learned_weights(table):
+    return ", ".join(row.label for row in table.rows if row.config.hypergradient.weights)
 
 
 def _about_tests(table):

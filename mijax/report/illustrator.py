@@ -60,6 +60,10 @@ _RISK = (
     "estimate can do better than. AURC is the mean over all coverages; the level at the right is "
     "that of all cases, and of any order by chance."
 )
+_ON_VALIDATION = (
+    " The estimate was learned from the DSC of these very cases, as there is no test split, which "
+    "flatters it."
+)
 _JOINTS = (
     "Joint distribution P of the classes of a pixel of f(x) (down) and of its neighbour at "
     "displacement (dy, dx) in T⁻¹ f(T x) (across), in %, over {count} classes in the order "
@@ -166,20 +170,21 @@ class Illustrator:
             return None
         self.notes += found.notes
         estimates = found.estimates
+        note = _ON_VALIDATION * (rows[0].runs[0].entry["split"] == "validation")
         with matplotlib.rc_context(STYLE):
             heading = "Contours"
             for chosen in worst_first(found.excerpts, estimates):
                 text = _CONTOURS.format(title=chosen.title, case=chosen.case)
-                text += _ESTIMATED if estimates else ""
+                text += _ESTIMATED + note if estimates else ""
                 name = f"contours_{chosen.title.split()[0].lower()}"
                 drawn = contours(chosen, rows, found.classes, estimates=estimates)
                 self._add(name, heading, text, drawn)
                 heading = ""
             if estimates:
                 count = len(next(iter(estimates.values())))
-                drawn = scatter(rows, estimates)
-                self._add("trust", "Estimated and true DSC", _TRUST.format(count=count), drawn)
-                text, drawn = _RISK.format(count=count), risk_coverage(rows, estimates)
+                text, drawn = _TRUST.format(count=count) + note, scatter(rows, estimates)
+                self._add("trust", "Estimated and true DSC", text, drawn)
+                text, drawn = _RISK.format(count=count) + note, risk_coverage(rows, estimates)
                 self._add("risk_coverage", "Risk and coverage", text, drawn)
             text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
             drawn = joint_distributions(found.joints, found.classes)

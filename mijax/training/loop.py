@@ -73,6 +73,11 @@ def _train(run, devices):
     found = index_data(config)
     splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
     check_leak(run, splits, found.cases)
+    if config.hypergradient.weights and not splits.test:
+        _log.warning(
+            "config.hypergradient learns from the labels of the validation cases, and without test "
+            "cases (config.data.splits.test) the scores are of the same"
+        )
     experiment = build(config, classes=found.classes, channels=found.channels, devices=devices)
     check_slices(splits, found, config, experiment.method, annotation)
     source = prepare_data(config, found, annotation)

@@ -109,6 +109,20 @@ def test_refusals(tiny, changes, message):
         build(config, classes=CLASSES, channels=1)
 
 
+def test_without_test_cases_it_is_told_that_labels_are_learned_and_scored(
+    tiny, tmp_path, told, monkeypatch
+):
+    def stop(*_, **__):
+        raise UserError("far enough")
+
+    monkeypatch.setattr("mijax.training.loop.build", stop)
+    for test in (2, 0):
+        changes = {"data.splits.test": test, "hypergradient.weights": WEIGHTS}
+        with pytest.raises(UserError, match="far enough"):
+            train(start_run(tmp_path / str(test), tiny("local_mi", **changes)))
+        assert len([line for line in told if "the scores are of the same" in line]) == (not test)
+
+
 def test_a_method_without_labels_has_none(tiny):
     config = tiny("boundary_iic", hypergradient__weights=("weight",))
     with pytest.raises(UserError, match="boundary_iic has no loss of labels"):

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.special import stdtr
 
 from mijax import main
@@ -19,6 +21,7 @@ from mijax.configs import phantom
 from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference import evaluate
+from mijax.inference.trust import Estimate
 from mijax.report import make_report
 from mijax.report.chance import holm, interval, paired_p, resampled_means
 from mijax.report.excerpts import choose_slices, native_slices, thinned
@@ -28,6 +31,7 @@ from mijax.report.formats import latex, to_latex, to_markdown
 from mijax.report.illustrator import Illustrator
 from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
+    Predictions,
     best_first,
     choose_cases,
     predict,
@@ -402,6 +406,34 @@ def test_finding_of_few_cases_or_little_difference(write):
         r"It is not significantly better than .* \(p < 0.05\)\.$", finding_of(folders[:2])
     )
     assert finding_of(folders).endswith("only those of the same are like with like.")
+
+
+def test_what_learned_from_the_scored_labels_is_named(write):
+    learning = {"hypergradient__weights": ("mi_weight",)}
+    for split in ("test", "validation"):
+        folders = [
+            write(f"plain-{split}", "local_mi", drawn(0, 0.6), split=split),
+            write(f"learning-{split}", "local_mi", drawn(1, 0.6), split=split, **learning),
+        ]
+        text = to_markdown(make_table(rows_of(folders)), checkpoint="best")
+        sentence = "Ours (KL), weights=(mi_weight): the weights of the losses were learned from the"
+        assert (sentence in text) == (split == "validation")
+
+
+def test_estimates_that_were_learned_from_the_scored_cases_are_told(write, tmp_path, monkeypatch):
+    def seen(rows, **_):
+        known = {rows[0].label: {name: Estimate(0.5, 0.4, 0.6) for name in CASES}}
+        worst = SimpleNamespace(title="Worst case", case=CASES[0], axis=2)
+        return Predictions(("background", *CLASSES), [worst], [], [], [None], known, None)
+
+    monkeypatch.setattr("mijax.report.predictions.predict", seen)
+    for name in ("contours", "joint_distributions", "marginals"):
+        monkeypatch.setattr(f"mijax.report.illustrator.{name}", lambda *_, **__: Figure())
+    for split in ("test", "validation"):
+        page = make_report([write(split, dsc=drawn(0, 0.5), split=split)], tmp_path / "report")
+        # Of the list of cases and of three figures.
+        count = page.read_text().count("The estimate was learned from the DSC of these very cases")
+        assert count == (4 if split == "validation" else 0)
 
 
 # Groups ------------------------------------------------------------------------------------
