@@ -84,14 +84,20 @@ def check_comparable(first, other):
                 f"on different {what}"
             )
     annotated = [_volumes(one.entry) for one in (first, other)]
-    for case, name in sorted(annotated[0].keys() & annotated[1].keys()):
-        one, another = (np.float64(found[case, name]) for found in annotated)  # NaN of None
-        if not np.isclose(one, another, rtol=1e-6, equal_nan=True):
-            raise UserError(
-                f"{first.run.folder} and {other.run.folder} are not comparable: {name} of case "
-                f"{case} was annotated otherwise when they were scored; python -m mijax.evaluate "
-                "scores again"
-            )
+    shared = sorted(annotated[0].keys() & annotated[1].keys())
+    values = np.array([[found[key] for key in shared] for found in annotated], float)  # NaN of None
+    for place in np.flatnonzero(~np.isclose(*values, rtol=1e-6, equal_nan=True)):
+        case, name = shared[place]
+        raise UserError(
+            f"{first.run.folder} and {other.run.folder} are not comparable: {name} of case "
+            f"{case} was annotated otherwise when they were scored; python -m mijax.evaluate "
+            "scores again"
+        )
+    if _are_others(*((_scored_cases(one), one.entry.get("data")) for one in (first, other))):
+        raise UserError(
+            f"{first.run.folder} and {other.run.folder} are not comparable: their cases had other "
+            "labels or voxel grids when they were scored; python -m mijax.evaluate scores again"
+        )
     tolerances = [one.entry.get("nsd_tolerance") for one in (first, other)]
     if None not in tolerances and tolerances[0] != tolerances[1]:
         raise UserError(
@@ -104,10 +110,19 @@ def check_comparable(first, other):
             f"{first.run.folder} and {other.run.folder} are not comparable: one was scored with "
             f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate scores again"
         )
-    data, other_data = (one.run.info().get("data") for one in (first, other))
-    validation, other_validation = (sorted(one.splits.validation) for one in (first, other))
-    if data and other_data and data != other_data and validation == other_validation:
+    if _are_others(
+        *((one.splits.validation, one.run.info().get("data")) for one in (first, other))
+    ):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
             "data, whose cases have the same names"
         )
+
+
+def _scored_cases(one):
+    return tuple(one.entry.get("cases") or getattr(one.splits, one.entry["split"]))
+
+
+def _are_others(first, other):
+    """Whether volumes differ: of each (names, fingerprint), which depends on the order of names."""
+    return first[0] == other[0] and None not in (first[1], other[1]) and first[1] != other[1]

@@ -156,8 +156,8 @@ def read_rows(folders, *, checkpoint, names=()):
         )
     for pretraining in (False, True):
         alike = [one for one in scored if ("measures" in one.entry) == pretraining]
-        for other in alike[1:]:
-            check_comparable(alike[0], other)
+        for one, other in itertools.combinations(alike, 2):
+            check_comparable(one, other)
     rows = _group(scored)
     return (given_labels(rows, names, folders) if names else rows), left_out
 

@@ -92,6 +92,7 @@ def grown_splits(folder, cases, *, file="", annotation=""):
     if file:
         splits = read_splits(file, cases)
         _check_follows(file, splits, before, folder)
+        splits = splits._replace(validation=before.validation, test=before.test)  # in their order
     else:
         cases = _taken(before, cases)
         others = {case.name for case in cases} - {*before.labelled, *held_out}

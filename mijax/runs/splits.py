@@ -3,6 +3,7 @@
 import logging
 
 from mijax.data import (
+    Splits,
     all_labelled,
     check_splits,
     count_patients,
@@ -27,7 +28,7 @@ def settle_splits(run, cases):
         where the configuration asks for all of them.
     """
     path, data = run.folder / "splits.json", run.config.data
-    kept = settled(run, path.name, data.splits.file, read_splits)
+    kept = settled(run, path.name, data.splits.file, lambda file: _in_order(read_splits(file)))
     if run.config.get("grow_from") and not kept:
         splits = grown_splits(
             run.config.grow_from,
@@ -54,8 +55,14 @@ def settle_splits(run, cases):
                 f"{len(left)} case(s) unlabelled that have some ({min(left)}, …); if that is "
                 f"meant, give --config.data.splits.labelled={patients}"
             )
+        splits = _in_order(splits)
         write_splits(path, splits)
     return splits
+
+
+def _in_order(splits):
+    """Sorted, as those that are drawn: a fingerprint of volumes depends on their order."""
+    return Splits(*(tuple(sorted(names)) for names in splits))
 
 
 def choose_splits(data, cases, *, given=None):

@@ -553,18 +553,29 @@ def test_checkpoint(study):
         ({"split": "validation"}, "different splits"),
         ({"options": {"nsd_tolerance": {"body": 3, "core": 2}}}, "NSD is of different tolerances"),
         ({"data": "1", "seed": 1}, "different data, whose cases have the same names"),
+        ({"options": {"data": "1"}}, "other labels or voxel grids when they were scored"),
         ({"name": "twin"}, "same configuration with the same seed 0"),
     ],
 )
 def test_what_does_not_go_into_one_table_is_refused(write, other, message):
-    tolerance = {"nsd_tolerance": {"body": 2, "core": 2}}
-    first = write("first", dsc=drawn(0, 0.5), options=tolerance)
+    options = {"nsd_tolerance": {"body": 2, "core": 2}, "data": "0"}
+    first = write("first", dsc=drawn(0, 0.5), options=options)
     name = other.pop("name", "second")
     second = write(name, **{"dsc": drawn(1, 0.5), **other})
     with pytest.raises(UserError, match=message) as error:
         rows_of([first, second])
     assert "\n" not in str(error.value)
     assert "first" in str(error.value) and name in str(error.value)
+
+
+def test_an_older_run_before_them_hides_no_difference(write):
+    folders = [write("older", dsc=drawn(0, 0.5))]
+    folders += [
+        write(name, name, drawn(1, 0.5), options={"nsd_tolerance": {"body": mm, "core": mm}})
+        for name, mm in (("uamt", 2), ("ict", 5))
+    ]
+    with pytest.raises(UserError, match=r"uamt and .*ict .* NSD is of different tolerances"):
+        rows_of(folders)
 
 
 @pytest.mark.parametrize("volume", [1.0, None])
