@@ -4,6 +4,7 @@ import logging
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,11 @@ from ml_collections import config_flags
 
 from mijax import commands, methods
 from mijax.data import all_labelled, read_splits, write_splits
-from mijax.errors import Preempted, UserError
+from mijax.errors import Notice, Preempted, UserError
 from mijax.files import locked
 from mijax.report.runs import settings
 from mijax.runs.folder import absolute, is_done, open_run
-from mijax.runs.source import cases_of
+from mijax.runs.source import cases_of, same_volumes
 from mijax.runs.splits import choose_splits
 
 _DECLARED = sorted(
@@ -217,11 +218,23 @@ def _all_labelled(path, cases, output):
 
 
 def _check_same(job):
-    """Refuses the folder of a run with other values: its scores are not those of the job."""
+    """Refuses the folder of a run with other values: its scores are not those of the job.
+
+    Where its data lay elsewhere, that is told (``Notice``): they may have moved.
+    """
 
     if not job.done:
         return  # mijax.main looks at it
-    found, wanted = settings(open_run(job.folder).config), settings(job.config)
+    config = open_run(job.folder).config
+    data, given = config.data.source, job.config.data.source
+    if not same_volumes(data, given):
+        warnings.warn(
+            f"--output {job.folder.parent}: what is done there was trained and scored on the data "
+            f"in {data.dir}, not in {given.dir}; if these are others, choose another --output",
+            Notice,
+            stacklevel=2,
+        )
+    found, wanted = settings(config), settings(job.config)
     if "init_from" in found:  # earlier versions left it as it was given
         found["init_from"] = absolute(found["init_from"])
     for key in sorted(found.keys() | wanted.keys()):

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +15,10 @@ from ml_collections import config_flags
 
 from mijax import commands, jobs, table1
 from mijax.data import Splits, read_splits
-from mijax.errors import Preempted, UserError
+from mijax.errors import Notice, Preempted, UserError
 from mijax.files import write_json
 from mijax.report.names import row_of
+from mijax.runs.folder import start_run
 
 CONFIG = "configs/phantom.py"
 # ml_collections loads configuration files the old way.
@@ -294,6 +296,34 @@ def test_sigterm_is_passed_on_to_the_job_and_ends_the_table(launch):
         launch.call(stopped=("full",))
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert [folder.name for folder in launch.output.glob("*-seed*")] == ["full-seed0"]
+
+
+def done(folder, config):
+    start_run(folder, config)
+    write_json(folder / "scores.json", {"last": {"step": config.steps}})
+
+
+def test_data_that_lie_elsewhere_than_those_of_the_scores_are_told(folder, tmp_path):
+    values = {"data.source.dir": str(folder), "data.splits.test": 0}
+    options = {"output": tmp_path / "table", "file": "configs/folder.py", "rows": ["partial"]}
+    (job,) = jobs_of(values, **options)
+    done(job.folder, job.config)
+    jobs_of(values, **options)
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.warns(Notice, match=f"on the data in {folder}, not in {tmp_path / 'other'}; if"):
+        jobs_of(values | {"data.source.dir": str(tmp_path / "other")}, **options)
+
+
+def test_where_a_row_begins_is_known_from_anywhere(tmp_path, monkeypatch):
+    options = {"file": str(Path(CONFIG).absolute()), "rows": ["supervised:boundary_iic"]}
+    monkeypatch.chdir(tmp_path)
+    job = jobs_of(output="table", **options)[1]
+    assert job.config.init_from == str(tmp_path / "table" / "boundary_iic-seed0")
+    done(job.folder, job.config)
+    config = json.loads((job.folder / "config.json").read_text())
+    config["init_from"] = "table/boundary_iic-seed0"  # as earlier versions left it
+    write_json(job.folder / "config.json", config)
+    jobs_of(output="table", **options)
 
 
 def test_scores_of_another_configuration_are_not_taken(launch):
