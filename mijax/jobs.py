@@ -16,7 +16,7 @@ from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Notice, Preempted, UserError
 from mijax.files import locked
 from mijax.report.runs import settings
-from mijax.runs.folder import absolute, is_done, open_run
+from mijax.runs.folder import absolute, is_done, open_run, settle_origins
 from mijax.runs.source import cases_of, same_volumes
 from mijax.runs.splits import choose_splits
 
@@ -172,7 +172,7 @@ def _load(file, method, overrides):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
     values(arguments)
-    values.config.init_from = absolute(values.config.init_from)
+    settle_origins(values.config)
     return values.config
 
 
@@ -234,9 +234,8 @@ def _check_same(job):
             Notice,
             stacklevel=2,
         )
+    settle_origins(config)  # earlier versions left them as they were given
     found, wanted = settings(config), settings(job.config)
-    if "init_from" in found:  # earlier versions left it as it was given
-        found["init_from"] = absolute(found["init_from"])
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):
             raise UserError(

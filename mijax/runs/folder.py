@@ -85,6 +85,12 @@ def absolute(path):
     return path and os.path.abspath(os.path.expanduser(path))
 
 
+def settle_origins(config):
+    """Makes the folders of other runs in a configuration absolute; ``config`` is changed."""
+    for key in ("init_from", "grow_from"):
+        config[key] = absolute(config.get(key, ""))
+
+
 def start_run(folder, config):
     """Creates a run folder, or opens the one of an interrupted run of the same configuration.
 
@@ -99,9 +105,9 @@ def start_run(folder, config):
         if "://" in str(place):
             raise UserError(f"{name} {place}: must be a folder; mount the bucket and name that")
     folder = Path(folder)
+    settle_origins(config)
     wanted = json.loads(config.to_json_best_effort())
     wanted["data"]["source"]["dir"] = absolute(wanted["data"]["source"]["dir"])
-    wanted["init_from"] = config.init_from = absolute(config.init_from)
     for key, value in flat(wanted):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
@@ -110,7 +116,7 @@ def start_run(folder, config):
         if path.exists():
             begun = Run(folder, config).begun
             found = read_json(path)
-            found["init_from"] = absolute(found.get("init_from"))  # earlier versions left it
+            settle_origins(found)  # earlier versions left them as they were given
             differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
             if differences and begun:
                 longer = LONGER.format(run=folder)

@@ -241,15 +241,16 @@ def test_a_relative_origin_is_found_from_another_folder(tiny, tmp_path, monkeypa
         ("first", "", splits._replace(labelled=("t",), test=())),
         ("second", "first", splits),
     ):
-        run = start_run(name, tiny("supervised", init_from=origin))
+        run = start_run(name, tiny("supervised", init_from=origin, grow_from=origin))
         write_splits(run.folder / "splits.json", its)
     assert run.config.init_from == open_run("second").config.init_from == str(tmp_path / "first")
+    assert run.config.grow_from == run.config.init_from  # all of its weights
     # One that was begun by an earlier version goes on.
     config = open_run("second").config
-    config.init_from = "first"
+    config.init_from = config.grow_from = "first"
     (run.folder / "config.json").write_text(config.to_json_best_effort())
     (run.checkpoints / "4").mkdir(parents=True)
-    start_run("second", tiny("supervised", init_from="first"))
+    start_run("second", tiny("supervised", init_from="first", grow_from="first"))
 
 
 def test_test_cases_that_the_origin_knows_are_refused_when_scored(copied, tiny, tmp_path):
