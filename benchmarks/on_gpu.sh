@@ -10,7 +10,8 @@
 # 4. steps whose slices come from the host, and three seeds as one program
 #
 # Needs Python with JAX for the GPU, Flax, Optax, Orbax, PyTorch, and of the rest of mijax's
-# packages ml_collections, nibabel, tensorboardX and surface-distance; neither TFDS nor SimpleITK.
+# packages ml_collections, nibabel, tensorboardX and surface-distance, and for what streams Grain;
+# neither TFDS nor SimpleITK.
 # By environment, with what it is by default:
 #   STAGES="agree speed train rest"
 #   SECONDS_AGREE=110  SECONDS_SPEED=240  SECONDS_TRAIN=300  SECONDS_REST=70

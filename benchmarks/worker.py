@@ -2,7 +2,8 @@
 
 Each order is a line of JSON and gets one as answer:
 
-    {"case": NAME}  makes the case, runs it once, then twice more to warm up
+    {"case": NAME}  makes the case, runs it once, then twice more to warm up; where that fails,
+                    {"error": WHY}, and the next order may be for another case
     {"runs": N}     runs it N times; {"seconds": [...]}
 
 Imports neither framework, so that both sides work on the very same inputs.
@@ -12,6 +13,7 @@ import json
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -103,7 +105,7 @@ def serve(make_case, *, device_memory):
     """Answers orders until they end.
 
     Args:
-      make_case: name -> ``Case``; ValueError where there is none.
+      make_case: name -> ``Case``; raises where there is none.
       device_memory: () -> peak bytes on the device, or None where that is the host's.
     """
     sys.stdout.reconfigure(line_buffering=True)
@@ -112,23 +114,29 @@ def serve(make_case, *, device_memory):
         order = json.loads(line)
         if "case" in order:
             case = None  # its memory first
-            started = time.perf_counter()
             try:
-                case = make_case(order["case"])
-            except ValueError as error:
-                print(json.dumps({"error": str(error)}))
-                continue
-            value = case.run()
-            first = time.perf_counter() - started
-            case.run()
-            case.run()
-            answer = {"value": value, "first_seconds": first, **case._asdict()}
-            del answer["run"]
+                case, answer = _warm(make_case, order["case"])
+            except Exception as error:  # too much memory, or a package that is not there
+                if not isinstance(error, ValueError):
+                    traceback.print_exc()
+                answer = {"error": f"{error or type(error).__name__}".partition("\n")[0]}
         else:
             answer = {"seconds": [_time(case.run) for _ in range(order["runs"])]}
             host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             answer["peak_bytes"] = device_memory() or host
         print(json.dumps(answer))
+
+
+def _warm(make_case, name):
+    started = time.perf_counter()
+    case = make_case(name)
+    value = case.run()
+    first = time.perf_counter() - started
+    case.run()
+    case.run()
+    answer = {"value": value, "first_seconds": first, **case._asdict()}
+    del answer["run"]
+    return case, answer
 
 
 def _time(run):

@@ -1,5 +1,8 @@
 """The cases that are timed: each runs, and gives a number."""
 
+import io
+import json
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -8,7 +11,7 @@ import pytest
 
 from benchmarks.ours import make_case
 from benchmarks.speed import ASKED, CASES
-from benchmarks.worker import Settings
+from benchmarks.worker import Case, Settings, serve
 
 
 def cases():
@@ -28,3 +31,18 @@ def test_ours(name):
     assert case.units == {"step, three seeds": 6}.get(name, 2 if "step" in name else 1)
     random = name == "augmentation" or name.startswith("volumes")
     assert value is None if random else np.isfinite(value)
+
+
+def test_a_case_that_fails_is_told_and_the_next_one_is_timed(monkeypatch, capsys):
+    def make_case(name):
+        if name == "too large":
+            raise RuntimeError("RESOURCE_EXHAUSTED: 80 GiB\nand more about it")
+        return Case(run=lambda: 3.0)
+
+    orders = [{"case": "too large"}, {"case": "small"}, {"runs": 2}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, orders))))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    serve(make_case, device_memory=lambda: 7)
+    failed, small, timed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert failed == {"error": "RESOURCE_EXHAUSTED: 80 GiB"}
+    assert small["value"] == 3.0 and len(timed["seconds"]) == 2 and timed["peak_bytes"] == 7
