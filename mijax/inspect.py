@@ -4,6 +4,7 @@ FOLDER is in the layout of the MSD or of nnU-Net. All its files are read and che
 cannot be used is named with the reason; the exit code is then 1. JAX is not needed.
 """
 
+import hashlib
 import logging
 import shlex
 from pathlib import Path
@@ -72,16 +73,24 @@ def describe(root):
     yield from _grid_table(grids([geometry for _, (_, geometry) in found]))
 
     def read(entry):
-        return look(
-            read_volume(entry, classes=layout.classes, channels=channels, ignore=layout.ignore),
-            len(layout.classes),
-        )
+        volume = read_volume(entry, classes=layout.classes, channels=channels, ignore=layout.ignore)
+        same = alike.setdefault(hashlib.sha256(np.ascontiguousarray(volume.image)).digest(), [])
+        same.append(entry.case)
+        return look(volume, len(layout.classes))
 
+    alike = {}  # the cases of each image
     headers, progress = len(bad), Progress("reading", len(found))
     looks = [look for _, look in each(read, [entry for entry, _ in found], progress)]
     progress.end()
     for error in bad[headers:]:
         _log.error(error)
+    for same in alike.values():
+        if len({case.patient for case in same}) > 1:
+            _log.warning(
+                "%s are one image under %d names, and as of other patients a network may be tested "
+                "on what it has learned from; keep one",
+                " and ".join(case.name for case in same), len(same)
+            )  # fmt: skip
     if not looks:
         raise UserError(f"{root}: no case can be used, for the reasons above")
     yield from _intensity_table(layout.channels, looks)

@@ -90,6 +90,17 @@ def test_what_headers_show_is_listed_as_well(tmp_path, told):
     assert told[1].startswith("case b takes 1.2 GiB, more than a record holds")
 
 
+def test_an_image_of_two_patients_is_told(tmp_path, told):
+    root = write_msd(tmp_path / "set")
+    first, last, *_ = sorted((root / "imagesTr").glob("case*.nii.gz"))
+    list(describe(root))
+    assert "one image" not in "".join(told)
+    last.write_bytes(first.read_bytes())
+    list(describe(root))
+    names = " and ".join(path.name.removesuffix(".nii.gz") for path in (first, last))
+    assert told[-1].startswith(f"{names} are one image under 2 names")
+
+
 def test_links_out_of_the_folder_are_told_and_the_next_command_takes_them(tmp_path, told):
     root, outside = write_msd(tmp_path / "set"), tmp_path / "outside.nii.gz"
     (root / "imagesTr" / "case_00.nii.gz").rename(outside)
