@@ -17,6 +17,7 @@ _MAGIC = 11  # bytes of the first line, at most
 _HEADER = 2**20  # and of the whole header; 3D Slicer puts whole tables there
 _SPATIAL = ("domain", "space", "???", "none")  # kinds of axes that are no channels
 _ENCODINGS = {"raw": None, "gzip": GZIP, "gz": GZIP}
+_MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???")
 _INTEGERS = "char|short|int|short int|long long|long long int"
 _FORMS = {
     "dimension": r"[34]",
@@ -83,6 +84,11 @@ def _check_geometry(path: Path, fields: dict[str, str], spatial: list[bool]) -> 
     ):
         if key in fields and not _are_vectors(fields[key], needed):
             raise bad_field(path, key, fields[key])
+    for key, counts in (("spaceunits", [True] * 3), ("units", spatial)):  # which ITK does not read
+        units = re.findall(r'"([^"]*)"', fields.get(key, ""))
+        for unit, is_length in zip(units, counts, strict=False):
+            if is_length and unit.strip().lower() not in _MILLIMETRES:
+                raise UserError(f"{path}: a length in {unit[:80]!a}; save it in mm")
 
 
 def _are_vectors(text: str, needed: list[bool]) -> bool:
