@@ -75,7 +75,7 @@ def describe(root):
     def read(entry):
         volume = read_volume(entry, classes=layout.classes, channels=channels, ignore=layout.ignore)
         same = alike.setdefault(hashlib.sha256(np.ascontiguousarray(volume.image)).digest(), [])
-        same.append(entry.case)
+        same.append(entry.case.name)
         return look(volume, len(layout.classes))
 
     alike = {}  # the cases of each image
@@ -85,11 +85,10 @@ def describe(root):
     for error in bad[headers:]:
         _log.error(error)
     for same in alike.values():
-        if len({case.patient for case in same}) > 1:
+        if len(same) > 1:
             _log.warning(
-                "%s are one image under %d names, and as of other patients a network may be tested "
-                "on what it has learned from; keep one",
-                " and ".join(case.name for case in same), len(same)
+                "%s are one image under %d names: keep one, or a network may be tested on what it "
+                "has learned from", " and ".join(same), len(same)
             )  # fmt: skip
     if not looks:
         raise UserError(f"{root}: no case can be used, for the reasons above")

@@ -1,8 +1,9 @@
 """A plan for a folder, with reasons: python -m mijax.plan --config configs/folder.py
 
 With --config.data.source.dir=FOLDER. It says what a run of the folder would do where no flag says
-otherwise, and what a training step costs on this machine (--notry leaves that out). The run makes
-the same plan by itself; --output FILE writes it as JSON. Splits that cannot be drawn are refused
+otherwise, and what a training step costs on this machine (--notry leaves that out): where it does
+not fit, in which halved batches it does, which are then flags to give. The run makes the same plan
+by itself, but for that; --output FILE writes it as JSON. Splits that cannot be drawn are refused
 after the plan, as the run would.
 """
 
