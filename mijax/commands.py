@@ -75,7 +75,9 @@ def prepare_jax(config):
     folder = Path(config.cache).expanduser() / "xla"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    split_processor(config.labelled_batch, config.unlabelled_batch)
+    learning = config.hypergradient
+    batches = [learning.batch] if learning.weights else []
+    split_processor(config.labelled_batch, config.unlabelled_batch, *batches)
     devices()  # refuses what is not there, before any other work
 
 

@@ -43,6 +43,8 @@ class Checkpoints:
         steps = sorted(int(f.name) for f in self._directory.glob("*") if f.name.isdigit())
         damages = {step: _damage(self._folder(step)) for step in steps}
         self._sound = {step for step in steps if not damages[step]}
+        if not read_only:
+            parallel.barrier("checkpoints are checked")
         for step in steps:
             if damages[step]:
                 folder = self._folder(step)
@@ -52,7 +54,7 @@ class Checkpoints:
         if steps and not self._sound:
             _log.warning("%s has no sound checkpoint left", self._directory)
         if not read_only:
-            parallel.barrier("checkpoints are checked")
+            parallel.barrier("damaged checkpoints are removed")
         self._manager = None if read_only else _manager(self._directory)
 
     def __enter__(self):
@@ -210,9 +212,12 @@ def _damage(folder):
     except (OSError, ValueError):
         return f"{_CHECKSUMS} cannot be read"
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    found = _digests(folder)
-    if found.keys() - expected.keys():
-        return f"{_CHECKSUMS} is incomplete"
+    try:
+        found = _digests(folder)
+    except FileNotFoundError:
+        return "it is being removed"
+    if any(not Path(name).name.startswith(".") for name in found.keys() - expected.keys()):
+        return f"{_CHECKSUMS} is incomplete"  # hidden ones are of file managers and of NFS
     for name, digest in expected.items():
         if name not in found:
             return f"{name} is missing"

@@ -20,6 +20,7 @@ from mijax.options import LONGER, flat
 
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
+_SETTLED = ("splits.json", "annotation.json", "tracking.json")  # for a configuration
 _log = logging.getLogger("mijax")
 
 
@@ -112,22 +113,13 @@ def start_run(folder, config):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
     path = folder / "config.json"
-    with writing_to(folder):
+    with writing_to(folder), contextlib.ExitStack() as stack:
         if path.exists():
-            begun = Run(folder, config).begun
-            found = read_json(path)
-            settle_origins(found)  # earlier versions left them as they were given
-            differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
-            if differences and begun:
-                longer = LONGER.format(run=folder)
-                steps_only = all(d.startswith("config.steps ") for d in differences)
-                raise UserError(
-                    f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
-                    + (longer if steps_only else "choose another --workdir")
-                )
-            if not differences:
+            if not _gives_way(folder, wanted):
                 return Run(folder, config)
-            for name in ("splits.json", "annotation.json"):  # settled for the other one
+            stack.enter_context(exclusive(Run(folder, config)))  # it may be at its first steps
+            _gives_way(folder, wanted)  # or have saved a checkpoint meanwhile
+            for name in _SETTLED:
                 (folder / name).unlink(missing_ok=True)
         made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
         before = frozenset() if made else frozenset(path.name for path in folder.iterdir())
@@ -136,6 +128,26 @@ def start_run(folder, config):
             folder.mkdir(parents=True, exist_ok=True)
             write_json(path, wanted)
     return run
+
+
+def _gives_way(folder, wanted):
+    """Whether the run of a folder is of another configuration, of which nothing was saved.
+
+    Raises:
+      UserError: if it is of another and something was.
+    """
+    begun = Run(folder, None).begun
+    found = read_json(folder / "config.json")
+    settle_origins(found)  # earlier versions left them as they were given
+    differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
+    if differences and begun:
+        longer = LONGER.format(run=folder)
+        steps_only = all(d.startswith("config.steps ") for d in differences)
+        raise UserError(
+            f"{folder} holds a run of another configuration ({'; '.join(differences)}); "
+            + (longer if steps_only else "choose another --workdir")
+        )
+    return bool(differences)
 
 
 def settled(run, name, given, read):

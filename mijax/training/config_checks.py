@@ -46,8 +46,8 @@ def check_config(config):
     hypergradient_of(config, method)
 
 
-def unfinished(config):
-    """Yields a line for each phase of training that is longer than the training itself."""
+def remarks(config):
+    """Yields a line for each value that will not have the effect that it seems to have."""
     for name in _PHASES:
         part, _, key = name.rpartition(".")
         section = config[part] if part else config
@@ -55,6 +55,11 @@ def unfinished(config):
             continue
         if (steps := section.get(key, 0)) > config.steps:
             yield f"config.{name} ({steps}) is not over when training ends ({config.steps} steps)"
+    if config.steps_per_dispatch > config.log_every:
+        yield f"config.steps_per_dispatch is {config.log_every} at most, as config.log_every is"
+    augmentation = config.augmentation
+    if augmentation.foreground and not augmentation.crop and config.data.patches.fit != "whole":
+        yield "config.augmentation.foreground does nothing without config.augmentation.crop"
 
 
 def check_numbers(config):

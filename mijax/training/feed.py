@@ -32,7 +32,7 @@ def feed(training_set, key, calls, *, streams, mesh, batches, cropping=UNCROPPED
     if streams is None:
         streams = not fits(training_set, mesh.local_devices[0])
     if not streams:
-        return False, itertools.repeat(jax.device_put(training_set, parallel.replicated(mesh)))
+        return False, itertools.repeat(parallel.put(training_set, mesh))
     return True, stream(training_set, key, calls, mesh=mesh, batches=batches, cropping=cropping)
 
 
@@ -93,7 +93,7 @@ def stream(training_set, key, dispatches, *, mesh, batches, cropping=UNCROPPED):
     )
     coming = collections.deque()
     for leaves in dataset:
-        coming.append(jax.device_put(leaves, parallel.replicated(mesh)))
+        coming.append(parallel.put(leaves, mesh))
         if len(coming) > 1:
             yield jax.tree.unflatten(structure, coming.popleft())
     while coming:

@@ -22,7 +22,7 @@ from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
 from mijax.training.batches import counts_of
 from mijax.training.build import build
-from mijax.training.config_checks import check_config, unfinished
+from mijax.training.config_checks import check_config, remarks
 from mijax.training.feed import feed
 from mijax.training.gaps import have_gaps
 from mijax.training.log_means import LogMeans
@@ -68,7 +68,7 @@ def _train(run, devices):
         check_config(config)
     else:
         refuse_without_size(config, index_data(config))
-    for line in unfinished(config):
+    for line in remarks(config):
         _log.info(line)
     found = index_data(config)
     splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
@@ -103,7 +103,8 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
       UserError: for other data than it began with, or weights to begin with that do not fit.
     """
     start, slices = checkpoints.last_step(), counts_of(training_set).unlabelled or 0
-    on, like = parallel.devices(list(experiment.mesh.devices.flat)), experiment.like(slices)
+    devices = list(experiment.mesh.devices.flat)
+    on, like = parallel.devices(devices), experiment.like(slices)
     if start:
         check_roles(run, splits)
         check_data(run, validation)
@@ -113,7 +114,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
         with doing(f"restoring checkpoint {start}"):
             return checkpoints.restore(start, like)
     origin = open_run(run.config.init_from) if run.config.init_from else None
-    given = origin and pretrained(origin, run, like)
+    given = origin and pretrained(origin, run, like, devices=devices)
     state = experiment.init(run.config.seed, slices, given)
     if parallel.is_first():
         check_grown(run, validation)
@@ -166,7 +167,7 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
             step += length
             log.progress(step)
             if step % config.log_every == 0 or step == config.steps:
-                learning_rate = float(experiment.schedule(step))
+                learning_rate = float(experiment.schedule(step - 1))  # of the step just taken
                 log.scalars(step, means.take() | {"learning_rate": learning_rate})
             if step % config.evaluate_every == 0 or step == config.steps:
                 _check_weights(state)
@@ -182,9 +183,9 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
             if notice := must_stop():
                 if checkpoints.last_step() != step:
                     _check_weights(state)
-                    checkpoints.save(state, evaluated(experiment.method, state))
-                    if first:
+                    if first:  # before the checkpoint, which goes on without it otherwise
                         means.keep(step)
+                    checkpoints.save(state, evaluated(experiment.method, state))
                 raise _stopped(notice, step, run)
     return state
 

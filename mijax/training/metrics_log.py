@@ -30,7 +30,11 @@ class MetricsLog:
         path = Path(workdir) / "metrics.jsonl"
         _drop_lines_after(path, start)
         self._lines = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(Path(workdir) / "events"), purge_step=start + 1)
+        self._events = SummaryWriter(
+            str(Path(workdir) / "events"),
+            purge_step=start + 1,
+            flush_secs=1,  # not 120, of which a kill would take what no later start writes again
+        )
         self._shown = {}
         self._bar = terminal_bar("train", steps, done=start) if sys.stderr.isatty() else None
 

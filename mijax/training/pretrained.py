@@ -7,7 +7,7 @@ from mijax.inference.predictor import Predictor
 from mijax.models import makes_logits
 
 
-def pretrained(origin, run, like):
+def pretrained(origin, run, like, *, devices=None):
     """Network and statistics of the best checkpoint of a run, to begin another run with.
 
     With its classifier only where the other goes on with its cases (``config.grow_from``); those of
@@ -17,11 +17,12 @@ def pretrained(origin, run, like):
       origin: ``Run`` that was trained.
       run: ``Run`` that begins.
       like: shapes of its ``TrainState``.
+      devices: that it trains on; all by default.
 
     Raises:
       UserError: if it has no sound checkpoint, or its network has other shapes.
     """
-    weights = Predictor(origin).weights
+    weights = Predictor(origin, devices=devices).weights
     network, batch_stats = weights["params"]["network"], weights["batch_stats"]
     grown = run.config.get("grow_from", "") == run.config.init_from
     if not grown:

@@ -39,4 +39,4 @@ def begin_round(experiment, state, weights, training_set):
 
     memory = jax.device_get(state.memory)
     memory = experiment.method.rounds.refresh(memory, predict, training_set.unlabelled)
-    return state._replace(memory=jax.device_put(memory, parallel.replicated(network.mesh)))
+    return state._replace(memory=parallel.put(memory, network.mesh))

@@ -1,6 +1,7 @@
 """Sources: both layouts, several channels, caching, real volumes, and independence of JAX."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -198,6 +199,19 @@ def test_failed_preparation_leaves_nothing_behind(tmp_path):
     path.write_bytes(whole)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert open_at(tmp_path, root).volume("case_01").label is not None
+
+
+def test_what_a_kill_left_of_a_preparation_goes(tmp_path):
+    root = write_msd(tmp_path / "set")
+    open_at(tmp_path, root)
+    folder = records(tmp_path).popitem()[0].parent
+    shutil.rmtree(folder)
+    old, new = (folder.with_name(f"incomplete.{name}_{folder.name}") for name in ("old", "new"))
+    for left in (old, new):
+        left.mkdir()
+    os.utime(old, ns=(1, 1))
+    open_at(tmp_path, root)
+    assert new.exists() and not old.exists()  # another process may be at the new one
 
 
 def test_damaged_cache_is_told(tmp_path):

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +123,28 @@ def test_damage_to_any_file_is_seen_and_the_one_before_taken(saved, tmp_path, da
             assert len(told) == 1 and str(folder / "12") in told[0] and "damaged" in told[0], file
         assert steps_in(folder) == [8]  # gone once it was told
         shutil.rmtree(folder)
+
+
+def test_what_file_managers_leave_is_no_damage(saved, tmp_path, look):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    for left in ("4/.DS_Store", "8/state/._manifest.ocdbt", "12/.nfs0001"):
+        if (folder / left).parent.is_dir():
+            (folder / left).write_bytes(b"x")
+    for read_only in (True, False):
+        assert look(folder, read_only=read_only) == (12, 12, [])
+    assert steps_in(folder) == steps_in(saved)
+
+
+def test_a_checkpoint_that_goes_away_meanwhile_is_passed_over(saved, monkeypatch, look):
+    def read_bytes(path, of=Path.read_bytes):
+        if "8" in path.parts and path.name == "_CHECKPOINT_METADATA":
+            raise FileNotFoundError(path)
+        return of(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    *steps, told = look(saved, read_only=True)
+    assert steps == [12, 12]
+    assert len(told) == 1 and told[0].endswith("8 is damaged (it is being removed): passed over")
 
 
 def test_says_what_is_wrong(saved, tmp_path, look):

@@ -18,7 +18,7 @@ from mijax.methods import Unlabelled
 from mijax.runs.source import open_data, slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
-from mijax.training.config_checks import unfinished
+from mijax.training.config_checks import remarks
 from mijax.training.ragged import Ragged
 
 FOLDER = Path(configs.__file__).parent
@@ -73,7 +73,7 @@ def test_method_is_the_only_difference_between_methods(name):
 def test_every_phase_of_every_method_ends_with_the_training_or_before(name):
     for method in methods.names():
         config = get_config(name, method)
-        assert not [*unfinished(config)]
+        assert not [*remarks(config)]
         if method in common.RAMPS and "ramp_steps" not in getattr(
             importlib.import_module(f"mijax.configs.{name}"), "OF_METHOD", {}
         ).get(method, {}):
@@ -85,12 +85,24 @@ def test_a_phase_that_training_does_not_reach_the_end_of_is_named():
     config = get_config("phantom", "mean_teacher")
     config.steps, config.method.ramp_steps = 15, 16
     config.teacher.ramp_steps = 17  # of a teacher that is not asked for
-    assert [*unfinished(config)] == [
+    assert [*remarks(config)] == [
         "config.warmup_steps (20) is not over when training ends (15 steps)",
         "config.method.ramp_steps (16) is not over when training ends (15 steps)",
     ]
     config.teacher.decay = 0.99
-    assert [*unfinished(config)][-1].startswith("config.teacher.ramp_steps (17) is not over")
+    assert [*remarks(config)][-1].startswith("config.teacher.ramp_steps (17) is not over")
+
+
+def test_values_without_effect_are_named():
+    config = get_config("phantom")
+    config.log_every, config.steps_per_dispatch = 10, 20
+    config.augmentation.foreground = 0.5
+    assert [*remarks(config)] == [
+        "config.steps_per_dispatch is 10 at most, as config.log_every is",
+        "config.augmentation.foreground does nothing without config.augmentation.crop",
+    ]
+    config.steps_per_dispatch, config.augmentation.crop = 10, (32, 32)
+    assert not [*remarks(config)]
 
 
 def test_options_of_the_network_reach_it_from_a_file():

@@ -1,11 +1,13 @@
 """metrics.jsonl, events and the terminal."""
 
+import contextlib
 import io
 import json
 import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from mijax.progress import counted
@@ -89,6 +91,19 @@ def test_events_for_tensorboard(tmp_path, events_of):
     write(tmp_path, [2, 4])
     found = [(v.tag, event.step, v.simple_value) for event, v in events_of(tmp_path)]
     assert found == [("loss", 2, 0.5), ("loss", 4, 1.0)]
+
+
+def test_events_are_there_before_the_end(tmp_path, events_of):
+    """A run that is killed does not write again what came before its last checkpoint."""
+    with MetricsLog(tmp_path, steps=9, start=0) as writer:
+        writer.scalars(2, {"loss": 0.5})
+        writer.picture(2, "slice", np.zeros((2, 2, 3), np.uint8))
+        until, found = time.monotonic() + 60, []
+        while len(found) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+            with contextlib.suppress(Exception):  # half a record
+                found = [(value.tag, event.step) for event, value in events_of(tmp_path)]
+    assert found == [("loss", 2), ("slice", 2)]
 
 
 def test_parts_of_a_whole_are_written_and_not_shown(tmp_path, capsys, events_of):

@@ -73,11 +73,13 @@ def open_mpi(process):
 JOIN = """
 import logging, sys
 import jax
+import numpy as np
 from mijax import commands, parallel
 commands.show(logging.getLogger("mijax"), logging.INFO)
 parallel._WAIT = int(sys.argv[1])
 parallel.join()
-print(jax.process_index(), jax.process_count(), len(jax.devices()))
+of_the_host = parallel.put(np.array([np.nan, 5]), parallel.make_mesh())
+print(jax.process_index(), jax.process_count(), len(jax.devices()), *np.asarray(of_the_host))
 """
 
 
@@ -104,7 +106,7 @@ def joined(*environments, seconds=60):
 @pytest.mark.parametrize("cluster", [slurm, open_mpi])
 def test_clusters_are_known_by_their_variables(cluster):
     found = joined(cluster(0), cluster(1))
-    assert [out for _, out, _ in found] == ["0 2 2", "1 2 2"]
+    assert [out for _, out, _ in found] == ["0 2 2 nan 5.0", "1 2 2 nan 5.0"]
 
 
 @pytest.mark.parametrize(

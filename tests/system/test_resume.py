@@ -101,9 +101,15 @@ def test_a_signal_saves_and_leaves(
                 os.kill(os.getpid(), number)
             super().progress(reached)
 
+    class Saving(loop.Checkpoints):
+        def save(self, state, *args, **options):
+            super().save(state, *args, **options)  # a kill behind it must find both
+            assert (tmp_path / "unlogged.json").exists() == (state.step >= 5)
+
     whole, before = scored("local_mi"), signal.getsignal(number)
     told.clear()
     monkeypatch.setattr(loop, "MetricsLog", Signalled)
+    monkeypatch.setattr(loop, "Checkpoints", Saving)
     run = start_run(tmp_path, tiny("local_mi"))
     with pytest.raises(kind, match=f"{name} after step 5 of 12 and saved; .* --workdir {tmp_path}"):
         train(run)

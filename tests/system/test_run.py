@@ -192,12 +192,14 @@ def test_cases_that_were_moved_are_refused(copied):
 
 def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     run = start_run(tmp_path, tiny("local_mi"))
-    (tmp_path / "splits.json").write_text("{}")
+    settled = [tmp_path / name for name in ("splits.json", "annotation.json", "tracking.json")]
+    for path in settled:
+        path.write_text("{}")
     start_run(tmp_path, tiny("local_mi"))
-    assert (tmp_path / "splits.json").exists()  # the same one goes on
+    assert all(path.exists() for path in settled)  # the same one goes on
     run = start_run(tmp_path, tiny("local_mi", seed=5))
     assert open_run(run.folder).config.seed == 5
-    assert not (tmp_path / "splits.json").exists()
+    assert not any(path.exists() for path in settled)
     (tmp_path / "splits.json").write_text("{}")
     start_run(tmp_path, tiny("local_mi", seed=5, data__source__dir="other"))
     assert not (tmp_path / "splits.json").exists()
@@ -282,3 +284,13 @@ def test_two_who_start_at_once(tiny, tmp_path):
     with exclusive(run), pytest.raises(UserError, match="another process"):
         train(run)
     assert open_run(run.folder).config.seed == run.config.seed
+
+
+def test_a_run_that_trains_gives_way_to_no_other(tiny, tmp_path):
+    """Though it has no checkpoint yet."""
+    run = start_run(tmp_path, tiny("local_mi"))
+    (tmp_path / "splits.json").write_text("{}")
+    with exclusive(run), pytest.raises(UserError, match="another process is training in"):
+        start_run(tmp_path, tiny("local_mi", seed=5))
+    assert open_run(tmp_path).config.seed == run.config.seed
+    assert (tmp_path / "splits.json").exists()
