@@ -54,9 +54,9 @@ def read_image(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
       The array, (x, y, z) or (x, y, z, c), of real numbers in the file's own type with its
-      intensity scaling applied, and the (4, 4) float64 affine from voxels to millimetres, RAS+.
-      Of NIfTI, axes of length 1 after the third are left out, and lengths in metres or microns
-      become millimetres.
+      intensity scaling applied (a MetaImage with one is refused), and the (4, 4) float64 affine
+      from voxels to millimetres, RAS+. Of NIfTI, axes of length 1 after the third are left out,
+      and lengths in metres or microns become millimetres.
 
     Raises:
       UserError: unreadable, not three-dimensional, not of numbers, too large, or without a

@@ -31,6 +31,8 @@ _FORMS = {
     "HeaderSize": r"-1|\d{1,9}",
     "CompressedDataSize": r"\d{1,15}",
 }
+_MILLIMETRES = ("mm", "?", "")
+_SCALING = {"ElementToIntensityFunctionSlope": 1, "ElementToIntensityFunctionOffset": 0}  # of none
 
 
 def metaimage_voxels(path: Path) -> Path:
@@ -46,7 +48,7 @@ def metaimage_voxels(path: Path) -> Path:
 
 
 def check_metaimage(path: Path) -> None:
-    """Refuses a header whose numbers are not what its keys ask for.
+    """Refuses a header whose values are not what its keys ask for, or would not count.
 
     Raises:
       RuntimeError: it is no header of an image.
@@ -66,9 +68,23 @@ def check_metaimage(path: Path) -> None:
             known = keys.index("NDims") < keys.index(key)
             if len(words) != axes**power or not all(map(is_number, words)) or not known:
                 raise bad_field(path, key, fields[key])
+    _check_ignored(path, fields)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         tell_of_size(path)
     metaimage_voxels(path)
+
+
+def _check_ignored(path: Path, fields: dict[str, str]) -> None:
+    """Refuses units and a scaling, which ITK passes over: lengths and values would be wrong."""
+    unit = fields.get("DistanceUnits", "")
+    if unit.lower() not in _MILLIMETRES:
+        raise UserError(f"{path}: a length in {unit[:80]!a}; save it in mm")
+    for key, none in _SCALING.items():
+        value = fields.get(key, str(none))
+        if not is_number(value):
+            raise bad_field(path, key, value)
+        if float(value) != none:
+            raise UserError(f"{path}: {key} {value}; save it with its values scaled by it")
 
 
 def _header(path: Path) -> tuple[dict[str, str], int]:
@@ -90,14 +106,19 @@ def check_metaimage_voxels(path: Path, needed: int) -> None:
     voxels = metaimage_voxels(path)
     offset = offset if voxels == path else 0
     packed = header.get("CompressedData", "")[:1] in ("T", "t", "1")
-    announced = int(header.get("CompressedDataSize", 0))
-    if packed and offset and not announced:  # SimpleITK returns noise
+    announced, skipped = (int(header.get(k, 0)) for k in ("CompressedDataSize", "HeaderSize"))
+    # Of each of these SimpleITK returns noise.
+    if packed and offset and not announced:
         raise UserError(f"{path}: compressed, and no CompressedDataSize; save it again")
+    if packed and skipped:
+        raise UserError(f"{path}: compressed, and HeaderSize is not 0; save it again")
+    if 0 < skipped < offset:
+        raise UserError(f"{path}: HeaderSize {skipped} ends within the header; save it again")
     check_voxels(
         voxels,
         offset,
         needed,
         packed=ZLIB if packed else None,
-        more=header.get("HeaderSize", "0") != "0",  # than voxels, in the same file
+        more=skipped != 0,  # than voxels, in the same file
         length=announced or None,
     )

@@ -78,6 +78,25 @@ def test_metaimage_header(tmp_path, refused, case):
     assert "a.mhd: " in refused(lambda: read_image(tmp_path / "a.mhd")).replace("a.raw", "a.mhd")
 
 
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"DistanceUnits": "um"}, "a length in 'um'; save it in mm"),
+        ({"DistanceUnits": "cm"}, "a length in 'cm'; save it in mm"),
+        ({"ElementToIntensityFunctionSlope": "2"}, "FunctionSlope 2; save it with its values"),
+        ({"ElementToIntensityFunctionOffset": "-1024"}, "FunctionOffset -1024; save it with"),
+        ({"ElementToIntensityFunctionSlope": "x"}, "FunctionSlope' cannot be 'x'"),
+        ({"DistanceUnits": "mm", "ElementToIntensityFunctionOffset": "0.0"}, None),
+    ],
+)
+def test_metaimage_fields_that_simpleitk_passes_over(tmp_path, refused, fields, line):
+    metaimage(tmp_path / "a.mhd", **fields)
+    if line:
+        refused(lambda: read_image(tmp_path / "a.mhd"), "a.mhd: ", line)
+    else:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.mhd")[0], image_values(0) // 1)
+
+
 def test_metaimage_with_colons_that_climbs(tmp_path, refused):
     """SimpleITK takes a colon for an equals sign."""
     metaimage(tmp_path / "a.mhd", ElementDataFile="../a.raw")
@@ -133,16 +152,26 @@ def test_metaimage_in_one_file_in_all_spellings(tmp_path, kind, local):
 
 
 @pytest.mark.parametrize(
-    ("size", "line"),
+    ("fields", "line"),
     [
-        ("", "compressed, and no CompressedDataSize"),
-        ("CompressedDataSize = 0\n", "compressed, and no CompressedDataSize"),
-        ("CompressedDataSize = {}\n", "truncated"),
+        ({"size": ""}, "compressed, and no CompressedDataSize"),
+        ({"size": "CompressedDataSize = 0\n"}, "compressed, and no CompressedDataSize"),
+        ({"size": "CompressedDataSize = {}\n"}, "truncated"),
+        ({"more": "HeaderSize = 5\n"}, "compressed, and HeaderSize is not 0"),
+        ({"more": "HeaderSize = -1\n"}, "compressed, and HeaderSize is not 0"),
+        ({"more": "HeaderSize = 5\n", "kind": "False"}, "HeaderSize 5 ends within the header"),
     ],
 )
-def test_a_stream_of_which_simpleitk_would_read_noise(tmp_path, refused, size, line):
-    in_one_file(tmp_path / "a.mha", image_values(0).astype(np.int16), size=size)
+def test_a_stream_of_which_simpleitk_would_read_noise(tmp_path, refused, fields, line):
+    in_one_file(tmp_path / "a.mha", image_values(0).astype(np.int16), **fields)
     refused(lambda: read_image(tmp_path / "a.mha"), "a.mha: ", line)
+
+
+def test_compressed_voxels_beside_a_header_that_skips_some(tmp_path, refused):
+    write_metaimage(tmp_path / "a.mhd", image_values(0).astype(np.int16), compressed=True)
+    text = (tmp_path / "a.mhd").read_text()
+    (tmp_path / "a.mhd").write_text(f"HeaderSize = 5\n{text}")
+    refused(lambda: read_image(tmp_path / "a.mhd"), "a.mhd: compressed, and HeaderSize is not 0")
 
 
 def test_nothing_to_skip_is_no_reason_to_trust_the_voxels(tmp_path, refused):
