@@ -50,8 +50,9 @@ def missing_outputs(
         raise UserError(f"{folder} is a file; --output is a folder")
     check_apart(source, scans, folder)
     asked = (True, probabilities, disagreement, dicom_seg)
-    wanted = {scan.name: [*itertools.compress(outputs(scan, folder), asked)] for scan in scans}
-    for path, times in Counter(itertools.chain(*wanted.values())).items():
+    paths = [[*itertools.compress(outputs(scan, folder), asked)] for scan in scans]
+    wanted = {scan.name: of_scan for scan, of_scan in zip(scans, paths, strict=True)}
+    for path, times in Counter(itertools.chain(*paths)).items():
         if times > 1:
             raise UserError(f"{path} would be written for two cases; rename one")
     found = set() if overwrite else set(filter(Path.exists, itertools.chain(*wanted.values())))

@@ -222,6 +222,17 @@ def test_the_largest_series_of_each_study_is_taken(tmp_path):
         assert [scan.name for scan in find_scans(tmp_path, channels=1)] == ["1.1", "1.6"]
 
 
+@pytest.mark.parametrize("series", [(), ("1.5",)])
+def test_one_uid_in_two_studies_is_no_case(tmp_path, series):
+    """As of careless anonymisers: the outputs of one would replace those of the other."""
+    write_series(tmp_path / "a", stored_values((3, 6, 5)), uid="1.5")
+    write_series(tmp_path / "b", stored_values((4, 6, 5)), uid="1.5", study="1.2.4")
+    (scan,) = find_scans(tmp_path, channels=1, series=series)
+    assert (scan.name, scan.stack, len(scan.images)) == ("1.5", None, 7)
+    assert "series 1.5 is in 2 studies, as of " in scan.problem
+    assert f"{tmp_path / 'a'}/" in scan.problem and f"{tmp_path / 'b'}/" in scan.problem
+
+
 def test_of_a_localiser_one_orientation_is_taken(tmp_path):
     write_series(tmp_path, stored_values((3, 6, 5)), uid="1.5")
     write_series(tmp_path, stored_values((2, 6, 5)), uid="1.5", orientation=SAGITTAL, names="s{}")

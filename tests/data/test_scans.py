@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data.scans import check_apart, find_scans, not_scans, read_scan
+from mijax.data.outputs import missing_outputs
+from mijax.data.scans import Scan, check_apart, find_scans, not_scans, read_scan
 from mijax.errors import UserError
 
 
@@ -187,3 +188,10 @@ def test_reading(tmp_path):
         read_scan(scans["c"], channels=2)
     with pytest.raises(UserError, match="d_0001.nii.gz: shape"):
         read_scan(scans["d"], channels=2)
+
+
+def test_two_scans_of_one_name_are_not_written_over_each_other(tmp_path):
+    scans = [Scan("a", (tmp_path / folder / "a.nii.gz",)) for folder in "bc"]
+    options = {"classes": 2, "probabilities": False, "overwrite": False}
+    with pytest.raises(UserError, match=r"a.nii.gz would be written for two cases"):
+        missing_outputs(tmp_path, scans, tmp_path / "out", **options)

@@ -18,7 +18,7 @@ class Choice(NamedTuple):
 
     Attributes:
       uid: SeriesInstanceUID.
-      files: its files.
+      files: its files, of whatever study.
       stack: its volume, the largest where its slices have several orientations; or None.
       problem: why there is none.
     """
@@ -65,10 +65,20 @@ def choose_series(path: Path, files: Sequence[Path], *, wanted: Iterable[str] = 
         taken = [next(group) for _, group in itertools.groupby(by_study, lambda one: one.study)]
         taken = taken or series[:1]
         _tell_left(path, taken, [one for one in series if one not in taken], others)
-    return [_choice(path, one) for one in sorted(taken, key=lambda one: one.uid)]
+    by_uid = sorted(taken, key=lambda one: one.uid)
+    groups = itertools.groupby(by_uid, lambda one: one.uid)
+    return [_choice(path, *group) for _, group in groups]
 
 
-def _choice(path: Path, series: Series) -> Choice:
+def _choice(path: Path, series: Series, *others: Series) -> Choice:
+    """That of a series, which is to be of one study: outputs are named for its UID."""
+    if others:
+        files = tuple(frame.path for one in (series, *others) for frame in one.frames)
+        problem = (
+            f"{path}: series {series.uid} is in {1 + len(others)} studies, as of {files[0]} and "
+            f"{files[-1]}; give each a folder of its own"
+        )
+        return Choice(series.uid, tuple(dict.fromkeys(files)), None, problem)
     largest, *rest = by_orientation(series)
     if rest:
         counts = ", ".join(str(len(one.frames)) for one in rest[:_SHOWN])
