@@ -21,7 +21,7 @@ def is_plain(text: str) -> bool:
 def composed(name: str) -> str:
     """A name in Unicode's normal form C, in which ä is one character.
 
-    A Mac's files may have it as two, a and ¨: names of cases are compared in this form.
+    A Mac's files may have it as two, a and ¨: names of cases and classes are compared in this form.
     """
     return unicodedata.normalize("NFC", name)
 

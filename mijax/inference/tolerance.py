@@ -2,6 +2,7 @@
 
 import math
 
+from mijax.data.text import composed
 from mijax.errors import UserError
 
 DEFAULT = 2.0  # mm; of the order of what people who draw the same structure differ by
@@ -40,7 +41,8 @@ def read_tolerances(texts):
         if not any("=" in text for text in texts):
             (mm,) = texts or [None]
             return mm and float(mm)
-        found = [(name, float(mm)) for name, mm in (text.rsplit("=", 1) for text in texts)]
+        pairs = (text.rsplit("=", 1) for text in texts)
+        found = [(composed(name), float(mm)) for name, mm in pairs]
         if len(dict(found)) < len(found):
             raise ValueError("a class is there twice")
         return dict(found)

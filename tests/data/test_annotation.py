@@ -147,6 +147,20 @@ def test_written_and_read(tmp_path):
     assert read_annotation(tmp_path / "mac.json") == {"b\u00e4r": Drawn(None, ("\u00e4",))}
 
 
+def test_a_class_in_a_form_of_unicode_that_a_mac_writes(tmp_path):
+    """In dataset.json and in the annotation."""
+    root = write_msd(tmp_path / "set", labelled=1)
+    labels = {"background": 0, "a": 1, "a\u0308": 2}
+    write_description(root, modality={"0": "MRI"}, labels=labels)
+    found = index("msd", directory=str(root), cache="")
+    assert found.classes == ("background", "a", "\u00e4")
+    (tmp_path / "mac.json").write_text(json.dumps({"case_00": {"classes": ["a\u0308"]}}))
+    drawn = read_annotation(tmp_path / "mac.json")
+    check_annotation(
+        drawn, found.cases, classes=found.classes, plane="axial", geometry=found.geometry
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -198,6 +198,8 @@ def test_codes_of_a_file(tmp_path):
     assert core == ("Core of the tumour", tuple(lesion["category"]), tuple(lesion["type"]))
     assert spleen == ("spleen", ANATOMY, ("1", "99LOCAL", "a part"))
     assert liver.type.value == "10200004"
+    file.write_text(json.dumps({"a\u0308": lesion}))  # as a Mac writes it
+    assert segments_of(("background", "\u00e4"), file) == (core,)
 
 
 @pytest.mark.parametrize(

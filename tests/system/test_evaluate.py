@@ -195,6 +195,7 @@ def test_tolerance_of_the_nsd(by_hand):
     assert tolerances(3, CLASSES) == {"body": 3.0, "core": 3.0}
     assert read_tolerances([]) is None and read_tolerances(["1.5"]) == 1.5
     assert read_tolerances(["a=b=1.5", "core=3"]) == {"a=b": 1.5, "core": 3.0}
+    assert read_tolerances(["a\u0308=3"]) == {"\u00e4": 3.0}
     assert in_words({"body": 1.5}) == "1.5 mm"
     for texts in (["wide"], ["1", "2"], ["body=1", "2"], ["body="]):
         with pytest.raises(UserError, match=f"--nsd_tolerance={','.join(texts)} is neither"):

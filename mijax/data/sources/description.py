@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data.formats.imagefile import READABLE
 from mijax.data.formats.nifti import NIFTI
-from mijax.data.text import climbs, is_plain, read_json
+from mijax.data.text import climbs, composed, is_plain, read_json
 from mijax.data.volume import UNLABELLED
 from mijax.errors import UserError
 
@@ -20,7 +20,7 @@ class Description(NamedTuple):
 
     Attributes:
       kind: "msd" or "nnunet", whose dataset.json it is; nnU-Net v1 has that of the MSD.
-      classes: names, background first.
+      classes: names, background first, in Unicode's normal form C, see ``text.composed``.
       channels: their names, "CT" or the like.
       endings: that files may have.
       ignore: the label value of what nobody annotated, or None.
@@ -171,7 +171,7 @@ def _consecutive(pairs: Sequence[tuple[object, object]], root: Path) -> tuple[st
                 "a class"
             )
     try:
-        names = {int(_whole(value)): name for value, name in pairs}
+        names = {int(_whole(value)): composed(name) for value, name in pairs}
     except ValueError:
         names = {}
     if sorted(names) != list(range(len(pairs))) or not 2 <= len(pairs) <= UNLABELLED:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data.text import is_plain, read_given
+from mijax.data.text import composed, is_plain, read_given
 from mijax.errors import UserError
 
 _LENGTHS = (16, 16, 64)  # characters of a code, of its scheme, of its meaning
@@ -86,11 +86,12 @@ def _read(path: Path, classes: Sequence[str]) -> dict[str, Segment]:
     content = read_given(path, "codes")
     if not isinstance(content, dict):
         raise UserError(f"{path}: codes are a JSON object of classes")
-    if unknown := [name for name in content if name not in classes[1:]]:
+    known = {composed(name): name for name in classes[1:]}
+    if unknown := [name for name in content if composed(name) not in known]:
         raise UserError(
             f"{path}: {unknown[0][:80]!a} is none of the classes {', '.join(classes[1:])}"
         )
-    return {name: _segment(path, name, value) for name, value in content.items()}
+    return {known[composed(name)]: _segment(path, name, value) for name, value in content.items()}
 
 
 def _segment(path: Path, name: str, value) -> Segment:
