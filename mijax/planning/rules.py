@@ -60,16 +60,16 @@ def choices(found, *, device, devices, kept):
         return kept.get(key, value)
 
     spacing, voxels = (np.array(found[name]["median"]) for name in ("mm", "voxels"))
-    thick = int(spacing.argmax())
+    flat = [i for i in range(3) if found["voxels"]["most"][i] == 1]
+    thick = flat[0] if len(flat) == 1 else int(spacing.argmax())
     ratio = spacing[thick] / np.sort(spacing)[1]
     mm = " × ".join(f"{n:.2g}" for n in spacing)
-    plane = choose(
-        "data.patches.plane",
-        PLANES[thick] if ratio > 1.5 else "axial",
-        f"voxels are {mm} mm: slices are across the thickest side"
-        if ratio > 1.5
-        else f"voxels of {mm} mm are about as thick as wide",
-    )
+    across, reason = PLANES[thick], f"voxels are {mm} mm: slices are across the thickest side"
+    if len(flat) == 1:
+        reason = "each volume is one slice"
+    elif ratio <= 1.5:
+        across, reason = "axial", f"voxels of {mm} mm are about as thick as wide"
+    plane = choose("data.patches.plane", across, reason)
     axis = PLANES.index(plane)
     order = [axis, *(i for i in range(3) if i != axis)]
     depth = voxels[axis]
@@ -78,7 +78,7 @@ def choices(found, *, device, devices, kept):
     reason = "as many as the size has" if axes else _about_dims(solid, ratio, depth, device)
     dims = choose("data.patches.dims", axes or (3 if solid else 2), reason)
     size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
-    intensity = _intensities(found, choose)
+    intensity = _intensities(found, choose, kept)
     _network(size, grid, dims, device, choose)
     pixels = _PIXELS[device] / math.prod(size)
     batch = 2 if dims == 3 else int(np.clip(round(pixels), 2, 16))
@@ -133,7 +133,7 @@ def _about_dims(solid, ratio, depth, device):
     if ratio >= _CUBIC:
         return f"voxels are {ratio:.2g} times as thick as wide: slices"
     if depth < _DEEP:
-        return f"{depth:.0f} slices make no depth: slices"
+        return f"no depth, of {counted(round(depth), 'slice')}: slices"
     return f"a {device} takes seconds a step of volumes: slices; give 3 to try"
 
 
@@ -160,13 +160,13 @@ def _slices(found, order, device, choose, kept):
     # Of one slice, in mm: a large number of pixels and large pixels may be of two.
     extent = np.array(found["extent"]["most"])[order[1:]]
     widest = np.array(kept.get("data.patches.size", (_WIDEST[device],) * 2))
-    coarser = float(max((extent / mm if uneven else largest) / widest))
-    coarser = max(coarser, float(max(extent / mm / widest))) if coarser > 1 else 1.0
-    spacing = round_to_two(mm * coarser, up=coarser > 1) if uneven or coarser > 1 else None
-    reason = "all pixels are of one size"
-    if spacing:
+    spacing, reason = None, "all pixels are of one size"
+    if uneven or (largest > widest).any():
+        own, needed = round_to_two(mm), float(max(extent / widest))
+        spacings = own, round_to_two(needed), round_to_two(needed, up=True)
+        spacing = next(n for n in spacings if (np.round(extent / n) <= widest).all())
         reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
-        reason += f"; {widest.max()} hold the largest slice" if coarser > 1 else ""
+        reason += f"; {widest.max()} hold the largest slice" * (not uneven or spacing > own)
     spacing = choose("data.patches.spacing", spacing, reason)
     pixels = extent / spacing if spacing else largest
     size = choose(
@@ -181,7 +181,7 @@ def _slices(found, order, device, choose, kept):
 def _volumes(found, order, device, choose, kept):
     """Size of the patches, and millimetres of a voxel."""
     least, median, most = (np.array(found["mm"][n])[order] for n in ("least", "median", "most"))
-    uneven = (most > _UNEVEN * least).any()
+    uneven = most[0] > _UNEVEN * least[0] or max(most[1:]) > _UNEVEN * min(least[1:])
     depth_mm, mm = (round_to_two(n) for n in (median[0], float(np.median(median[1:]))))
     reason = f"voxels are {least.min():.2g} to {most.max():.2g} mm: the median"
     alike = "all voxels are of one size"
@@ -189,8 +189,9 @@ def _volumes(found, order, device, choose, kept):
     deep = choose(
         "data.patches.depth_spacing", depth_mm if uneven else None, reason if uneven else alike
     )
-    grid = np.array([deep or median[0], *[spacing or median[1]] * 2])
-    shape = np.array(found["voxels"]["median"])[order] * median / grid
+    grid = np.array([deep or median[0], *(spacing or n for n in median[1:])])
+    # Whole, since float32 in a header makes 128.000005 of 128.
+    shape = np.round(np.array(found["voxels"]["median"])[order] * median / grid).clip(1)
     patch = shape.copy()
     while math.prod(patch) > _PATCH[device]:  # the longest side in mm first, as nnU-Net
         patch[(patch * grid).argmax()] *= 0.95
@@ -215,8 +216,11 @@ def _stride(kept):
     return 2 ** (len(kept.get("model.widths", (1,))) - 1)
 
 
-def _intensities(found, choose):
+def _intensities(found, choose, kept):
     """How intensities are scaled."""
+    for key, name in (("window", "window"), ("percentiles", "percentile")):
+        if f"data.patches.{key}" in kept:
+            return choose("data.patches.intensity", name, f"data.patches.{key} is given")
     if found["window"]:
         low, high = found["window"]
         name = choose(
@@ -271,4 +275,5 @@ def _augmentation(found, labelled, dims, intensity, choose):
 
 
 def _multiple(n, multiple):
-    return int(-(-n // multiple) * multiple)
+    """The next multiple of a number of pixels, which is rounded as ``slice_shape`` does."""
+    return int(-(-max(round(n), 1) // multiple) * multiple)

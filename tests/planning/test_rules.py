@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mijax.configs import folder
+from mijax.data.slices import PLANES, slice_shape
 from mijax.data.volume import Case, Geometry, Recipe, Volume
 from mijax.planning import apply, describe, fingerprint, smaller
 from mijax.planning.rules import choices
@@ -126,6 +127,61 @@ def test_the_largest_slice_is_that_of_one_case():
     assert values["data.patches.spacing"] == 0.5 and values["data.patches.size"] == (512, 512)
 
 
+def of_one(voxels, mm, **options):
+    """A fingerprint of volumes of as many voxels each."""
+    voxels = list(voxels)
+    return found(least=voxels, median=voxels, most=voxels, mm=list(mm), **options)
+
+
+def test_voxels_that_are_not_square_are_resampled():
+    """As slices are; and the shape that is told is that of the patches' voxels."""
+    values, made = plan(of_one((170, 256, 256), (1.2, 0.94, 0.94)), "gpu")
+    assert (values["data.patches.depth_spacing"], values["data.patches.spacing"]) == (0.94, 1.1)
+    (reason,) = (choice.reason for choice in made if choice.key == "data.patches.size")
+    assert "256 × 185 × 219 voxels" in reason  # 170 × 1.2 / 1.1 and 256 × 0.94 / 1.1
+    values, made = plan(of_one((256, 256, 256), (1.0, 1.05, 1.0)), "gpu")  # nearly so
+    assert values["data.patches.spacing"] is None
+    (reason,) = (choice.reason for choice in made if choice.key == "data.patches.size")
+    assert "256 × 256 × 256 voxels" in reason
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_millimetres_in_float32_make_no_larger_patches(kind):
+    mm, thick = float(kind(1.2)), float(kind(0.9))
+    values, _ = plan(of_one((128, 128, 128), (mm, mm, thick)), "gpu")
+    assert values["data.patches.size"] == (128, 128, 128)
+    slices = of_one((128, 128, 9), (mm, mm, 5.0), mm_most=[1.5, 1.5, 5.0], extent=[128 * mm] * 3)
+    values, _ = plan(slices, model__widths=(2, 2, 2, 2, 2, 2))  # in multiples of 32
+    assert values["data.patches.spacing"] == 1.2 and values["data.patches.size"] == (128, 128)
+
+
+@pytest.mark.parametrize("size", [None, (64, 64), (48, 96)])
+@pytest.mark.parametrize("mm", [1.25, 1.24, 0.7, 1.0])
+@pytest.mark.parametrize("voxels", [50, 64, 128, 130])
+def test_the_largest_slice_fits_into_the_size(size, mm, voxels):
+    """Of two kinds of pixels, of which the median may be rounded down."""
+    grids = [((voxels, voxels, 9), (mm, mm, 5.0)), ((50, 50, 9), (1.45, 1.45, 5.0))]
+    extent = np.max([np.multiply(*grid) for grid in grids], axis=0).tolist()
+    most = [max(voxels, 50)] * 2 + [9]
+    two = found(least=[50, 50, 9], median=most, most=most, mm=[mm, mm, 5.0],
+                mm_most=[1.45, 1.45, 5.0], extent=extent)  # fmt: skip
+    values, _ = plan(two, **({"data__patches__size": size} if size else {}))
+    assert values["data.patches.fit"] == "pad"
+    options = {"plane": "axial", "spacing": values["data.patches.spacing"]}
+    shapes = [slice_shape("a", shape, np.diag([*mm, 1.0]), **options) for shape, mm in grids]
+    size = size or values["data.patches.size"]
+    assert (np.array(shapes) <= size).all() and max(size) <= 128
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_volumes_of_one_slice_are_cut_to_it(device):
+    """Also where a dummy of 1 mm says how thick it is."""
+    for axis, plane in enumerate(PLANES):
+        values, _ = plan(of_one(np.insert([256, 256], axis, 1).tolist(), (1.0,) * 3), device)
+        assert (values["data.patches.plane"], values["data.patches.dims"]) == (plane, 2)
+        assert values["data.patches.size"] == ((128, 128) if device == "cpu" else (256, 256))
+
+
 def test_thick_slices_stay_slices_and_are_cut_across_the_thick_side():
     values, _ = plan(HEART, "gpu")
     assert (values["data.patches.dims"], values["data.patches.plane"]) == (2, "axial")
@@ -170,6 +226,10 @@ def test_what_is_given_is_followed():
     assert plan(HIPPOCAMPUS, **deep)[0]["data.patches.size"] == (64, 64)
     assert plan(HIPPOCAMPUS, "gpu", **deep)[0]["data.patches.size"] == (64, 64, 64)
     assert plan(CT, labelled_batch=6)[0]["unlabelled_batch"] == 6
+    for data in (HIPPOCAMPUS, CT):
+        for key, name in (("window", "window"), ("percentiles", "percentile")):
+            values, _ = plan(data, **{f"data__patches__{key}": (0.0, 100.0)})
+            assert values["data.patches.intensity"] == name and "data.patches.window" not in values
     few = plan(HIPPOCAMPUS, data__splits__test=20)[0]
     assert few["augmentation.rotation"] == 30.0  # 12 of 40 are left to learn from
 
