@@ -14,6 +14,7 @@ _EDGES = (0.5, 99.5)  # percentiles of what is labelled that a window must hold
 _MULTIPLE = 16  # of sizes: the stride of a network of five levels
 _LARGEST = 512  # pixels along a proposed slice
 _AIR = -500  # Hounsfield units; an image whose lowest values are below is taken for a CT
+_SPAN = 50  # and at least, from the lowest value to the highest, of a CT by its name: else scaled
 
 
 class Grids(NamedTuple):
@@ -129,15 +130,18 @@ def round_to_two(value: float, *, up: bool = False) -> float:
 def propose_window(looks: Sequence[Look], channels: Sequence[str]) -> tuple[float, float] | None:
     """A window of Hounsfield units about what is labelled; None where the images are no CT.
 
-    A CT is known by the names of its channels, or by the air in it. The window holds the range of
-    the labelled voxels, 0.5 % at each end aside, and half of it again on both sides, so that what
-    surrounds them is seen as well.
+    A CT is known by the names of its channels, unless its values were scaled, or by the air in it.
+    The window holds the range of the labelled voxels, 0.5 % at each end aside, and half of it again
+    on both sides, so that what surrounds them is seen as well.
     """
-    lowest = np.median([found.levels[:, 0] for found in looks], axis=0)
+    lowest, highest = np.median([found.levels[:, [0, -1]] for found in looks], axis=0).T
     named = {name.strip().upper() for name in channels} == {"CT"}
+    named = named and (highest - lowest >= _SPAN).all()
     edges = [found.edges for found in looks if found.edges is not None]
     if not edges or not (named or (lowest < _AIR).all()):
         return None
     low, high = np.median(edges, axis=0)[:, 0].min(), np.median(edges, axis=0)[:, 1].max()
+    if not low < high:
+        return None
     margin = (high - low) / 2
     return float(np.floor((low - margin) / 10) * 10), float(np.ceil((high + margin) / 10) * 10)

@@ -70,10 +70,10 @@ def test_a_spacing_that_is_given_is_kept():
         slice_flags(geometries, plane="oblique")
 
 
-def ct(*, low=-1000, labelled=True):
+def ct(*, low=-1000, labelled=True, high=100):
     """Air around an organ of 0 to 100 units, and as much of them as makes 10 at either end."""
     image = np.full((4, 4, 101, 1), low, np.float32)
-    image[0, 0, :, 0] = np.arange(101)
+    image[0, 0, :, 0] = np.linspace(0, high, 101)
     label = np.zeros((4, 4, 101), np.uint8)
     label[0, 0] = labelled
     return look(Volume("a", image, label, np.eye(4)), 2)
@@ -101,6 +101,9 @@ def test_a_look():
         ([ct(low=0)], ["ct"], (-50, 150)),
         ([ct(low=0)], ["MRI"], None),
         ([ct(labelled=False)], ["CT"], None),
+        ([ct(low=0, high=1)], ["CT"], None),  # scaled to 1, or by a standard deviation
+        ([ct(low=-3, high=12)], ["CT"], None),
+        ([ct(high=0)], ["CT"], None),  # all that is labelled has one value
         ([ct(), ct(labelled=False)], ["CT"], (-50, 150)),
     ],
 )
