@@ -84,6 +84,11 @@ def make_plan(config, *, given=()):
     elif "data.patches.dims" not in kept:
         options["dims"] = 3 if len(size) == 3 else 2
     check_slice_options(**options)
+    if size is not None and len(size) < 2:  # from which no number of axes follows
+        raise UserError(
+            f"config.data.patches.size {tuple(size)}: must be two numbers, height and width, or "
+            "three, depth, height and width"
+        )
     recipe = index_data(config)
     labelled = _labelled(config.data.splits, recipe.cases, kept.get("data.splits.validation"))
     found = fingerprint(recipe, labelled)

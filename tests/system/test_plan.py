@@ -99,6 +99,9 @@ def test_batches_shrink_to_the_memory(root, cache):
         ({"size": (0, 16)}, r"size=\(0, 16\): must be one or two whole numbers above 0"),
         ({"size": (16, 16), "dims": 3}, "must be one or three whole numbers above 0"),
         ({"size": (17, 16)}, "positive multiples of"),
+        ({"size": (64,)}, r"size \(64,\): must be two numbers, height and width, or three, depth"),
+        ({"size": ()}, r"size \(\): must be two numbers"),
+        ({"size": (64,), "dims": 3}, r"size \(64,\): must be two numbers"),
     ],
 )
 def test_a_wrong_value_is_one_line(root, cache, given, message):
