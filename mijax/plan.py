@@ -47,9 +47,9 @@ def main(argv):
     choose_splits(planned.data, found.cases)  # refuses what a run would
     if values["try"].value:
 
-        def cost(trial):
+        def cost(trial, most):
             with doing("trying a training step"):
-                return step_cost(trial, classes=found.classes, channels=found.channels)
+                return step_cost(trial, classes=found.classes, channels=found.channels, most=most)
 
         plan = try_plan(config, made, cost, memory=_memory())
         for line in describe(plan, made):

@@ -20,6 +20,7 @@ from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, validation_patients
+from mijax.progress import out_of_memory
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
 
@@ -125,7 +126,7 @@ def try_plan(config, plan, cost, *, memory=None):
     Args:
       config: of a run.
       plan: of ``make_plan``.
-      cost: ``config -> cost.Cost`` of a step.
+      cost: ``(config, most) -> cost.Cost`` of a step, see ``cost.step_cost``.
       memory: bytes that there are, or None where that is not known.
 
     Raises:
@@ -134,17 +135,24 @@ def try_plan(config, plan, cost, *, memory=None):
     import jax
 
     made = [Choice(**choice) for choice in plan["choices"]]
+    most = None if memory is None else _SHARE * memory
     while True:
         trial = config.copy_and_resolve_references()
         apply(trial, made)
-        spent = cost(trial)
-        if memory is None or spent.bytes <= _SHARE * memory:
-            break
+        try:
+            spent = cost(trial, most)
+            if most is None or spent.bytes <= most:
+                break
+            taken = f"{spent.bytes / 2**30:.1f} GiB and there are {memory / 2**30:.1f}"
+        except Exception as error:  # XLA has one kind for all
+            if out_of_memory(error) is None:
+                raise
+            taken = "more memory than there is"
         made = smaller(made, devices=jax.device_count())
         if made is None:
             raise UserError(
-                f"a step takes {spent.bytes / 2**30:.1f} GiB and there are {memory / 2**30:.1f}: "
-                "give a smaller --config.data.patches.size or --config.model.widths"
+                f"a step takes {taken}: give a smaller --config.data.patches.size or "
+                "--config.model.widths"
             )
     return plan | {"choices": [choice._asdict() for choice in made], "cost": spent._asdict()}
 

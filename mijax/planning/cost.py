@@ -18,18 +18,18 @@ class Cost(NamedTuple):
 
     Attributes:
       bytes: of the device, of all that the program holds, the training set aside.
-      seconds: of the faster of two steps.
+      seconds: of the faster of two steps; None where it was not run.
       compile_seconds: of the program.
       steps: of the run.
     """
 
     bytes: int
-    seconds: float
+    seconds: float | None
     compile_seconds: float
     steps: int
 
 
-def step_cost(config, *, classes, channels, devices=None):
+def step_cost(config, *, classes, channels, devices=None, most=None):
     """The ``Cost`` of a configuration's training step.
 
     Args:
@@ -37,6 +37,7 @@ def step_cost(config, *, classes, channels, devices=None):
       classes: names, background first.
       channels: of an image.
       devices: to train on; all by default.
+      most: bytes above which it is compiled and not run.
     """
     experiment = build(config, classes=classes, channels=channels, devices=devices)
     draw, size, box = np.random.default_rng(0), config.data.patches.size, experiment.cropping.box
@@ -62,11 +63,13 @@ def step_cost(config, *, classes, channels, devices=None):
     began = time.monotonic()
     step = experiment.train_step(1).lower(state, training_set).compile()
     compiled = time.monotonic() - began
+    of_state = sum(x.nbytes for x in jax.tree.leaves(state))
+    taken = int(step.memory_analysis().temp_size_in_bytes + of_state)
+    if most is not None and taken > most:
+        return Cost(taken, None, compiled, config.steps)
     seconds = []
     for _ in range(3):
         began = time.monotonic()
         state, _ = jax.block_until_ready(step(state, training_set))
         seconds.append(time.monotonic() - began)
-    memory = step.memory_analysis()
-    taken = memory.temp_size_in_bytes + sum(x.nbytes for x in jax.tree.leaves(state))
-    return Cost(int(taken), min(seconds[1:]), compiled, config.steps)
+    return Cost(taken, min(seconds[1:]), compiled, config.steps)

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +18,7 @@ from mijax.planning.cost import Cost, step_cost
 from mijax.runs.folder import open_run
 from mijax.runs.source import index_data
 from mijax.runs.splits import choose_splits
+from mijax.training.build import build
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import write_msd, write_nifti
@@ -68,16 +70,46 @@ def test_what_a_step_costs(root, cache):
     assert spent["steps"] == 2000
 
 
-def cost_of(config):
-    return step_cost(config, classes=("background", "a", "b"), channels=1)
+DATA = {"classes": ("background", "a", "b"), "channels": 1}
 
 
-def test_batches_shrink_to_the_memory(root, cache):
+def cost_of(config, most):
+    return step_cost(config, **DATA, most=most)
+
+
+def test_a_step_that_does_not_fit_is_not_run(root, cache, monkeypatch):
+    """Which on a GPU would end in an error before anything is compared."""
+
+    class Step:  # cannot be called
+        lower = compile = lambda self, *_: self
+
+        def memory_analysis(self):
+            return SimpleNamespace(temp_size_in_bytes=1000)
+
+    config = config_of(root, cache)
+    config.data.patches.size = (16, 16)
+    made = build(config, **DATA)._replace(
+        init=lambda seed, count: np.zeros(6, np.float32), train_step=lambda length: Step()
+    )
+    monkeypatch.setattr("mijax.planning.cost.build", lambda *_, **__: made)
+    spent = step_cost(config, **DATA, most=1023)
+    assert (spent.bytes, spent.seconds) == (1024, None)
+    with pytest.raises(TypeError, match="not callable"):
+        step_cost(config, **DATA, most=1024)
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_batches_shrink_to_the_memory(root, cache, runs):
+    """By what the compiler says, or by what the device says when the step is run."""
     tried = []
 
-    def cost(config):
+    def cost(config, most):
+        assert most == 16_000
         tried.append((config.labelled_batch, config.unlabelled_batch))
-        return Cost(1000 * sum(tried[-1]), 1.0, 1.0, 2)
+        spent = 1000 * sum(tried[-1])
+        if runs and spent > most:
+            raise RuntimeError(f"RESOURCE_EXHAUSTED: Out of memory allocating {spent} bytes.")
+        return Cost(spent, 1.0, 1.0, 2)
 
     config = config_of(root, cache)
     plan = try_plan(config, make_plan(config), cost, memory=20_000)
@@ -86,7 +118,21 @@ def test_batches_shrink_to_the_memory(root, cache):
     assert values["labelled_batch"]["value"] == 8
     assert values["labelled_batch"]["reason"] == "halved, so that a step fits into the memory"
     with pytest.raises(UserError, match="a step takes 3.7 GiB and there are 0.9: give a smaller"):
-        try_plan(config, plan, lambda c: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+        try_plan(config, plan, lambda c, most: Cost(4 * 10**9, 1.0, 1.0, 2), memory=10**9)
+
+
+def test_what_a_try_raises(root, cache):
+    config = config_of(root, cache)
+
+    def cost(config, most):
+        raise RuntimeError(line)
+
+    line = "RESOURCE_EXHAUSTED: Out of memory"
+    with pytest.raises(UserError, match="a step takes more memory than there is: give a smaller"):
+        try_plan(config, make_plan(config), cost)
+    line = "INTERNAL: no kernel"
+    with pytest.raises(RuntimeError, match=line):
+        try_plan(config, make_plan(config), cost)
 
 
 @pytest.mark.parametrize(
