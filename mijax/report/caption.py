@@ -2,6 +2,7 @@
 
 from mijax.inference.scores import METRICS
 from mijax.report.chance import LEAST_PATIENTS, RESAMPLES, SIGNIFICANT, patients_of
+from mijax.report.gaps import competitors
 from mijax.report.statistics import MEAN
 from mijax.report.table import calibration, checkpoints, comparisons, sample
 
@@ -36,8 +37,9 @@ def caption(table, *, checkpoint):
             "cases, which flatters it."
         )
     if any(cell.best for cells in table.cells["dsc"].values() for cell in cells):
-        sentences.append("Bold: the best of a column, full supervision aside.")
-    if table.tested is not None:
+        aside = ", full supervision aside" * _beside_full(table)
+        sentences.append(f"Bold: the best of a column{aside}.")
+    if table.comparisons:
         sentences += _about_tests(table)
     if any(cell.interval for cell in table.cells["dsc"][MEAN]):
         sentences.append(
@@ -46,7 +48,7 @@ def caption(table, *, checkpoint):
                "says nothing about others" if seeds > 1 else "")
             + f" ({RESAMPLES:,} samples)."
         )  # fmt: skip
-    elif table.tested is None:
+    elif not table.comparisons:
         count = len(set(patients_of(table.rows[0])))
         sentences.append(
             f"No 95 % intervals: they take {LEAST_PATIENTS} patients, and there are {count}."
@@ -89,6 +91,11 @@ def _with_learned_weights(table):
     return ", ".join(row.label for row in table.rows if row.config.hypergradient.weights)
 
 
+def _beside_full(table):
+    """Whether full supervision is the bound of other rows."""
+    return len(competitors(table.rows)) < len(table.rows)
+
+
 def _about_tests(table):
     label, patients = table.rows[table.tested].label, len(set(patients_of(table.rows[0])))
     if patients < LEAST_PATIENTS:
@@ -96,12 +103,13 @@ def _about_tests(table):
             f"No t-test, and no intervals: they take {LEAST_PATIENTS} patients, and there are "
             f"{patients}."
         ]
+    but = ", all but full supervision," * _beside_full(table)
     sentences = [
         f"* p < {SIGNIFICANT} in a one-sided paired t-test that {label} is better than the row, "
         "over patients whose scores were averaged over seeds and scans first. p values are "
-        "corrected by Holm's method for the number of rows that it is tested against, all but full "
-        "supervision, in each column for itself; not for the number of classes and metrics. They "
-        "say nothing about other draws of the labelled cases."
+        f"corrected by Holm's method for the number of rows that it is tested against{but} in each "
+        "column for itself; not for the number of classes and metrics. They say nothing about "
+        "other draws of the labelled cases."
     ]
     if comparisons(table):
         sentences.append(

@@ -1,9 +1,9 @@
 """The headline of a report: what its table says, in a sentence or two."""
 
 from mijax.errors import counted
-from mijax.methods import FULL, PARTIAL
+from mijax.methods import PARTIAL
 from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT
-from mijax.report.gaps import baseline
+from mijax.report.gaps import baseline, competitors
 from mijax.report.statistics import MEAN
 from mijax.report.table import percent
 
@@ -25,7 +25,7 @@ def finding(table):
 def _highest(table, i):
     cells, rows = table.cells["dsc"][MEAN], table.rows
     text = f"{rows[i].label} has the highest mean DSC, {100 * cells[i].mean:.2f} %"
-    if any(row.kind == FULL for row in rows):
+    if len(competitors(rows)) < len(rows):
         text += ", full supervision aside"
     base = baseline(rows[i], rows, PARTIAL)
     if base == i:
@@ -40,8 +40,7 @@ def _highest(table, i):
 
 def _chance(table, best):
     """What the tests of the tested row say, in a sentence or none."""
-    rows, tested = table.rows, table.tested
-    others = [i for i, row in enumerate(rows) if i != tested and row.kind != FULL]
+    rows, tested, others = table.rows, table.tested, list(table.comparisons)
     if not others:
         return []
     patients = max(one.patients for one in table.comparisons.values())
@@ -64,7 +63,7 @@ def _chance(table, best):
 
 def _unlike(table):
     """A warning where rows did not learn from the same labels."""
-    labelled = {frozenset(row.splits.labelled) for row in table.rows if row.kind != FULL}
+    labelled = {frozenset(table.rows[i].splits.labelled) for i in competitors(table.rows)}
     if len(labelled) < 2:
         return []
     return ["Rows differ in their labelled cases: only those of the same are like with like."]

@@ -5,6 +5,14 @@ from mijax.methods import FULL, PARTIAL
 _TINY = 1e-12
 
 
+def competitors(rows):
+    """Indices of the rows that are held against each other.
+
+    Not full supervision, which is the bound, unless there is nothing else.
+    """
+    return [i for i, row in enumerate(rows) if row.kind != FULL] or list(range(len(rows)))
+
+
 def gaps_closed(rows, cells):
     """(method − partial) / (full − partial) of each row, against the fitting baselines."""
     gaps = []

@@ -9,16 +9,18 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mijax.methods import FULL
 from mijax.report.figures import LINE, styles, wrapped
+from mijax.report.gaps import competitors
 from mijax.report.statistics import MEAN
+
+_TINY = 1e-12  # differences of rounding
 
 
 class Ranking(NamedTuple):
-    """The ranks of rows by mean DSC in bootstrap samples, 1 the highest.
+    """The ranks of rows by mean DSC in bootstrap samples, 1 the highest; rows alike share one.
 
     Attributes:
-      places: of the rows in the table, the highest mean DSC first; full supervision is not ranked.
+      places: of the rows in the table, the highest mean DSC first; of ``gaps.competitors``.
       shares: (rows, ranks) the part of the samples in which a row has a rank.
       median, low, high: (rows,) of the rank; 95 % of the samples are within low and high.
     """
@@ -35,15 +37,15 @@ def find_ranking(table):
     cells = table.cells["dsc"][MEAN]
     places = [
         i
-        for i, row in enumerate(table.rows)
-        if row.kind != FULL and table.samples[i] is not None and cells[i].mean is not None
+        for i in competitors(table.rows)
+        if table.samples[i] is not None and cells[i].mean is not None
     ]
     if len(places) < 2:
         return None
     places.sort(key=lambda i: -cells[i].mean)
     samples = np.stack([table.samples[i] for i in places])
     samples = samples[:, ~np.isnan(samples).any(0)]
-    ranks = (-samples).argsort(0).argsort(0) + 1
+    ranks = 1 + (samples > samples[:, None] + _TINY).sum(1)
     shares = np.stack([(ranks == rank).mean(1) for rank in range(1, len(places) + 1)], 1)
     low, median, high = np.percentile(ranks, (2.5, 50, 97.5), axis=1, method="nearest")
     return Ranking(places, shares, median, low, high)

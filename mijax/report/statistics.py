@@ -6,7 +6,6 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference.scores import METRICS
-from mijax.methods import FULL
 from mijax.report.chance import (
     SIGNIFICANT,
     by_patient,
@@ -19,7 +18,7 @@ from mijax.report.chance import (
     resampled_means,
     wilcoxon_p,
 )
-from mijax.report.gaps import gaps_closed
+from mijax.report.gaps import competitors, gaps_closed
 from mijax.report.values import mean_of_classes, patient_means, seen_classes, values_of
 
 MEAN = "mean"  # the column of the mean over classes
@@ -107,9 +106,9 @@ def make_table(rows, *, against=None):
 
     Args:
       rows: of ``runs.Row``.
-      against: label of the row that is tested: for each other one, but full supervision, which
-        is no competitor, whether this is better. By default the first that a method declares to
-        be ours, or else the one of the best mean DSC.
+      against: label of the row that is tested: for each other of ``gaps.competitors``, whether
+        this is better. By default the first that a method declares to be ours, or else the one of
+        the best mean DSC.
 
     Raises:
       UserError: if there is no row of such a label.
@@ -172,9 +171,9 @@ def _patient_samples(row, values, part, place):
 
 def _comparisons(table, values, seen):
     rows, tested = table.rows, table.tested
-    others = [i for i, row in enumerate(rows) if i != tested and row.kind != FULL]
-    if tested is None or not others:
+    if tested is None:
         return {}
+    others = [i for i in competitors(rows) if i != tested]
     means = patient_means(rows, values, seen)
     pairs = {i: (means[tested], means[i]) for i in others}
     wilcoxon = _corrected({i: wilcoxon_p(*pair, higher=True) for i, pair in pairs.items()})
@@ -210,13 +209,11 @@ def _tested(rows, cells, label):
 
 
 def _mark_best(rows, cells, metric):
-    """The cells of a column, the best marked; none where there is one row."""
-    defined = [i for i, cell in enumerate(cells) if cell.mean is not None]
-    # Full supervision is the bound that the others are held against, not one of them.
-    candidates = [i for i in defined if rows[i].kind != FULL] or defined
-    better = METRICS[metric].better
-    if candidates and len(rows) > 1 and better:
-        best = max(candidates, key=lambda i: better * cells[i].mean)
+    """The cells of a column, the best of the competitors marked; none where there is one alone."""
+    candidates, better = competitors(rows), METRICS[metric].better
+    defined = [i for i in candidates if cells[i].mean is not None]
+    if defined and len(candidates) > 1 and better:
+        best = max(defined, key=lambda i: better * cells[i].mean)
         cells[best] = cells[best]._replace(best=True)
     return cells
 
@@ -228,8 +225,8 @@ def _tests(rows, values, part, tested, metric):
     return _corrected(
         {
             i: paired_p(means[tested], means[i], higher=higher)
-            for i, row in enumerate(rows)
-            if i != tested and row.kind != FULL
+            for i in competitors(rows)
+            if i != tested
         }
     )
 

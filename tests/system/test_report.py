@@ -38,6 +38,7 @@ from mijax.report.predictions import (
     scored_predictor,
     unpacked,
 )
+from mijax.report.ranking import find_ranking
 from mijax.report.runs import Row, read_rows
 from mijax.report.statistics import make_table
 from mijax.report.values import case_means
@@ -370,6 +371,31 @@ def test_finding(study):
         "every other row (p < 0.05, corrected for their number)."
     )
     assert finding_of(folders[:2]) == ""
+
+
+@pytest.mark.parametrize("other", ["supervised", "local_mi"])
+def test_beside_the_bound_alone_nothing_is_tested_nor_the_best(write, other):
+    full = write("full", dsc=drawn(0, 0.9), data__splits__labelled=0)
+    table = make_table(rows_of([full, write("other", other, drawn(1, 0.7))]))
+    assert table.comparisons == {} and finding(table) == ""
+    text = to_markdown(table, checkpoint="best")
+    assert not re.search(r"t-test|Holm|Bold|\*\*\d", text)
+
+
+def test_where_every_row_is_full_supervision_none_is_set_aside(write):
+    everything = {"data__splits__labelled": 0}
+    folders = [
+        write("full", dsc=drawn(0, 0.7), **everything),
+        write("teacher", dsc=drawn(1, 0.9), teacher__decay=0.9, **everything),
+    ]
+    table = make_table(rows_of(folders))
+    assert list(table.comparisons) == [0] and find_ranking(table).places == [1, 0]
+    said = finding(table)
+    assert said.startswith("Full supervision + MT has the highest mean DSC")
+    assert said.endswith("It is significantly better than Full supervision (p < 0.05).")
+    text = to_markdown(table, checkpoint="best")
+    assert "one-sided paired t-test" in text
+    assert "aside" not in said + text and "all but" not in text
 
 
 def test_finding_where_all_labels_are_few(write):

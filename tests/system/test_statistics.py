@@ -166,6 +166,13 @@ def test_ranking(table):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["C", "B", "A"]
 
 
+def test_rows_of_the_same_scores_share_a_rank():
+    dsc = drawn(0, 0.6, seeds=1)
+    rows = [row("A", dsc - 0.005), row("B", dsc), row("C", dsc[..., ::-1])]
+    ranking = find_ranking(make_table(rows, against="B"))
+    assert ranking.shares.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
 def test_no_ranking_of_few_patients_nor_of_the_bound():
     few = [row(label, drawn(i, 0.6)[:, :3], cases=CASES[:3]) for i, label in enumerate("AB")]
     assert find_ranking(make_table(few, against="A")) is None
