@@ -1,10 +1,10 @@
 """The figures of what the table says of chance, volumes and probabilities, with their captions."""
 
 from mijax.report.calibration import reliability_diagram
-from mijax.report.chance import RESAMPLES
+from mijax.report.chance import LEAST_PATIENTS, RESAMPLES, patients_of
 from mijax.report.ranking import blob_plot, find_ranking
 from mijax.report.table import sample
-from mijax.report.volumes import CLASSES, bland_altman
+from mijax.report.volumes import CLASSES, bland_altman, has_limits
 
 _RANKING = (
     "Rank by mean DSC when patients{seeds} are drawn anew with replacement, {count:,} times; "
@@ -13,9 +13,13 @@ _RANKING = (
 )
 _VOLUMES = (
     "Volume found less volume annotated, over the mean of the two (Bland and Altman); one dot a "
-    "case{seeds}, {sample}. Lines: the mean error, and dashed the limits of agreement, 1.96 "
-    "standard deviations to both sides; the numbers are those, in ml."
+    "case{seeds}, {sample}. "
 )
+_LIMITS = (
+    "Lines: the mean error, and dashed the limits of agreement, 1.96 standard deviations to both "
+    f"sides, of a class that {LEAST_PATIENTS} patients have; the numbers are those, in ml."
+)
+_NO_LIMITS = f"Line and number: the mean error, in ml; limits take {LEAST_PATIENTS} patients."
 _RELIABILITY = (
     "How often the predicted class is right, over the probability that it is given: annotated "
     "voxels of all cases{seeds} in 15 bins, {sample}. On the grey line they are equal; below it "
@@ -42,7 +46,8 @@ def evidence(table):
         yield "ranking", "Stability of the ranking", text, blob_plot(table, ranking)
     about = {"seeds": " and seed" * several, "sample": sample(table)}
     if figure := bland_altman(table):
-        text = _VOLUMES.format(**about)
+        enough = has_limits(patients_of(table.rows[0]))
+        text = _VOLUMES.format(**about) + (_LIMITS if enough else _NO_LIMITS)
         if len(table.columns) - 1 > CLASSES:
             text += f" Of the {len(table.columns) - 1} classes the first {CLASSES} are shown."
         yield "volumes", "Error of the volumes", text, figure

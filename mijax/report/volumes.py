@@ -37,9 +37,9 @@ def bland_altman(table):
             values_of(table.rows[i], name).reshape(-1, len(table.columns) - 1)
             for name in (VOLUME, "volume_error")
         )
-        enough = len(set(patients_of(table.rows[i]))) >= LEAST_PATIENTS
+        patients = np.array(patients_of(table.rows[i]) * len(table.rows[i].runs))
         for ax, (k, name) in zip(axes[line], classes, strict=True):
-            _panel(ax, true[:, k], errors[:, k], looks[i]["color"], limits=enough)
+            _panel(ax, true[:, k], errors[:, k], patients, looks[i]["color"])
             if line == 0:
                 ax.set_title(name)
             if line == len(known) - 1:
@@ -53,7 +53,12 @@ def bland_altman(table):
     return figure
 
 
-def _panel(ax, true, errors, colour, *, limits):
+def has_limits(patients):
+    """Whether there are enough of them for limits of agreement."""
+    return len(set(patients)) >= LEAST_PATIENTS
+
+
+def _panel(ax, true, errors, patients, colour):
     known = ~np.isnan(errors)
     errors, mean = errors[known], true[known] + errors[known] / 2
     ax.axhline(0, color="#808080", lw=0.8, zorder=1)
@@ -62,10 +67,15 @@ def _panel(ax, true, errors, colour, *, limits):
         return
     bias = errors.mean()
     ax.axhline(bias, color=colour, lw=1.2, zorder=2)
-    numbers = f"{bias:+.2g}"
-    if limits:
+    numbers = _digits(bias, "+")
+    if has_limits(patients[known]):
         half = _LIMITS * errors.std(ddof=1)
         for limit in (bias - half, bias + half):
             ax.axhline(limit, color=colour, lw=0.9, ls="--", zorder=2)
-        numbers += f" ± {half:.2g}"
+        numbers += f" ± {_digits(half)}"
     ax.set_title(numbers.replace("-", "−"), loc="right", fontsize=7, fontweight="normal", pad=3)
+
+
+def _digits(value, sign="-"):
+    """Two digits of a volume, or all that are before the point."""
+    return f"{value:{sign}.0f}" if abs(value) >= 10 else f"{value:{sign}.2g}"

@@ -195,10 +195,22 @@ def test_bland_altman(table, values):
     heights = sorted(line.get_ydata()[0] for line in axes[1, 1].lines)
     limits = error.mean() + 1.96 * error.std(ddof=1) * np.array([-1, 0, 1])
     np.testing.assert_allclose(heights, sorted([0, *limits]))
-    few = make_table([row("A", drawn(0, 0.6)[:, :3], cases=CASES[:3])])
-    assert len(bland_altman(few).axes[0].lines) == 2  # 0 and the mean: no limits of 3 patients
     old = make_table([row("A", drawn(0, 0.6), later=False)])
     assert bland_altman(old) is None and reliability_diagram(old.rows) is None
+
+
+def test_volumes_of_few_patients_or_of_many_ml():
+    few = make_table([row("A", drawn(0, 0.6)[:, :5], cases=CASES[:5])])
+    assert len(bland_altman(few).axes[0].lines) == 2  # 0 and the mean: no limits of 5 patients
+    caption = next(text for name, _, text, _ in evidence(few) if name == "volumes")
+    assert "dashed" not in caption and "the mean error, in ml; limits take 6 patients" in caption
+    dsc = drawn(0, 0.6)
+    for large, numbers in ((1.8, "+130 ± 0"), (-2.5, "−300 ± 0"), (0.62, "+12 ± 0")):
+        table = make_table([row("A", np.full_like(dsc, large))])
+        assert bland_altman(table).axes[0].get_title("right") == numbers
+    dsc[:, 3:, 1] = np.nan  # a class that nobody drew in the others
+    body, core = bland_altman(make_table([row("A", dsc)])).axes
+    assert (len(body.lines), len(core.lines)) == (4, 2)
 
 
 def test_calibration_is_in_the_tables(table, values):
