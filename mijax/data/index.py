@@ -15,6 +15,7 @@ from mijax.data.volume import Case, Recipe, Volume
 from mijax.errors import UserError
 
 _OF_ALL = {"directory", "cache", "follow_links"}  # what every recipe is given
+_MEAN = "mean"
 
 
 class Source:
@@ -74,11 +75,16 @@ def index(
         ``patients``, ``shape``.
 
     Raises:
-      UserError: an unknown name or option, a bad folder, no network.
+      UserError: an unknown name or option, a bad folder, no network, a class called "mean".
     """
     recipe = _recipe(
         name, directory, Path(cache).expanduser(), follow_links=follow_links, **options
     )
+    if _MEAN in recipe.classes:
+        raise UserError(
+            f'{directory}: a class is called "{_MEAN}", as tables call the mean over classes; '
+            "rename it"
+        )
     return _without_bias(recipe) if bias_correction else recipe
 
 

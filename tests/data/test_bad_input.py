@@ -85,6 +85,11 @@ def test_label_values_without_gaps(tmp_path, msd, values):
     assert "label values must be 0" in refused(tmp_path, msd)
 
 
+def test_no_class_is_called_as_the_mean_over_them(tmp_path, msd):
+    write_description(msd, modality={"0": "CT"}, labels={"0": "background", "1": "mean"})
+    assert 'a class is called "mean", as tables' in refused(tmp_path, msd)
+
+
 def test_no_images(tmp_path, msd):
     for path in (msd / "imagesTr").iterdir():
         path.unlink()
