@@ -36,8 +36,8 @@ def make_report(
       predictions: also the figures that need the data and the networks; where the data
         cannot be had, the page says so and holds the rest.
       data_dir: folder of the data where it moved since.
-      cases: how many are in the viewer and among the estimates of trust at most, evenly from the
-        worst to the best; 0 for all.
+      cases: about how many are in the viewer and among the estimates of trust at most, evenly from
+        the worst to the best; 0 for all.
       whole_volumes: in the viewer, instead of what is around the structures.
 
     Returns:
