@@ -1,10 +1,12 @@
 """Reports of runs: the table of the paper, its tests, figures, and one page that holds them."""
 
+import tempfile
 from pathlib import Path
 
-from mijax.files import writing_to
+from mijax.files import write_atomically, writing_to
 
 CASES = 40  # predicted five times each
+_FILES = ("table.md", "table.tex", "table.csv", "cases.csv", "measures.csv")  # that may be there
 
 
 def make_report(
@@ -21,6 +23,8 @@ def make_report(
 ):
     """Writes the report of some runs: index.html, table.md, .csv and .tex, cases.csv, figures.
 
+    They are written at the end, so that all is of one report.
+
     The page has a viewer of the scored cases, whose volumes are in the folder ``viewer``.
 
     Of pre-training alone it is index.html, table.md and .csv, and figures; beside runs that
@@ -28,7 +32,7 @@ def make_report(
 
     Args:
       folders: of runs, or of folders of runs.
-      output: folder; files of an earlier report in it are written anew.
+      output: folder; files of an earlier report in it are written anew, or go.
       checkpoint: which is scored, "best" (by validation DSC, or by a measure of pre-training) or
         "last".
       names: of the rows, see ``runs.read_rows``.
@@ -63,9 +67,9 @@ def make_report(
     output = Path(output)
     with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            _write(output / name, text)
-        illustrator = Illustrator(output / "figures")
+        with tempfile.TemporaryFile(dir=output):
+            pass  # else what cannot be written fails after minutes of prediction
+        illustrator = Illustrator()
         if segmenting:
             illustrator.draw_growth(segmenting, checkpoint=checkpoint)
             illustrator.draw_logs(table)
@@ -76,29 +80,29 @@ def make_report(
             found = illustrator.draw_predictions(segmenting, data_dir=data_dir, cases=cases)
         if pretraining and predictions:
             illustrator.draw_clusters(pretraining, data_dir=data_dir)
+        page = output / "index.html"
+        page.unlink(missing_ok=True)  # that of an earlier report has other files
         viewed, note = write_viewer(output / FOLDER, found, whole=whole_volumes)
         illustrator.notes += [note] if note else []
         if table:
             listed = list_cases(table, found, viewed)
-        page = output / "index.html"
-        _write(
-            page,
-            to_html(
-                rows,
-                table,
-                checkpoint=checkpoint,
-                listed=listed,
-                illustrator=illustrator,
-                left_out=left_out,
-                files=files,
-            ),
+        text = to_html(
+            rows,
+            table,
+            checkpoint=checkpoint,
+            listed=listed,
+            illustrator=illustrator,
+            left_out=left_out,
+            files=files,
         )
+        illustrator.write(output / "figures")
+        for name in _FILES:
+            if name not in files:
+                (output / name).unlink(missing_ok=True)
+        for name, content in {**files, page.name: text}.items():
+            # Names of folders may hold bytes that are no text.
+            write_atomically(output / name, content.encode(errors="replace"))
     return page
-
-
-def _write(path, text):
-    # Names of folders may hold bytes that are no text.
-    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _files(table, pretraining, checkpoint):

@@ -28,29 +28,40 @@ _RELIABILITY = (
 )
 
 
-def evidence(table):
-    """Yields ``(name, heading, caption, figure)``.
+def _ranking(table):
+    if not (ranking := find_ranking(table)):
+        return None
+    text = _RANKING.format(
+        seeds=" and seeds" * _several(table),
+        count=RESAMPLES,
+        sample=sample(table),
+        first=table.rows[ranking.places[0]].label,
+        share=100 * ranking.shares[0, 0],
+    )
+    return text, blob_plot(table, ranking)
 
-    Args:
-      table: ``statistics.Table``.
-    """
-    several = any(len(row.runs) > 1 for row in table.rows)
-    if ranking := find_ranking(table):
-        text = _RANKING.format(
-            seeds=" and seeds" * several,
-            count=RESAMPLES,
-            sample=sample(table),
-            first=table.rows[ranking.places[0]].label,
-            share=100 * ranking.shares[0, 0],
-        )
-        yield "ranking", "Stability of the ranking", text, blob_plot(table, ranking)
-    about = {"seeds": " and seed" * several, "sample": sample(table)}
-    if figure := bland_altman(table):
-        enough = has_limits(patients_of(table.rows[0]))
-        text = _VOLUMES.format(**about) + (_LIMITS if enough else _NO_LIMITS)
-        if len(table.columns) - 1 > CLASSES:
-            text += f" Of the {len(table.columns) - 1} classes the first {CLASSES} are shown."
-        yield "volumes", "Error of the volumes", text, figure
-    if figure := reliability_diagram(table.rows):
-        about["seeds"] = " and seeds" * several
-        yield "reliability", "Calibration", _RELIABILITY.format(**about), figure
+
+def _volumes(table):
+    if not (figure := bland_altman(table)):
+        return None
+    enough = has_limits(patients_of(table.rows[0]))
+    text = _VOLUMES.format(seeds=" and seed" * _several(table), sample=sample(table))
+    text += _LIMITS if enough else _NO_LIMITS
+    if len(table.columns) - 1 > CLASSES:
+        text += f" Of the {len(table.columns) - 1} classes the first {CLASSES} are shown."
+    return text, figure
+
+
+def _reliability(table):
+    if not (figure := reliability_diagram(table.rows)):
+        return None
+    text = _RELIABILITY.format(seeds=" and seeds" * _several(table), sample=sample(table))
+    return text, figure
+
+
+def _several(table):
+    return any(len(row.runs) > 1 for row in table.rows)
+
+
+# By name: of a ``statistics.Table`` the caption and the figure, or None where there is none.
+EVIDENCE = {"ranking": _ranking, "volumes": _volumes, "reliability": _reliability}

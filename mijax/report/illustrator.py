@@ -1,7 +1,9 @@
 """The figures of a report: drawn, captioned, written to its folder."""
 
 import base64
+import contextlib
 import io
+import itertools
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -10,13 +12,33 @@ import matplotlib
 from PIL import Image
 
 from mijax.errors import UserError
+from mijax.files import write_atomically
+from mijax.progress import out_of_memory
 from mijax.report.contours import contours
-from mijax.report.evidence import evidence
+from mijax.report.evidence import EVIDENCE
 from mijax.report.figures import STYLE, case_strips, learning_curves, styles
 from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.pictures import cluster_maps, joint_distributions, marginals
 
 _KINDS = ("pdf", "svg", "png")  # of files; the last is that of the page
+_LARGEST = 16_383  # pixels of a side, in WebP
+_HEADINGS = {
+    "growth": "DSC over labels",
+    "cases": "DSC of every case",
+    "ranking": "Stability of the ranking",
+    "volumes": "Error of the volumes",
+    "reliability": "Calibration",
+    "curves": "Learning curves",
+    "contours_best": "Contours",
+    "contours_median": "Contours",
+    "contours_worst": "Contours",
+    "trust": "Estimated and true DSC",
+    "risk_coverage": "Risk and coverage",
+    "joint": "Joint distributions",
+    "marginals": "Marginals",
+    "pretraining_curves": "Learning curves",
+    "clusters": "Cluster maps",
+}  # of all figures there may be, by the names of their files
 _log = logging.getLogger("mijax")
 _STRIPS = "DSC of every case{seeds}: one strip a row, one dot a case. The bar is the median."
 _JOINED = (
@@ -73,7 +95,8 @@ _JOINTS = (
 )
 _MARGINALS = (
     "Marginals of P without displacement, in %: how much of each class the network finds in an "
-    "image, and in its transformed copy. A class that fades out here has died."
+    "image, and in its transformed copy. A class that fades out here has died. "
+    "Colours are those of the joint distributions."
 )
 
 
@@ -92,7 +115,7 @@ class Illustration(NamedTuple):
 
 
 class Illustrator:
-    """Draws the figures into a folder and keeps them for the page.
+    """Draws the figures and keeps them, for the page and a folder.
 
     Attributes:
       figures: list of ``Illustration``, of the runs that segment.
@@ -100,32 +123,39 @@ class Illustrator:
       notes: why some are not there.
     """
 
-    def __init__(self, folder):
-        self._folder = Path(folder)
-        self._folder.mkdir(exist_ok=True)
-        # Else those of an earlier report stay.
-        for old in (path for kind in _KINDS for path in self._folder.glob(f"*.{kind}")):
-            old.unlink(missing_ok=True)  # the last jobs of an array may end together
-        self.figures, self.pretraining, self.notes = [], [], []
+    def __init__(self):
+        self.figures, self.pretraining, self.notes, self._files = [], [], [], {}
+
+    def write(self, folder):
+        """Writes what was drawn; figures of an earlier report that were not drawn again go."""
+        folder = Path(folder)
+        folder.mkdir(exist_ok=True)
+        for name, content in self._files.items():
+            write_atomically(folder / name, content)
+        for name, kind in itertools.product(_HEADINGS, _KINDS):
+            if (file := f"{name}.{kind}") not in self._files:
+                (folder / file).unlink(missing_ok=True)
 
     def draw_growth(self, rows, *, checkpoint):
         """DSC over the number of labels, of those rows that have grown from other runs."""
-        found = [find_growth(row, checkpoint=checkpoint) for row in rows]
-        if grown := [of_row for of_row in zip(rows, found, styles(rows), strict=True) if of_row[1]]:
-            rows, growths, looks = zip(*grown, strict=True)
-            with matplotlib.rc_context(STYLE):
-                text, drawn = caption(rows, growths), growth_curve(rows, growths, looks)
-                self._add("growth", "DSC over labels", text, drawn)
+        with self._drawing("figure growth"):
+            found = [find_growth(row, checkpoint=checkpoint) for row in rows]
+            grown = [of_row for of_row in zip(rows, found, styles(rows), strict=True) if of_row[1]]
+            if grown:
+                rows, growths, looks = zip(*grown, strict=True)
+                self._add("growth", caption(rows, growths), growth_curve(rows, growths, looks))
 
     def draw_logs(self, table):
         """Figures of what the runs wrote."""
-        with matplotlib.rc_context(STYLE):
+        with self._drawing("figure cases"):
             several = any(len(row.runs) > 1 for row in table.rows)
             text = _STRIPS.format(seeds=", averaged over seeds" if several else "")
             text += _JOINED if len(table.rows) > 1 else ""
-            self._add("cases", "DSC of every case", text, case_strips(table))
-            for drawn in evidence(table):
-                self._add(*drawn)
+            self._add("cases", text, case_strips(table))
+        for name, draw in EVIDENCE.items():
+            with self._drawing(f"figure {name}"):
+                if drawn := draw(table):
+                    self._add(name, *drawn)
         self._draw_curves("curves", _CURVES, table.rows)
 
     def draw_pretraining_logs(self, rows):
@@ -136,18 +166,13 @@ class Illustrator:
         """Cluster maps of pre-training; a note where the data cannot be had."""
         from mijax.report.clusters import find_clusters
 
-        try:
+        with self._drawing("cluster maps"):
             found, notes = find_clusters(rows, data_dir=data_dir)
-        except (UserError, OSError) as error:
-            self.notes.append(f"No cluster maps: {error}.")
-            _log.warning("the report is without cluster maps: %s", error)
-            return
-        self.notes += notes
-        if found:
-            text = _CLUSTERS.format(count=len(found[0].maps))
-            text += " Every row has colours of its own." if len(found) > 1 else ""
-            with matplotlib.rc_context(STYLE):
-                self._add("clusters", "Cluster maps", text, cluster_maps(found), self.pretraining)
+            self.notes += notes
+            if found:
+                text = _CLUSTERS.format(count=len(found[0].maps))
+                text += " Every row has colours of its own." if len(found) > 1 else ""
+                self._add("clusters", text, cluster_maps(found), self.pretraining)
 
     def draw_predictions(self, rows, **options):
         """Figures that need the networks and the data; a note where these cannot be had.
@@ -162,58 +187,69 @@ class Illustrator:
         from mijax.report.predictions import predict
         from mijax.report.trust import risk_coverage, scatter, worst_first
 
-        try:
+        found = None
+        with self._drawing("contours and joint distributions"):
             found = predict(rows, **options)
-        except (UserError, OSError) as error:
-            self.notes.append(f"No contours and joint distributions: {error}.")
-            _log.warning("the report is without contours and joint distributions: %s", error)
+        if found is None:
             return None
         self.notes += found.notes
-        estimates = found.estimates
+        estimates, classes = found.estimates, found.classes
         note = _ON_VALIDATION * (rows[0].runs[0].entry["split"] == "validation")
-        with matplotlib.rc_context(STYLE):
-            heading = "Contours"
-            for chosen in worst_first(found.excerpts, estimates):
+        for chosen in worst_first(found.excerpts, estimates):
+            name = f"contours_{chosen.title.split()[0].lower()}"
+            with self._drawing(f"figure {name}"):
                 text = _CONTOURS.format(title=chosen.title, case=chosen.case)
                 text += _ESTIMATED + note if estimates else ""
-                name = f"contours_{chosen.title.split()[0].lower()}"
-                drawn = contours(chosen, rows, found.classes, estimates=estimates)
-                self._add(name, heading, text, drawn)
-                heading = ""
-            if estimates:
-                count = len(next(iter(estimates.values())))
-                text, drawn = _TRUST.format(count=count) + note, scatter(rows, estimates)
-                self._add("trust", "Estimated and true DSC", text, drawn)
-                text, drawn = _RISK.format(count=count) + note, risk_coverage(rows, estimates)
-                self._add("risk_coverage", "Risk and coverage", text, drawn)
-            text = _JOINTS.format(count=len(found.classes), classes=", ".join(found.classes))
-            drawn = joint_distributions(found.joints, found.classes)
-            self._add("joint", "Joint distributions", text, drawn)
-            drawn = marginals(found.joints, found.classes)
-            self._add("marginals", "Marginals", _MARGINALS, drawn)
+                self._add(name, text, contours(chosen, rows, classes, estimates=estimates))
+        if estimates:
+            count = len(next(iter(estimates.values())))
+            with self._drawing("figure trust"):
+                self._add("trust", _TRUST.format(count=count) + note, scatter(rows, estimates))
+            with self._drawing("figure risk_coverage"):
+                text = _RISK.format(count=count) + note
+                self._add("risk_coverage", text, risk_coverage(rows, estimates))
+        with self._drawing("figure joint"):
+            text = _JOINTS.format(count=len(classes), classes=", ".join(classes))
+            self._add("joint", text, joint_distributions(found.joints, classes))
+        with self._drawing("figure marginals"):
+            self._add("marginals", _MARGINALS, marginals(found.joints, classes))
         return found
 
     def _draw_curves(self, name, text, rows):
         several = any(len(row.runs) > 1 for row in rows)
         band = ": the mean over seeds, and their range as a band" if several else ""
         figures = self.pretraining if rows[0].pretraining else self.figures
-        with matplotlib.rc_context(STYLE):
-            curves = learning_curves(rows)
-            if curves:
-                self._add(name, "Learning curves", text.format(band=band), curves, figures)
+        with self._drawing(f"figure {name}"):
+            if curves := learning_curves(rows):
+                self._add(name, text.format(band=band), curves, figures)
             else:
                 self.notes.append("No learning curves: no run has a metrics.jsonl.")
 
-    def _add(self, name, heading, text, figure, figures=None):
+    @contextlib.contextmanager
+    def _drawing(self, what):
+        """In the style of the figures; of what fails there is a note, and the page all the same."""
+        try:
+            with matplotlib.rc_context(STYLE):
+                yield
+        except Exception as error:
+            reason = error if isinstance(error, UserError | OSError) else out_of_memory(error)
+            reason = reason or f"{type(error).__name__}: {error}"
+            self.notes.append(f"No {what}: {reason}.")
+            _log.warning("the report is without %s: %s", what, reason)
+
+    def _add(self, name, text, figure, figures=None):
+        files, figures = {}, self.figures if figures is None else figures
         for kind in _KINDS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind)
             figure.set_layout_engine("none")  # it is laid out, and need not be again
-            (self._folder / f"{name}.{kind}").write_bytes(buffer.getvalue())
+            files[f"{name}.{kind}"] = buffer.getvalue()
         # Of the PNG, which is the last: without loss, and a fifteenth of the bytes where pixels of
         # a scan are large.
-        packed = io.BytesIO()
-        Image.open(buffer).convert("RGB").save(packed, "webp", lossless=True)
-        width = figure.get_figwidth()
-        figures = self.figures if figures is None else figures
+        picture, packed = Image.open(buffer).convert("RGB"), io.BytesIO()
+        picture.thumbnail((_LARGEST, _LARGEST))  # smaller ones stay as they are
+        picture.save(packed, "webp", lossless=True)
+        self._files |= files
+        heading, width = _HEADINGS[name], figure.get_figwidth()
+        heading *= all(heading != one.heading for one in figures)  # once
         figures.append(Illustration(name, heading, text, packed.getvalue(), width))

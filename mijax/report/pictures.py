@@ -40,21 +40,30 @@ def joint_distributions(joints, classes):
 
 
 def marginals(joints, classes):
-    """P of each class, of the image and of its transformed copy, a line a row."""
+    """P of each class, of the image and of its transformed copy, a line a row.
+
+    Of many classes columns are narrow: their names stand upright, and numbers are left out.
+    """
     middle = [joint.joint[1, 1] for joint in joints]
     values = np.array([[joint.sum(1), joint.sum(0)] for joint in middle])  # (rows, 2, k)
     k = len(classes)
     labels = [wrapped(joint.label, 42) for joint in joints]
     each = max(0.3, 0.12 + LINE * (1 + max(label.count("\n") for label in labels)))
+    inch = max(LINE, min(0.75, 9 / k))  # a class across
+    narrow, longest = inch < 0.3, max(map(len, classes))
+    below = 0.9 + 0.06 * longest * narrow
     figure = Figure(
-        figsize=(2.4 + 2 * max(0.75 * k, 1.6), 0.9 + each * len(joints)), layout="constrained"
+        figsize=(2.4 + 2 * max(inch * k, 1.6), below + each * len(joints)), layout="constrained"
     )
     axes = figure.subplots(1, 2, sharey=True)
     for ax, part, title in zip(axes, range(2), ("f(x)", "T⁻¹ f(T x)"), strict=True):
         _heat(ax, values[:, part])
-        _numbers(ax, values[:, part], fontsize=7)
+        if not narrow:
+            _numbers(ax, values[:, part], fontsize=7)
         ax.set_title(title)
-        ax.set_xticks(range(k), classes, rotation=30 if max(map(len, classes)) > 8 else 0)
+        ax.set_xticks(
+            range(k), classes, rotation=90 if narrow else 30 if longest > 8 * inch / 0.75 else 0
+        )
         ax.tick_params(length=0)
     axes[0].set_yticks(range(len(joints)), labels)
     return figure

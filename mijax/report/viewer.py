@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from mijax.files import write_atomically
 from mijax.inference.scores import without_gaps
 from mijax.report.figures import CLASS_COLOURS
 from mijax.report.predictions import unpacked
@@ -81,7 +82,7 @@ def write_viewer(folder, found, *, whole=False):
         return {}, ""
     folder.mkdir(exist_ok=True)
     for name in _VENDORED:
-        (folder / name).write_bytes((ASSETS / name).read_bytes())
+        write_atomically(folder / name, (ASSETS / name).read_bytes())
     files, size = {}, 0
     for number, name in enumerate(names):
         volume = without_gaps(found.volume(name))
@@ -94,7 +95,7 @@ def write_viewer(folder, found, *, whole=False):
                 f"The viewer has {len(files)} of {len(names)} cases, those of the lowest DSC: its "
                 f"files are kept below {_MOST / 1e6:.0f} MB."
             )
-        (folder / f"case_{number}.js").write_text(text, encoding="ascii")
+        write_atomically(folder / f"case_{number}.js", text)
         files[name] = number
     return files, ""
 

@@ -203,10 +203,10 @@ def test_only_scores_that_compare_make_a_curve():
     assert find_growth(one, checkpoint="best") is None
 
 
-def test_a_row_has_its_colour_where_others_did_not_grow(tmp_path, monkeypatch):
+def test_a_row_has_its_colour_where_others_did_not_grow(monkeypatch):
     rows, drawn = [row([(2, 0.5)], "a"), row([(2, 0.5), (4, 0.6)], "b")], []
     monkeypatch.setattr(Illustrator, "_add", lambda self, *what: drawn.append(what[-1]))
-    Illustrator(tmp_path).draw_growth(rows, checkpoint="best")
+    Illustrator().draw_growth(rows, checkpoint="best")
     assert drawn[0].axes[0].lines[0].get_color() == styles(rows)[1]["color"]
 
 

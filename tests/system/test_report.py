@@ -810,10 +810,10 @@ def test_a_table_of_many_columns_is_divided():
     ]
 
 
-def test_page_escapes_what_it_is_given(write, tmp_path):
+def test_page_escapes_what_it_is_given(write):
     script = "<script>alert(1)</script>"
     run = write("a<b>", dsc=drawn(0, 0.5), name=script, classes=["body", script])
-    rows, nothing = rows_of([run]), Illustrator(tmp_path)
+    rows, nothing = rows_of([run]), Illustrator()
     table = make_table(rows)
     text = to_html(
         rows,
@@ -826,6 +826,28 @@ def test_page_escapes_what_it_is_given(write, tmp_path):
     )
     assert "<script>alert" not in text and "a<b>" not in text and "<i>" not in text
     assert "&lt;script&gt;" in text and "a&lt;b&gt;" in text and "&lt;i&gt;" in text
+
+
+def test_of_an_earlier_report_nothing_stays_and_of_others_everything(study, tmp_path, png_alone):
+    output = tmp_path / "report"
+    (output / "figures").mkdir(parents=True)
+    foreign, stale = ("figures/mine.png", "mine.tex"), ("figures/trust.png", "measures.csv")
+    for name in (*foreign, *stale):
+        (output / name).touch()
+    make_report(study[0], output, predictions=False)
+    assert all((output / name).exists() for name in foreign)
+    assert not any((output / name).exists() for name in stale)
+
+
+def test_a_figure_that_fails_is_noted(study, tmp_path, monkeypatch, told, png_alone):
+    def fails(*_):
+        raise ValueError("<nothing> to draw")
+
+    monkeypatch.setattr("mijax.report.illustrator.case_strips", fails)
+    page = make_report(study[0], tmp_path / "report", predictions=False)
+    reason = "figure cases: ValueError: &lt;nothing&gt; to draw."
+    assert f"No {reason}" in page.read_text() and len(told) == 1
+    assert {f.name for f in (page.parent / "figures").iterdir()} == {"ranking.png"}
 
 
 def test_an_output_that_cannot_be_written_is_one_line(study, tmp_path):
@@ -916,6 +938,17 @@ def test_a_row_without_its_checkpoint_is_noted(copied, png_alone):
     (run.folder / "scores.json").write_text(json.dumps(scores))
     page = make_report([run.folder], run.folder / "report")
     assert "has no sound checkpoint of step 3" in page.read_text()
+
+
+def test_a_report_that_is_interrupted_leaves_no_page_beside_other_files(study, tmp_path, png_alone):
+    options = {"output": tmp_path / "report", "predictions": False}
+    page = make_report(study[0][:2], **options)
+    before = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Illustrator, "draw_logs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_report(study[0], **options)
+    assert before == {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
 
 
 def test_a_report_that_fails_does_not_fail_the_training(write, told, monkeypatch):

@@ -1,5 +1,6 @@
 """Figures of a report: what a radiologist reads off a picture, and that twelve rows fit in."""
 
+import io
 import itertools
 from types import SimpleNamespace
 
@@ -7,11 +8,14 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
 
 from mijax.inference.calibration import Estimate
 from mijax.report.contours import contours
 from mijax.report.excerpts import Excerpt
 from mijax.report.figures import CLASS_COLOURS, STYLE, case_strips, styles, wrapped
+from mijax.report.illustrator import Illustrator
 from mijax.report.joints import Joint
 from mijax.report.pictures import marginals
 from mijax.report.predictions import spread
@@ -144,6 +148,20 @@ def test_names_of_twelve_rows_lie_apart():
         names = figure.axes[0].get_yticklabels()
         assert len(names) == 12
         assert_apart(names)
+
+
+def test_marginals_of_many_classes(png_alone):
+    """Of 105 classes names lie apart; the picture goes into the page, as do larger ones."""
+    classes = [f"vertebra {i}" for i in range(105)]
+    joints = [Joint("A", np.full((3, 3, 105, 105), 105**-2), 0.1)]
+    figure, illustrator = marginals(joints, classes), Illustrator()
+    illustrator._add("marginals", "", figure)
+    for ax in figure.axes:
+        assert_apart(ax.get_xticklabels())
+        assert not ax.texts
+    illustrator._add("joint", "", Figure((0.1, 120)))
+    sizes = [Image.open(io.BytesIO(one.webp)).size for one in illustrator.figures]
+    assert sizes[0][0] < 5500 and sizes[1][1] == 16_383
 
 
 def test_a_value_is_not_broken():
