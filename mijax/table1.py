@@ -4,8 +4,9 @@ Eight rows, each with --seeds seeds, one after another, then the report FOLDER/r
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
 weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. Row full is
 left out if the unlabelled cases have no labels. The same command goes on after a kill; what is
-done is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs;
---index N runs one of them, which makes a Slurm array:
+done is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs, and of
+given splits writes FOLDER/full_splits.json, which row full has; --index N runs one of the jobs,
+which makes a Slurm array:
 
 sbatch --array=0-23 --gpus=1 --requeue --wrap 'python -m mijax.table1 \
     --config configs/acdc.py --output FOLDER --index $SLURM_ARRAY_TASK_ID'
@@ -16,10 +17,14 @@ whose last job to finish writes the report. Run a pre-training first, as an arra
 of small batches do not.
 """
 
+import contextlib
+import hashlib
 import json
+import logging
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from absl import flags
@@ -27,6 +32,8 @@ from ml_collections import config_flags
 
 from mijax import commands
 from mijax.options import tuples
+
+_log = logging.getLogger("mijax")
 
 
 def main(argv):
@@ -40,7 +47,8 @@ def main(argv):
     file = config_flags.get_config_filename(values["config"])
     overrides = config_flags.get_override_values(values["config"])
     if values.config.plan:
-        planned = _planned(file, overrides, Path(values.output))
+        asked = [f"--config={file}", *(f"--config.{key}={v}" for key, v in overrides.items())]
+        planned = _planned(values.config, asked, Path(values.output), keep=not values.list)
         overrides = planned | overrides | {"plan": False}
     jobs = make_jobs(
         file,
@@ -70,22 +78,43 @@ def main(argv):
         )
 
 
-def _planned(file, overrides, output):
-    """Values by dotted key of one plan for all rows, OUTPUT/plan.json; made where it is not.
+def _planned(config, asked, output, *, keep):
+    """Values by dotted key of one plan for all rows, OUTPUT/plan.json.
 
-    In a process of its own: this one does not take the device from the jobs.
+    It is taken where it was made of the same flags and cases, as of all jobs of an array, and where
+    a job has saved a checkpoint; else it is made, and written with ``keep``.
     """
+    from mijax.files import locked, read_json, write_json, writing_to
+    from mijax.runs.source import cases_of
+
     path = output / "plan.json"
-    if not path.exists():
-        given = [f"--config.{key}={value}" for key, value in overrides.items()]
-        command = [sys.executable, "-m", "mijax.plan", "--notry", f"--config={file}", *given]
-        code = subprocess.run([*command, f"--output={path}"], stdout=subprocess.DEVNULL).returncode
-        if code:
-            sys.exit(code)  # it said why
-    choices = json.loads(path.read_text(encoding="utf-8"))["choices"]
-    found = {choice["key"]: tuples(choice["value"]) for choice in choices}
+    made_of = hashlib.sha256(repr((asked, cases_of(config))).encode()).hexdigest()
+    with contextlib.ExitStack() as stack:
+        if keep:
+            stack.enter_context(writing_to(output))
+            stack.enter_context(locked(output / ".locks" / "plan", wait=True))
+        plan = read_json(path) if path.exists() else {}
+        same = plan.get("made_of") == made_of
+        if not same and plan and any(output.glob("*-seed*/checkpoints/[0-9]*")):
+            _log.info("%s holds, as jobs have begun; another --output has a plan of its own", path)
+        elif not same:
+            plan = _plan(asked) | {"made_of": made_of}
+            if keep:
+                write_json(path, plan)
+    found = {choice["key"]: tuples(choice["value"]) for choice in plan["choices"]}
     # None is as it is anyway.
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _plan(asked):
+    """A plan, made in a process of its own: this one does not take the device from the jobs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.json"
+        command = [sys.executable, "-m", "mijax.plan", "--notry", *asked, f"--output={path}"]
+        code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+        if code:
+            sys.exit(code)  # it said why
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _report(jobs, folder):

@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import itertools
 import json
 import shutil
 import signal
@@ -14,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands, jobs, table1
+from mijax.configs import folder as folder_config
 from mijax.data import Splits, read_splits
 from mijax.errors import Notice, Preempted, UserError
 from mijax.files import write_json
@@ -224,6 +226,30 @@ def test_there_is_a_row_full_where_it_has_more_labels(labelled, full, folder, tm
     (job,) = jobs_of(values, output=tmp_path / "table", **rows)
     whole = read_splits(job.config.data.splits.file)
     assert (whole.labelled, whole.unlabelled) == (("case_0", "case_1"), ("case_6",))
+
+
+def test_a_plan_is_of_its_flags_and_cases_until_a_job_has_begun(
+    folder, tmp_path, monkeypatch, told
+):
+    config, output = folder_config.get_config("supervised"), tmp_path / "table"
+    config.data.source.dir = str(folder)
+
+    def planned(*asked, keep=True):
+        return table1._planned(config, asked, output, keep=keep)
+
+    made = itertools.count(1)
+    monkeypatch.setattr(
+        table1, "_plan", lambda asked: {"choices": [{"key": "steps", "value": next(made)}]}
+    )
+    assert planned(keep=False) == {"steps": 1} and not output.exists()  # --list
+    assert planned() == planned() == planned(keep=False) == {"steps": 2}
+    assert planned("--config.data.patches.dims=3") == {"steps": 3}
+    (folder / "imagesTr" / "case_8.nii.gz").touch()
+    assert planned("--config.data.patches.dims=3") == {"steps": 4} and not told
+    (output / "partial-seed0" / "checkpoints" / "7").mkdir(parents=True)
+    assert planned() == {"steps": 4}
+    assert told == [f"{output / 'plan.json'} holds, as jobs have begun; another --output has a "
+                    "plan of its own"]  # fmt: skip
 
 
 def test_rows_before_a_download(tmp_path):
