@@ -190,8 +190,10 @@ def describe(plan, before=None):
             flag = f"--config.{choice['key']}={value}"
             yield (f"no {flag[:-5]}" if value == "None" else flag) + f"\n    {choice['reason']}"
     if spent := plan.get("cost"):
+        seconds = spent["seconds"]
+        shown = f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
         yield (
-            f"a step takes {spent['bytes'] / 2**30:.2f} GiB and {spent['seconds']:.2g} s here, and "
+            f"a step takes {spent['bytes'] / 2**30:.2f} GiB and {shown} s here, and "
             f"{spent['compile_seconds']:.0f} s to compile; {spent['steps']} of them take "
-            f"{spent['seconds'] * spent['steps'] / 60:.0f} min, validation aside"
+            f"{seconds * spent['steps'] / 60:.0f} min, validation aside"
         )

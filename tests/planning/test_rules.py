@@ -301,7 +301,8 @@ def test_the_fingerprint_of_volumes():
     assert fingerprint(unknown._replace(cases=again), "b")["labelled_patients"] == 1
 
 
-def test_a_plan_is_described():
+@pytest.mark.parametrize(("seconds", "shown"), [(0.5, "0.5 s here"), (130.0, "130 s here")])
+def test_a_plan_is_described(seconds, shown):
     _, made = plan(HIPPOCAMPUS)
     (line,) = (x for x in describe({"choices": [c._asdict() for c in made]}) if "spacing" in x)
     assert line == "no --config.data.patches.spacing\n    all pixels are of one size"
@@ -310,10 +311,11 @@ def test_a_plan_is_described():
         describe(
             {
                 "choices": [choice._asdict() for choice in made],
-                "cost": {"bytes": 2**30, "seconds": 0.5, "compile_seconds": 20.0, "steps": 240},
+                "cost": {"bytes": 2**30, "seconds": seconds, "compile_seconds": 20.0, "steps": 240},
             }
         )
     )
     assert "--config.data.patches.plane=axial\n    voxels" in lines[0]
     assert "--config.data.patches.window=(-100.0,220.0)\n    the range of what" in lines[6]
-    assert lines[-1].startswith("a step takes 1.00 GiB and 0.5 s here") and "2 min" in lines[-1]
+    assert lines[-1].startswith(f"a step takes 1.00 GiB and {shown}")
+    assert f"{4 * seconds:.0f} min" in lines[-1]
