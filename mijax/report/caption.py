@@ -3,8 +3,8 @@
 from mijax.inference.scores import METRICS
 from mijax.report.chance import LEAST_PATIENTS, RESAMPLES, SIGNIFICANT, patients_of
 from mijax.report.gaps import competitors
-from mijax.report.statistics import MEAN
 from mijax.report.table import calibration, checkpoints, comparisons, sample
+from mijax.report.values import MEAN
 
 
 def caption(table, *, checkpoint):

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 
 from mijax import methods
 from mijax.methods import FULL, PARTIAL
-from mijax.report.statistics import MEAN
-from mijax.report.values import case_scores
+from mijax.report.values import MEAN, case_scores
 
 # Of the rows, in their order: Okabe and Ito's, told apart by people of every colour vision, without
 # their yellow, which paper does not show, then Tol's muted ones.

@@ -4,8 +4,8 @@ from mijax.errors import counted
 from mijax.methods import PARTIAL
 from mijax.report.chance import LEAST_PATIENTS, SIGNIFICANT
 from mijax.report.gaps import baseline, competitors
-from mijax.report.statistics import MEAN
 from mijax.report.table import percent
+from mijax.report.values import MEAN
 
 
 def finding(table):

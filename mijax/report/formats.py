@@ -4,11 +4,11 @@ import csv
 import io
 
 from mijax.inference.scores import METRICS, VOLUME
-from mijax.report.calibration import case_errors, errors_of
+from mijax.report.calibration import case_errors
 from mijax.report.caption import caption
 from mijax.report.chance import patients_of
-from mijax.report.statistics import MEAN
 from mijax.report.table import parts
+from mijax.report.values import MEAN
 
 _LATEX = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -77,7 +77,7 @@ def to_csv(table):
                      table.gaps[column][i] if whole else None,
                      *(_compared(table, i) if whole and column == MEAN else [None] * 5))
                 )  # fmt: skip
-        for region, errors in (errors_of(row, i) or {}).items():
+        for region, errors in table.errors[i].items():
             if errors:
                 std = errors.by_seed.std(ddof=1) if len(errors.by_seed) > 1 else None
                 values = (errors.by_seed.mean(), std, *(errors.interval or (None, None)))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mijax.report.figures import LINE, styles, wrapped
 from mijax.report.gaps import competitors
-from mijax.report.statistics import MEAN
+from mijax.report.values import MEAN
 
 _TINY = 1e-12  # differences of rounding
 

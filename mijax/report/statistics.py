@@ -6,6 +6,7 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference.scores import METRICS
+from mijax.report.calibration import errors_of
 from mijax.report.chance import (
     SIGNIFICANT,
     by_patient,
@@ -19,9 +20,7 @@ from mijax.report.chance import (
     wilcoxon_p,
 )
 from mijax.report.gaps import competitors, gaps_closed
-from mijax.report.values import mean_of_classes, patient_means, seen_classes, values_of
-
-MEAN = "mean"  # the column of the mean over classes
+from mijax.report.values import MEAN, mean_of_classes, patient_means, seen_classes, values_of
 
 
 class Cell(NamedTuple):
@@ -88,6 +87,7 @@ class Table(NamedTuple):
       unseen: the classes that no case shows; undefined in every row, and not in the mean.
       comparisons: ``{row: Comparison}`` of the tested row with each other one that it is tested
         against.
+      errors: of each row its ``calibration.Errors`` by region; empty of one without.
     """
 
     rows: list
@@ -99,6 +99,7 @@ class Table(NamedTuple):
     picked: bool = False
     unseen: tuple[str, ...] = ()
     comparisons: dict | None = None
+    errors: list | None = None
 
 
 def make_table(rows, *, against=None):
@@ -139,7 +140,10 @@ def make_table(rows, *, against=None):
     ]
     unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
     table = Table(rows, tuple(parts), cells, gaps, samples, tested, picked, unseen)
-    return table._replace(comparisons=_comparisons(table, values["dsc"], seen))
+    return table._replace(
+        comparisons=_comparisons(table, values["dsc"], seen),
+        errors=[errors_of(row, i) or {} for i, row in enumerate(rows)],
+    )
 
 
 def _column(rows, values, part, metric):

@@ -5,9 +5,8 @@ import numpy as np
 from mijax.errors import counted
 from mijax.inference.scores import METRICS
 from mijax.inference.tolerance import in_words
-from mijax.report.calibration import errors_of
 from mijax.report.chance import patients_of
-from mijax.report.statistics import MEAN
+from mijax.report.values import MEAN
 
 NONE = "–"
 
@@ -124,12 +123,11 @@ def checkpoints(table):
 
 def calibration(table):
     """ECE of each row; None where none has any."""
-    found = [errors_of(row, place) or {} for place, row in enumerate(table.rows)]
-    if not any(found):
+    if not any(table.errors):
         return None
     header, columns = ["Method"], [[row.label for row in table.rows]]
     for region, heading in (("all", "All voxels"), ("foreground", "Foreground")):
-        errors = [of_row.get(region) for of_row in found]
+        errors = [of_row.get(region) for of_row in table.errors]
         header.append(heading)
         columns.append([_spread(100 * one.by_seed) if one else NONE for one in errors])
         if any(one and one.interval for one in errors):

@@ -4,6 +4,8 @@ import numpy as np
 
 from mijax.report.chance import by_patient, nanmean, patients_of
 
+MEAN = "mean"  # the column of the mean over classes
+
 
 def case_means(row):
     """Mean DSC over classes and seeds of each case, by name."""
