@@ -21,7 +21,7 @@ PRIOR_PATIENTS = 2
 PRIOR_SPREAD = 0.4  # on the logit scale: 7 points about a DSC of 80 %
 _SLOPE = 1.0
 _LEAST_STD = 0.1  # of the logit of the signal
-_EDGE = 0.01  # DSC and signals are moved this far into (0, 1)
+_EDGE = 0.01  # DSC, signals and estimates are moved this far into (0, 1)
 
 
 class Calibration(NamedTuple):
@@ -168,4 +168,4 @@ def _design(fit, signal):
 
 
 def _predicted(fit, signal):
-    return expit(_design(fit, signal) @ fit[2])
+    return np.clip(expit(_design(fit, signal) @ fit[2]), _EDGE, 1 - _EDGE)

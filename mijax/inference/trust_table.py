@@ -99,6 +99,10 @@ class TrustTable:
                 for row in csv.DictReader(file):
                     _rank(row)
                     cases.setdefault(row["case"], []).append({key: row[key] for key in _COLUMNS})
+            for case, rows in cases.items():
+                rows.sort(key=lambda row: row["class"] != MEAN)  # it may have been sorted otherwise
+                if rows[0]["class"] != MEAN:
+                    raise ValueError(f"no row of the mean of {case}")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{self._path} is not a table of estimates, or not whole ({error}); --overwrite "

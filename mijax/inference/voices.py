@@ -73,30 +73,40 @@ def _transformed(number, images, augmentation):
     def jitter(image):
         return jitter_intensity(key, image[None], **strength)[0]
 
-    return jax.vmap(jitter)(warp(images, _matrix(number, images, augmentation)))
+    matrix = _matrix(number, images, augmentation)
+    return jax.vmap(jitter)(warp(images, matrix, in_plane=_in_plane(images, augmentation)))
 
 
 def _restored(number, probs, copy, augmentation):
     """A copy turned back, and what it votes for."""
-    restored = warp(copy, inverse_affine(_matrix(number, copy, augmentation)))
+    inverse = inverse_affine(_matrix(number, copy, augmentation))
+    restored = warp(copy, inverse, in_plane=_in_plane(copy, augmentation))
     restored = restored + (1 - restored.sum(-1, keepdims=True)) * probs
     return restored, votes(probs, restored)
 
 
 def _matrix(number, images, augmentation):
-    """(b, 3, 3), or (b, 4, 4) of 3-D images; in the plane, the same for all."""
+    """(b, 3, 3), or (b, 4, 4) of 3-D images, the same for all; depth is scaled as in training."""
     dims = images.ndim - 2
     turn, size = jnp.asarray(_SENSES)[number]
     smallest, largest = (x**_STRENGTH for x in augmentation.scale)
+    scale = jnp.where(size > 0, largest, smallest)
+    if _in_plane(images, augmentation):
+        scale = jnp.stack([1.0, scale, scale])[None]
     flips = jnp.concatenate([jnp.ones(dims - 2), jnp.asarray(_SENSES)[number]])
     matrix = affine_matrix(
         dims=dims,
         rotation=turn * (_STRENGTH * augmentation.rotation),
         shear=size * (_STRENGTH * augmentation.shear),
-        scale=jnp.where(size > 0, largest, smallest),
+        scale=scale,
         flip=flips[None] if augmentation.flip else 1.0,
     )
     return jnp.repeat(matrix, len(images), 0)
+
+
+def _in_plane(images, augmentation):
+    """Whether slices of 3-D images stay slices; without a tilt training keeps them, too."""
+    return images.ndim == 5 and not augmentation.tilt
 
 
 def _compared(probs, total, counts):

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.configs import common
+from mijax.configs import common, spleen3d
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import Predictor, evaluate
@@ -19,7 +19,7 @@ from mijax.inference.scans import predict_files
 from mijax.inference.signals import disagreement, shape, signals, slice_sums, votes
 from mijax.inference.trust import Look, caveats, learn, read_trust, trust
 from mijax.inference.trust_table import TrustTable
-from mijax.inference.voices import make_voices
+from mijax.inference.voices import _matrix, make_voices
 from mijax.runs.source import open_data
 
 # Signals -----------------------------------------------------------------------------------
@@ -132,6 +132,16 @@ def test_voices_do_not_depend_on_the_batch(heard):
     np.testing.assert_allclose(turned["sums"][1], twice["sums"][0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("tilt", [0.0, 15.0])
+def test_depth_is_scaled_where_it_was_in_training(tilt):
+    augmentation = spleen3d.get_config("supervised").augmentation
+    augmentation.update({"scale": (0.5, 2.0), "tilt": tilt})
+    matrix = np.asarray(_matrix(0, np.zeros((2, 4, 8, 8, 1)), augmentation))
+    depth = 2.0 ** (-1 / 4) if tilt else 1.0
+    np.testing.assert_allclose(matrix[:, 0], [[depth, 0, 0, 0]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(matrix[:, :, 0], [[depth, 0, 0, 0]] * 2, rtol=1e-6)
+
+
 # Calibration -------------------------------------------------------------------------------
 
 
@@ -189,6 +199,13 @@ def test_a_few_cases_without_an_error_promise_little():
     assert width(calibrate(signal, signal, range(3)), 0.8) > 0.15
     signal = np.full((200, 2), 0.8)
     assert width(calibrate(signal, signal, range(200)), 0.8) < 0.03
+
+
+@pytest.mark.parametrize("level", [-9.0, 9.0])  # 0 and 1 but for less than 0.001
+def test_an_estimate_lies_in_its_interval(level):
+    learned = KNOWN["calibration"]._replace(coefficients=[level, 0.5, 0, 0], spread=0.01)
+    for found in (*(of := estimates(learned, np.array([0.9, 0.2])))[0], of[1]):
+        assert found.low <= found.dsc <= found.high
 
 
 def test_a_signal_unlike_those_learned_from_is_less_sure():
@@ -314,6 +331,22 @@ def test_the_worst_is_first_where_nothing_is_calibrated(tmp_path):
         table.add(name, trust(KNOWN | {"calibration": None}, a_look(agreement), AFFINE, CLASSES))
     assert [row["case"] for row in rows_of(tmp_path)[::3]] == ["b", "a", "c"]
     assert "the worst is b, estimated DSC 60 % (0 to 100)" in table.summary("abc")
+
+
+def test_a_table_that_was_sorted_otherwise_says_the_same(tmp_path):
+    table, path = TrustTable(tmp_path, below=0.6), tmp_path / "trust.csv"
+    for name, agreement in (("a", 0.9), ("b", 0.6)):
+        table.add(name, trust(KNOWN, a_look(agreement, value=0), AFFINE, CLASSES))
+    header, *lines = (before := path.read_text()).splitlines(keepends=True)
+    path.write_text(header + "".join(sorted(lines, key=lambda line: line.split(",")[1])))
+    again = TrustTable(tmp_path, below=0.6)
+    assert again.summary("ab") == table.summary("ab")
+    again.add("c", trust(KNOWN, a_look(), AFFINE, CLASSES))
+    again.drop("c")
+    assert path.read_text() == before
+    path.write_text(header + "".join(lines[1:]))  # without a mean
+    with pytest.raises(UserError, match="no row of the mean of b"):
+        TrustTable(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["mine", "case,low\na,b\n", "case,class,low\na,mean,0.5\n"])
