@@ -92,7 +92,9 @@ def write_bundle(predictor, output, *, overwrite=False):
         "Dockerfile": _DOCKERFILE,
         "requirements.txt": _REQUIREMENTS + _FOR_BIAS * description["slices"]["bias_correction"],
     }
+    output = output.resolve()  # a link to a bundle stays one
     part = output.with_name(f".{output.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)  # of a process of that number that was killed
     try:
         with writing_to(output):
             for name, content in (checked | free).items():
@@ -101,11 +103,28 @@ def write_bundle(predictor, output, *, overwrite=False):
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
             sums = {name: checksum(part / name) for name in sorted(checked)}
             write_json(part / DESCRIPTION, description | {"sha256": sums})
-            if output.exists():
-                shutil.rmtree(output)
-            os.replace(part, output)
+            _replace(part, output)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(part, output):
+    """Puts a folder in the place of another, if there is one, which goes once the new one is there.
+
+    A kill may leave either beside it, whole.
+    """
+    if not output.exists():
+        os.replace(part, output)
+        return
+    old = part.with_name(f"{part.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(output, old)
+    try:
+        os.replace(part, output)
+    except BaseException:
+        os.replace(old, output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def describe(predictor):

@@ -9,7 +9,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(predictor):
-    """The network of a ``Predictor`` that is on one device, softmax included.
+    """The network of a ``Predictor`` that is on one device, softmax included, in float32.
 
     Returns:
       ``jax.export.Exported``: (b, *space, c) float32 -> (b, *space, k) float32, for any sizes that
@@ -23,5 +23,7 @@ def export(predictor):
     axes = zip(network.stride, "dhw"[-len(network.stride) :], strict=True)
     space = ", ".join(f"{n}*{axis}" for n, axis in axes)
     shape = symbolic_shape(f"b, {space}, {predictor.channels}")
-    program = jax.jit(lambda images: network.predict(predictor.weights, images))
+    model, weights = network.model.clone(dtype=jnp.float32), predictor.weights
+    variables = {"params": weights["params"]["network"], "batch_stats": weights["batch_stats"]}
+    program = jax.jit(lambda images: jax.nn.softmax(model.apply(variables, images, train=False)[0]))
     return export_program(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(shape, jnp.float32))

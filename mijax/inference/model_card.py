@@ -1,6 +1,7 @@
 """The model card of a bundle: what it was trained on, what it scored, and what it is not for."""
 
 from mijax.data import read_splits
+from mijax.errors import times
 from mijax.files import read_json
 from mijax.inference.score_table import table
 from mijax.runs.folder import data_name
@@ -55,7 +56,7 @@ commands.
 | labelled cases | {len(splits.labelled)} |
 | unlabelled cases | {len(splits.unlabelled)} |
 | validation, test cases | {len(splits.validation)}, {len(splits.test)} |
-| seen as | {what} at {_spacing(slices)}, intensities: {_intensity(slices)} |
+| seen as | {what} {_spacing(slices)}, intensities: {_intensity(slices)} |
 
 ## Scores
 
@@ -76,9 +77,11 @@ def _values(classes):
 
 
 def _spacing(slices):
+    if slices["fit"] == "resize":
+        return f"resized to {times(slices['size'])} pixels"
     where = {"in the plane": slices["spacing"], "across it": slices["depth_spacing"]}
     found = [f"{mm} mm {name}" for name, mm in where.items() if mm]
-    return " and ".join(found) or "their own spacing"
+    return "at " + (" and ".join(found) or "their own spacing")
 
 
 def _intensity(slices):

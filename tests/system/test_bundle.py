@@ -1,6 +1,7 @@
 """A bundle: the label maps of mijax in a process that has neither mijax nor JAX."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -328,17 +329,21 @@ def test_a_card_without_scores_says_so(bundle):
 
 
 @pytest.mark.parametrize(
-    ("spacing", "depth_spacing", "text"),
+    ("spacing", "depth_spacing", "fit", "text"),
     [
-        (None, None, "2-D slices at their own spacing"),
-        (1.5, None, "2-D slices at 1.5 mm in the plane"),
-        (1.5, 3.0, "3-D windows at 1.5 mm in the plane and 3.0 mm across it"),
+        (None, None, "pad", "2-D slices at their own spacing"),
+        (None, None, "resize", "2-D slices resized to 16×16 pixels"),
+        (1.5, None, "pad", "2-D slices at 1.5 mm in the plane"),
+        (1.5, 3.0, "pad", "3-D windows at 1.5 mm in the plane and 3.0 mm across it"),
     ],
 )
-def test_a_card_says_at_what_spacing_scans_are_seen(tmp_path, cache, spacing, depth_spacing, text):
+def test_a_card_says_at_what_spacing_scans_are_seen(
+    tmp_path, cache, spacing, depth_spacing, fit, text
+):
     predictor = made(tmp_path)
     described = describe(predictor)
     seen = {"dims": 3 if depth_spacing else 2, "spacing": spacing, "depth_spacing": depth_spacing}
+    seen["fit"] = fit
     card = model_card(predictor, described | {"slices": described["slices"] | seen})
     assert f"| seen as | {text}, intensities: " in card
 
@@ -350,6 +355,33 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path, cache):
         write_bundle(predictor, tmp_path / "mine")
     with pytest.raises(UserError, match="mine is no bundle, and is left as it is"):
         write_bundle(predictor, tmp_path / "mine", overwrite=True)
+
+
+def test_a_bundle_stays_until_the_next_is_in_its_place(copied_bundle, tmp_path, cache, monkeypatch):
+    replace, before = os.replace, (copied_bundle / "bundle.json").read_bytes()
+    left = tmp_path / f".{copied_bundle.name}.{os.getpid()}" / "left"  # by a kill
+    left.parent.mkdir()
+    left.touch()
+
+    def full(source, target):
+        if source == left.parent:
+            raise OSError("disk full")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        with pytest.raises(UserError, match="cannot write to .*disk full"):
+            write_bundle(made(tmp_path / "made"), copied_bundle, overwrite=True)
+    assert (copied_bundle / "bundle.json").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "made"}
+    open_bundle(copied_bundle)
+    left.parent.mkdir()
+    left.touch()
+    (tmp_path / "link").symlink_to(copied_bundle)
+    write_bundle(made(tmp_path / "again"), tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink() and not (copied_bundle / "left").exists()
+    assert open_bundle(copied_bundle)["slices"]["spacing"] is None
+    assert {path.name for path in tmp_path.iterdir()} == {"copy", "made", "again", "link"}
 
 
 def test_the_folder_that_one_is_in_is_replaced(copied_bundle, tmp_path, cache, monkeypatch):

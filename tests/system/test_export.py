@@ -1,5 +1,6 @@
 """The export of a run: the same probabilities and label maps in a process that has no mijax."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from mijax.data import read_splits
-from mijax.inference import Predictor, evaluate
+from mijax.inference import Predictor, evaluate, export
 from mijax.inference.bundle import describe
 from mijax.inference.model_card import model_card
 
@@ -67,6 +68,15 @@ def test_same_probabilities_without_mijax(exported):
             expected = predictor.network.predict(predictor.weights, image)
             assert probs[name].shape == (*image.shape[:3], 3)
             np.testing.assert_allclose(probs[name], expected, atol=1e-6)
+
+
+def test_a_run_of_bfloat16_is_exported_in_float32(predicting):
+    folder = predicting()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"precision": "bfloat16"}))
+    predictor = Predictor(folder, devices=jax.devices()[:1])
+    assert predictor.network.model.dtype == jax.numpy.bfloat16
+    assert "bf16" not in export(predictor).mlir_module()
 
 
 def test_same_label_maps_without_mijax(exported, run_here, tmp_path):
