@@ -137,6 +137,12 @@ def check_augmentation(config):
                 f"config.{name} {shape}: must be {_AXES[dims]}, that are positive multiples of "
                 f"{' and '.join(map(str, stride))}"
             )
+        if config.model.norm == "instance" and shape == stride:  # one pixel less its mean is 0
+            raise UserError(
+                f"config.{name} {shape} leaves one pixel at the deepest level, of which "
+                "config.model.norm=instance leaves nothing: a larger size, fewer levels or "
+                "norm=batch"
+            )
     if any(c > n for c, n in zip(crop, size, strict=False)):
         raise UserError(f"config.augmentation.crop {crop} exceeds config.data.patches.size {size}")
     if crop and config.data.patches.fit == "whole":

@@ -331,6 +331,10 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"model.dropout": 1.5}, "config.model.dropout"),
         ({"model.encoder_dropout": (0.1,)}, "config.model.encoder_dropout .*each of the 2 levels"),
         ({"model.encoder_dropout": (0.1, 1.0)}, "config.model.encoder_dropout"),
+        (
+            {"model.norm": "instance", "augmentation.crop": (2, 2)},
+            "config.augmentation.crop .2, 2. leaves one pixel at the deepest level",
+        ),
         ({"model.norm": "layer"}, "config.model.norm is batch or instance, not 'layer'"),
         ({"model.strides": ((1, 2, 2),)}, "config.model.strides .*1 times 2 numbers, .*1 or 2"),
         ({"model.kernels": ((1, 3),)}, "config.model.kernels .*2 times 2 numbers, .*1 or 3"),
