@@ -183,7 +183,8 @@ def with_deep_supervision(method):
       UserError: under tracing, for a method that does not show labelled images as they are, and
         for a network without such logits.
 
-    Reference: Lee et al., AISTATS 2015; with these weights Isensee et al., Nature Methods 2021.
+    Reference: Lee et al., AISTATS 2015; with these weights, but not normalised to a sum of 1 as
+    there, Isensee et al., Nature Methods 2021.
     """
     if method.examination:
         raise ValueError("a method that learns without labels has no use for deep supervision")
