@@ -4,7 +4,7 @@ from mijax.data.bias import correct_bias
 from mijax.data.slices import slice_shape, to_slices
 
 
-def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
+def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None, middle=False):
     """``data.to_slices`` of a volume as ``config.data.patches`` says.
 
     Args:
@@ -15,12 +15,16 @@ def slice_volume(volume, slices, *, stored=True, multiple=None, patch=None):
       multiple: as there.
       patch: (d, h, w) of the windows that a 3-D image is predicted in. It is made no larger than
         they are where it shows nothing; unless all are resized to one size.
+      middle: of what exceeds ``slices.size``, or ``patch``, the middle, so that images of all
+        volumes are of one size.
     """
     if slices.bias_correction and not stored:
         volume = correct_bias(volume)
     options = slice_options(slices)
     if patch is not None and slices.fit != "resize":
         options, multiple = options | {"size": patch, "fit": "pad"}, 1
+    if middle and slices.fit != "resize":
+        options["fit"] = "crop"
     return to_slices(volume, **options, multiple=multiple)
 
 

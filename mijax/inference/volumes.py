@@ -117,12 +117,10 @@ def on_slices(network, predict, weights, volumes, *, stored):
 def even_slices(volumes, slices, *, count):
     """``count`` slices (count, h, w, c), evenly spaced over all slices of some volumes.
 
-    Of volumes that are whole, (count, d, h, w, c), what fits into a patch around their middle.
+    Of 3-D images (count, d, h, w, c). Of those larger than ``data.patches.size`` the middle.
     """
-    if slices.fit == "whole":
-        slices = slices.copy_and_resolve_references()
-        slices.fit = "crop"
-    images = np.concatenate([slice_volume(v._replace(label=None), slices).image for v in volumes])
+    cuts = (slice_volume(v._replace(label=None), slices, middle=True) for v in volumes)
+    images = np.concatenate([cut.image for cut in cuts])
     return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 

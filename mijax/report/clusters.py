@@ -9,7 +9,7 @@ from mijax.errors import UserError
 from mijax.inference.batching import predict_stacks
 from mijax.inference.scoring import make_scoring
 from mijax.report.excerpts import pixel_size
-from mijax.report.predictions import scored_predictor, source_of
+from mijax.report.predictions import scored_predictor, source_for, source_of
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_volume
 
@@ -50,11 +50,11 @@ def find_clusters(rows, *, data_dir):
     first = rows[0].runs[0].run
     source = source_of(first, data_dir)
     names = read_splits(first.folder / "splits.json").validation
-    volumes = [source.volume(names[i % len(names)]) for i in range(_SLICES)]
     found, notes = [], []
     for row in rows:
         try:
             predictor = scored_predictor(row.runs[0])
+            seen = source_for(row.runs[0].run, source, first, data_dir)
         except UserError as error:
             notes.append(f"{row.label} is missing among the cluster maps: {error}")
             continue
@@ -63,6 +63,7 @@ def find_clusters(rows, *, data_dir):
         if network.patch is not None:
             notes.append(f"{row.label} is missing among the cluster maps: they are of slices")
         elif scoring.clusters:
+            volumes = [seen.volume(names[i % len(names)]) for i in range(_SLICES)]
             images, aspect = _slices(volumes, network.slices)
             stacks = predict_stacks(
                 scoring.clusters, predictor.weights, [images], batch=network.batch
@@ -76,7 +77,7 @@ def _slices(volumes, slices):
     """One slice (h, w, c) of each volume, each a step further through it, and their aspects."""
     images, aspects = [], []
     for i, volume in enumerate(volumes, start=1):
-        cut = slice_volume(volume._replace(label=None), slices)
+        cut = slice_volume(volume._replace(label=None), slices, middle=True)
         images.append(cut.image[len(cut.image) * i // (len(volumes) + 1)])
         h, w = pixel_size(volume, cut.grid)
         aspects.append(h / w)

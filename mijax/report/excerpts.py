@@ -44,7 +44,7 @@ def make_excerpt(title, volume, slices, labels, dsc):
       slices: ``config.data.patches``, of slices.
       labels: label maps (x, y, z) of each row, or None.
     """
-    cut = slice_volume(volume, slices)
+    cut = slice_volume(volume, slices, multiple=1)
     some = choose_slices(cut.label)
     return Excerpt(
         title=title,
@@ -56,7 +56,7 @@ def make_excerpt(title, volume, slices, labels, dsc):
         truth=cut.label[some],
         labels=[
             None if one is None
-            else slice_volume(thinned(volume, one, cut.grid, some), slices).label
+            else slice_volume(thinned(volume, one, cut.grid, some), slices, multiple=1).label
             for one in labels
         ],
         dsc=dsc,

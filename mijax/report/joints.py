@@ -25,16 +25,16 @@ class Joint(NamedTuple):
 
 
 def validation_slices(source, run):
-    """Some slices (n, h, w, c) with foreground, and their true labels as (n, h, w, k).
+    """Some slices (n, h, w, c), with foreground if there are any, and their labels (n, h, w, k).
 
     Of a network of 3-D images the middle window (d, h, w, c) of each volume.
     """
     names = read_splits(run.folder / "splits.json").validation[:_CASES]
     images, labels, patch = [], [], patch_of(run.config)
     for name in names:
-        cut = slice_volume(source.volume(name), run.config.data.patches, patch=patch)
+        cut = slice_volume(source.volume(name), run.config.data.patches, patch=patch, middle=True)
         if patch is not None:
-            middle = [
+            middle = [  # all of it, unless it was resized
                 slice((n - m) // 2, (n + m) // 2)
                 for n, m in zip(cut.label.shape[1:], patch, strict=True)
             ]
@@ -42,6 +42,7 @@ def validation_slices(source, run):
             labels.append(cut.label[:, *middle])
             continue
         found = np.flatnonzero(((cut.label > 0) & (cut.label != UNLABELLED)).any((1, 2)))
+        found = found if len(found) else np.arange(len(cut.label))
         count = min(-(-_SLICES // len(names)), len(found))
         picked = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
         images.append(cut.image[picked])

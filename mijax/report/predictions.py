@@ -8,6 +8,7 @@ import numpy as np
 
 from mijax.errors import UserError
 from mijax.inference import Predictor
+from mijax.inference.network import patch_of
 from mijax.inference.scores import OPTIONS, without_gaps
 from mijax.inference.trust import read_trust, trust
 from mijax.report.excerpts import make_excerpt
@@ -72,15 +73,21 @@ def predict(rows, *, data_dir, cases):
     for row in rows:
         try:
             predictor = scored_predictor(row.runs[0])
+            of_row = source_for(row.runs[0].run, source, first, data_dir)
         except UserError as error:
             notes.append(f"{row.label} is missing here: {error}")
             seen.append(None)
             continue
-        found, trusted = _look(row.runs[0], predictor, source, names)
+        found, trusted = _look(row.runs[0], predictor, of_row, names)
         seen.append(found)
         if trusted:
             estimates[row.label] = trusted
-        joints.append(row_joint(row.label, predictor, images))
+        if _images(row.runs[0].run) == _images(first):
+            joints.append(row_joint(row.label, predictor, images))
+        else:
+            notes.append(
+                f"{row.label} is missing among the joint distributions: its images are others"
+            )
     means, slices = [case_means(row) for row in rows], flat_slices(first.config.data.patches)
     excerpts = []
     for title, name in choose_cases(rows).items():
@@ -168,6 +175,17 @@ def source_of(run, data_dir):
     if data_dir is not None:
         config.data.source.dir = data_dir
     return open_data(config, annotation_of(run))
+
+
+def source_for(run, source, first, data_dir):
+    """The ``source`` of the first run, or its own if one alone is without bias fields."""
+    kept = [one.config.data.patches.bias_correction for one in (run, first)]
+    return source if kept[0] == kept[1] else source_of(run, data_dir)
+
+
+def _images(run):
+    """What the images that a network sees hang on."""
+    return run.config.data.patches.to_dict(), patch_of(run.config)
 
 
 def scored_predictor(one):

@@ -18,17 +18,20 @@ from scipy.special import stdtr
 
 from mijax import main
 from mijax.configs import phantom
-from mijax.data import Volume
+from mijax.data import Splits, Volume, write_splits
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.inference.trust import Estimate
+from mijax.inference.volumes import even_slices
 from mijax.report import make_report
 from mijax.report.chance import holm, interval, paired_p, resampled_means
-from mijax.report.excerpts import choose_slices, native_slices, thinned
+from mijax.report.clusters import _slices
+from mijax.report.excerpts import choose_slices, make_excerpt, native_slices, thinned
 from mijax.report.figures import case_strips, styles
 from mijax.report.finding import finding
 from mijax.report.formats import latex, to_latex, to_markdown
 from mijax.report.illustrator import Illustrator
+from mijax.report.joints import validation_slices
 from mijax.report.page import narrow_grids, to_html
 from mijax.report.predictions import (
     Predictions,
@@ -36,6 +39,7 @@ from mijax.report.predictions import (
     choose_cases,
     predict,
     scored_predictor,
+    source_for,
     unpacked,
 )
 from mijax.report.ranking import find_ranking
@@ -48,6 +52,7 @@ from mijax.runs.source import slice_volume
 
 CASES = [f"case_{i}" for i in range(7)]
 CLASSES = ["body", "core"]
+RAS = np.eye(4)
 
 
 @pytest.fixture
@@ -882,6 +887,35 @@ def test_some_slices_of_a_label_map(plane, tiny):
     # As files are numbered: y goes with the first axis, x down the third, z down the second.
     expected = {"axial": [6, 4], "coronal": [0, 2], "sagittal": [7, 5]}[plane]
     assert native_slices(cut.grid, [0, 2]) == expected
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "resize"])
+def test_cases_that_exceed_a_slice_and_those_without_foreground_are_shown(tiny, tmp_path, fit):
+    run = SimpleNamespace(folder=tmp_path, config=tiny("local_mi", data__patches__fit=fit))
+    volumes = {
+        name: Volume(name, np.zeros((*size, 4, 1), np.float32), np.zeros((*size, 4), np.uint8), RAS)
+        for name, size in {"small": (30, 20), "large": (40, 35)}.items()
+    }
+    write_splits(tmp_path / "splits.json", Splits((), (), tuple(volumes), ()))
+    source, slices = SimpleNamespace(volume=volumes.get, classes=CLASSES), run.config.data.patches
+    images, truth = validation_slices(source, run)
+    assert images.shape == (8, 32, 32, 1) and truth.shape == (8, 32, 32, 2)
+    assert even_slices(volumes.values(), slices, count=5).shape == (5, 32, 32, 1)
+    assert _slices([*volumes.values()], slices)[0].shape == (2, 32, 32, 1)
+    large = volumes["large"]
+    shown = make_excerpt("Worst case", large, slices, [large.label], [0.5])
+    size = (40, 35) if fit == "pad" else (32, 32)
+    assert shown.image.shape == shown.truth.shape == shown.labels[0].shape == (3, *size)
+
+
+def test_images_without_their_bias_field_are_of_a_source_of_their_own(tiny, monkeypatch):
+    monkeypatch.setattr("mijax.report.predictions.source_of", lambda run, _: run)
+    plain, corrected = (
+        SimpleNamespace(config=tiny("local_mi", data__patches__bias_correction=x))
+        for x in (False, True)
+    )
+    assert source_for(plain, "first", plain, None) == "first"
+    assert source_for(corrected, "first", plain, None) is corrected
 
 
 def test_slices_chosen():

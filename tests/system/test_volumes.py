@@ -69,10 +69,13 @@ def test_a_run_of_volumes_is_scored_predicts_and_is_trusted(run):
     assert one.disagreement.shape == labels.shape
 
 
-def test_a_report_of_volumes(run, tmp_path, told, png_alone):
-    page = make_report([run.folder], tmp_path / "report")
+def test_a_report_of_volumes_beside_slices(run, copied, tmp_path, told, png_alone):
+    flat = copied("local_mi")
+    evaluate(flat)
+    page = make_report([run.folder, flat.folder], tmp_path / "report", names=["3-D", "2-D"])
     text = page.read_text(encoding="utf-8")
     assert "Joint distributions" in text and "No contours" not in text
+    assert "2-D is missing among the joint distributions: its images are others" in text
 
 
 def test_a_run_of_volumes_goes_on_where_it_stopped(run, tiny, tmp_path):
