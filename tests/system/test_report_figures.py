@@ -11,7 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mijax.inference.calibration import Estimate
+from mijax.inference.calibration import Calibration, Estimate
+from mijax.inference.calibration import estimates as estimates_of
 from mijax.report.contours import contours
 from mijax.report.excerpts import Excerpt
 from mijax.report.figures import CLASS_COLOURS, STYLE, case_strips, styles, wrapped
@@ -99,6 +100,9 @@ def test_estimated_against_true(monkeypatch):
     (points,) = ax.containers
     x, y = points[0].get_data()
     assert set(x) == {50} and y.tolist() == [100 * true[case] for case in some]
+    learned = Calibration(7, 0.0, 1.0, [9.0, 0, 0], np.eye(3).tolist(), 0.01, 0.01)
+    _, nearly_one = estimates_of(learned, np.array([0.9]))  # no point is outside its interval
+    scatter(ROWS[:1], {ROWS[0].label: {"case 49": nearly_one}})
 
 
 def test_a_contour_is_where_the_label_is_and_seen_on_any_tissue():
