@@ -105,7 +105,9 @@ def _listened(slices, grid, sums, doubt):
     for place, one in enumerate(slices):
         sums.append(np.asarray(one["sums"][0], np.float64))
         if doubt is not None:
-            doubt[native_slice(grid, place)] = to_native(one["disagreement"], grid)[..., 0]
+            sides = np.asarray(one["disagreement"])
+            sides = np.concatenate([1 - sides, sides], -1)  # none where a slice was cut away
+            doubt[native_slice(grid, place)] = to_native(sides, grid)[..., 1]
         yield one["probs"]
 
 

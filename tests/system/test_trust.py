@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from mijax.configs import common, spleen3d
+from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import Predictor, evaluate
 from mijax.inference.calibration import Calibration, calibrate, estimates
 from mijax.inference.scans import predict_files
 from mijax.inference.signals import disagreement, shape, signals, slice_sums, votes
-from mijax.inference.trust import Look, caveats, learn, read_trust, trust
+from mijax.inference.trust import Look, caveats, learn, look, read_trust, trust
 from mijax.inference.trust_table import TrustTable
 from mijax.inference.voices import _matrix, make_voices
 from mijax.runs.source import open_data
@@ -122,6 +123,21 @@ def test_what_moves_with_the_image_is_agreed_on(heard):
 def test_a_copy_that_left_the_frame_agrees(heard):
     """Everywhere certain of class 1, which zeros from outside the frame are not."""
     assert heard(certain, IMAGES)["disagreement"].max() < 1e-5
+
+
+def test_copies_agree_where_slices_were_cut_away():
+    patches = common.get_config("supervised").data.patches
+    patches.update({"size": (8, 8), "fit": "crop"})
+
+    def voices(weights, images):
+        probs = np.asarray(certain(weights, images))
+        sums = np.zeros((len(images), 2, 3), np.float32)
+        return {"probs": probs, "sums": sums, "disagreement": 0 * probs[..., :1]}
+
+    network = SimpleNamespace(predict=None, slices=patches, stride=1, patch=None, batch=2)
+    volume = Volume("a", np.ones((16, 12, 4, 1), np.float32), None, np.eye(4))
+    (one,) = look(network, None, [volume], lambda predict: voices, disagreement=True)
+    assert one.labels.any() and not one.labels.all() and not one.disagreement.any()
 
 
 def test_voices_do_not_depend_on_the_batch(heard):
