@@ -81,6 +81,8 @@ def score(predictions, volumes, classes, *, nsd_tolerance=None):
     out of that over classes. Its cases keep the values of ``mijax.metrics``, DSC 0 where it was
     predicted all the same. Where a label has no class, nothing is compared; a class that was not
     drawn in a volume has no score there, nor has any in one without a voxel that was annotated.
+    Where one has no class, what remains of a structure has surfaces where it was cut: distances
+    and NSD of that volume are None.
 
     Args:
       predictions: iterable of label maps (x, y, z) with the probability of the label of each
@@ -132,6 +134,7 @@ def score(predictions, volumes, classes, *, nsd_tolerance=None):
 def _score_case(prediction, volume, classes, nsd_tolerance):
     """{class: {metric: value or None}} of a case."""
     overlaps, found = case_dsc(prediction, volume, classes), {}
+    has_gaps = (volume.label == UNLABELLED).any()
     prediction, label = _where_annotated(prediction, volume.label)
     predicted, true = (
         class_volumes(labels, affine=volume.affine, classes=len(classes)).tolist()
@@ -141,10 +144,11 @@ def _score_case(prediction, volume, classes, nsd_tolerance):
         if math.isnan(dsc):
             found[name] = dict.fromkeys([*METRICS, VOLUME])
             continue
-        masks = prediction == value, label == value
-        distances = surface_distances(*masks, spacing=volume.spacing)
-        hd95, assd = (None if math.isnan(d) else d for d in distances)
-        nsd = surface_dice(*masks, spacing=volume.spacing, tolerance=nsd_tolerance[name])
+        masks, nsd, hd95, assd = (prediction == value, label == value), None, None, None
+        if not has_gaps:
+            distances = surface_distances(*masks, spacing=volume.spacing)
+            hd95, assd = (None if math.isnan(d) else d for d in distances)
+            nsd = surface_dice(*masks, spacing=volume.spacing, tolerance=nsd_tolerance[name])
         error = predicted[value - 1] - true[value - 1]
         values = (float(dsc), nsd, hd95, assd, error, true[value - 1])
         found[name] = dict(zip([*METRICS, VOLUME], values, strict=True))
