@@ -38,7 +38,7 @@ def get_config(method="mixed_mi"):  # above partial supervision on all real volu
     data.source.patient_pattern = (
         ""  # regular expression: its first group on a case name is the patient
     )
-    data.source.test_images = True  # whether imagesTs are unlabelled cases
+    data.source.test_images = True  # whether imagesTs are cases, too
     data.splits.labelled = 0
     data.splits.validation = 2
     data.patches.size = ()  # as it is planned

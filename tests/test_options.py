@@ -85,7 +85,7 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
         assert f"={'' if value is None else value}"[:30] in line.replace("'", "")
     assert "  --config.precision=float32                      of activations; or bfloat16" in text
     for key, comment in {
-        "data.source.test_images": "whether imagesTs are unlabelled cases",
+        "data.source.test_images": "whether imagesTs are cases, too",
         "data.splits.seed": "of the draw",
         "hypergradient.batch": "validation slices a step",
         "data.patches.size": "as it is planned",

@@ -107,6 +107,20 @@ def test_voxels_beside_their_headers_are_taken(tmp_path):
     assert "not taken: 'd_0000.raw'; only .mhd are" in noted(tmp_path)[1][0]
 
 
+@pytest.mark.parametrize("v1", [False, True])
+def test_an_image_of_images_ts_may_get_a_label(tmp_path, v1):
+    root = write_nnunet(tmp_path / "set") if v1 else write_msd(tmp_path / "set")
+    if v1:
+        write_description(root, **V1)
+        for channel in range(2):
+            write_nifti(root / "imagesTs" / f"test_0_{channel:04d}.nii.gz", image_values(1))
+    write_nifti(root / "labelsTr" / "test_0.nii.gz", label_values(1))
+    layout = noted(root)[0] if v1 else layout_of(root)
+    (entry,) = (e for e in layout.entries if e.case.name == "test_0")
+    assert entry.case.labelled and entry.label.parent.name == "labelsTr"
+    assert {path.parent.name for path in entry.images} == {"imagesTs"}
+
+
 # nnU-Net v1 and folders converted by half: names and dataset.json of different kinds
 
 

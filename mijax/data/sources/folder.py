@@ -32,7 +32,7 @@ def folder_recipe(
       directory: the folder that holds dataset.json.
       kind: "msd", "nnunet", or "folder" to tell by dataset.json.
       patient_pattern: regular expression for the patient in a case's name; empty: case = patient.
-      test_images: whether imagesTs gives unlabelled cases.
+      test_images: whether imagesTs gives cases, too, with labels or without.
       follow_links: whether files may be links to files outside the folder.
 
     Raises:

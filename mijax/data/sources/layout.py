@@ -64,7 +64,7 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
       kind: "msd", "nnunet", or "folder" to tell by dataset.json.
       patient_pattern: a regular expression; what its first group (or all of it) finds in a case's
         name is the patient. Empty: every case is a patient.
-      test_images: whether imagesTs gives unlabelled cases.
+      test_images: whether imagesTs gives cases, too, with labels or without.
 
     Raises:
       UserError: names the folder or file that is missing or makes no sense.
@@ -79,8 +79,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     if not folders["imagesTr"]:
         raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
     labels = folders.pop("labelsTr")
-    usual = kind == "nnunet"
-    numbered = _are_numbered(folders["imagesTr"], labels, channels=len(channels), usual=usual)
+    usual, images = kind == "nnunet", {**folders["imagesTr"], **folders.get("imagesTs", {})}
+    numbered = _are_numbered(images, labels, channels=len(channels), usual=usual)
     if numbered != usual:
         _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
     cases = [
@@ -89,7 +89,7 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     ]
     for name in sorted(cases[0].keys() & cases[-1].keys() if test_images else ()):
         raise UserError(f"{root}: case {name} is in imagesTr and in imagesTs; rename one")
-    for name in sorted(labels.keys() - cases[0].keys()):
+    for name in sorted(labels.keys() - cases[0].keys() - cases[-1].keys()):
         raise UserError(f"{labels[name]}: a label without an image in {root / 'imagesTr'}")
     patient = _patients(patient_pattern)
     entries = tuple(
