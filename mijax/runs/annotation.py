@@ -3,6 +3,7 @@
 from mijax.data import Annotation, check_annotation, read_annotation, write_annotation
 from mijax.errors import UserError
 from mijax.runs.folder import settled
+from mijax.runs.growth import check_annotation_follows
 
 _NAME = "annotation.json"  # beside the splits.json of the run
 
@@ -17,10 +18,10 @@ def settle_annotation(run, found):
       found: ``data.Recipe``.
 
     Raises:
-      UserError: if it does not fit the data.
+      UserError: if it does not fit the data, or the run that this one has grown from.
     """
     path, data = run.folder / _NAME, run.config.data
-    kept = settled(run, _NAME, data.annotation.file, read_annotation)
+    kept, drawn = settled(run, _NAME, data.annotation.file, read_annotation), None
     if file := kept or data.annotation.file:
         drawn = read_annotation(file)
         try:
@@ -33,8 +34,10 @@ def settle_annotation(run, found):
             )
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        if not kept:
-            write_annotation(path, drawn)
+    if run.config.get("grow_from") and not run.begun:
+        check_annotation_follows(run.config.grow_from, drawn)
+    if drawn is not None and not kept:
+        write_annotation(path, drawn)
     return annotation_of(run)
 
 

@@ -50,6 +50,8 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
         )
     if splits:
         read_splits(splits)
+    if annotation:
+        read_annotation(annotation)
     config = copy.deepcopy(origin.config)
     config.grow_from = str(origin.folder.resolve())
     config.data.splits.file = os.path.abspath(splits) if splits else ""
@@ -81,11 +83,11 @@ def grown_splits(folder, cases, *, file="", annotation=""):
       annotation: file that says which part of the labels counts; "" for all of them.
 
     Raises:
-      UserError: cases that are no longer there, a file that holds out others, another annotation
-        of those that are held out, and no new label, nor another part of those that there were.
+      UserError: cases that are no longer there, unlabelled ones aside, a file that holds out
+        others, and no new label, nor another part of those that there were.
     """
     try:
-        before = read_splits(Path(folder) / "splits.json", cases)
+        before = splits_before(Path(folder) / "splits.json", cases)
     except UserError as error:
         raise UserError(f"config.grow_from: {error}") from error
     held_out = {*before.validation, *before.test}
@@ -98,20 +100,57 @@ def grown_splits(folder, cases, *, file="", annotation=""):
         others = {case.name for case in cases} - {*before.labelled, *held_out}
         splits = all_labelled(before._replace(unlabelled=tuple(sorted(others))), cases)
         check_splits(splits, cases)
-    now, then = _annotated(annotation), _annotated(Path(folder) / "annotation.json")
-    if changed := sorted(name for name in held_out if now.get(name) != then.get(name)):
-        raise UserError(
-            f"config.grow_from: case {changed[0]} is held out, and its annotation is of another "
-            f"part than in {folder}, so that scores do not compare"
-        )
     added = len(set(splits.labelled) - set(before.labelled))
-    if not added and now == then:
+    if not added and (read_annotation(annotation) if annotation else {}) == _annotation(folder):
         raise UserError(
             f"config.grow_from: no training case has got a label since {folder}, which has "
             f"{len(before.labelled)}"
         )
     _log.info("grown from %s: %d labelled cases and %d more", folder, len(before.labelled), added)
     return splits
+
+
+def splits_before(file, cases):
+    """The splits of a run, without its unlabelled cases that are no longer in the data set.
+
+    Raises:
+      UserError: as ``data.read_splits``; so if another case is gone.
+    """
+    before, names = read_splits(file), {case.name for case in cases}
+    gone = [name for name in before.unlabelled if name not in names]
+    before = before._replace(unlabelled=tuple(n for n in before.unlabelled if n in names))
+    try:
+        check_splits(before, cases)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    if gone:
+        _log.info("%d unlabelled case(s) of %s are gone (%s, …)", len(gone), file, gone[0])
+    return before
+
+
+def check_annotation_follows(folder, now):
+    """Refuses another annotation of the cases that are held out than in the run before.
+
+    Args:
+      folder: of that run.
+      now: {case: ``data.Drawn``}, or None where no file says it.
+
+    Raises:
+      UserError: for that, and for no file where there was one.
+    """
+    before, then = read_splits(Path(folder) / "splits.json"), _annotation(folder)
+    if then and now is None:
+        raise UserError(
+            f"config.grow_from: {folder} was annotated in part; give "
+            f"--config.data.annotation.file={folder}/annotation.json, or a file that says what of "
+            "it is annotated now ({}: all)"
+        )
+    held_out = {*before.validation, *before.test}
+    if changed := sorted(name for name in held_out if (now or {}).get(name) != then.get(name)):
+        raise UserError(
+            f"config.grow_from: case {changed[0]} is held out, and its annotation is of another "
+            f"part than in {folder}, so that scores do not compare"
+        )
 
 
 def _taken(before, cases):
@@ -133,8 +172,10 @@ def _taken(before, cases):
     return cases
 
 
-def _annotated(file):
-    return read_annotation(file) if file and Path(file).exists() else {}
+def _annotation(folder):
+    """{case: ``data.Drawn``} of a run; of one that was annotated whole, or is older, {}."""
+    path = Path(folder) / "annotation.json"
+    return read_annotation(path) if path.exists() else {}
 
 
 def _check_follows(file, splits, before, folder):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mijax.data import Splits, all_labelled, draw_splits, read_splits
 from mijax.errors import UserError
+from mijax.runs.growth import splits_before
 
 _log = logging.getLogger("mijax")
 
@@ -88,7 +89,7 @@ def find_candidates(data, cases, *, count, given=None):
 
 
 def _of_run(file, cases):
-    splits = read_splits(file, cases)
+    splits = splits_before(file, cases)
     now = all_labelled(splits, cases)
     if not now.unlabelled:
         return splits

@@ -65,6 +65,9 @@ def test_labels_that_came_after_a_run_count(tmp_path, told):
     # Where all have some they were set aside to see what they bring.
     everything = [case._replace(labelled=True) for case in CASES]
     assert find_candidates(data(), everything, count=2, given=file).labelled == ("p1",)
+    # One that was taken out of the folder is no candidate.
+    found = find_candidates(data(), [c for c in CASES if c.patient != "p2"], count=1, given=file)
+    assert found.patients == ["p1", "p5"] and "2 unlabelled case(s) of" in told[-1]
     bare = [case._replace(labelled=False) for case in CASES]
     with pytest.raises(UserError, match="s.json: splits: case p1_0 in labelled has no label"):
         find_candidates(data(), bare, count=1, given=file)

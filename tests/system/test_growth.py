@@ -12,10 +12,16 @@ from mijax.files import write_json
 from mijax.report.figures import styles
 from mijax.report.growth import caption, find_growth, growth_curve
 from mijax.report.illustrator import Illustrator
+from mijax.runs.annotation import settle_annotation
 from mijax.runs.folder import Run, open_run, start_run
-from mijax.runs.growth import grown_config, grown_splits, noted_lineage
+from mijax.runs.growth import (
+    check_annotation_follows,
+    grown_config,
+    grown_splits,
+    noted_lineage,
+)
 from mijax.runs.info import check_grown
-from mijax.runs.source import open_data
+from mijax.runs.source import index_data, open_data
 from mijax.runs.splits import settle_splits
 from mijax.training import train
 
@@ -51,6 +57,12 @@ def test_labels_stay_when_a_patient_is_scanned_again(before, told):
     assert told[0] == "1 new scan(s) without a label, of labelled patients, are left out (e, …)"
 
 
+def test_unlabelled_cases_may_be_taken_out(before, told):
+    found = grown_splits(before, cases("ABVT"))
+    assert found == Splits(("a", "b"), (), ("v",), ("t",))
+    assert told[0] == f"1 unlabelled case(s) of {before}/splits.json are gone (c, …)"
+
+
 def test_a_patient_counts_when_all_scans_have_labels(before):
     found = grown_splits(before, cases("ABcVTD", c="b"))
     assert found.labelled == ("a", "d") and found.unlabelled == ("b", "c")
@@ -81,7 +93,11 @@ def test_files_that_do_not_follow(before, tmp_path, splits, message):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [("AbcVT", "no training case has got a label"), ("ABcV", "case t is not in the data set")],
+    [
+        ("AbcVT", "no training case has got a label"),
+        ("ABcV", "case t is not in the data set"),
+        ("BcVT", "config.grow_from: .*splits.json: splits: case a is not in the data set"),
+    ],
 )
 def test_data_that_did_not_grow(before, labels, message):
     with pytest.raises(UserError, match=message):
@@ -100,15 +116,41 @@ def test_more_slices_of_the_same_cases_are_new_labels(before, tmp_path, told):
 
 
 @pytest.mark.parametrize("name", ["v", "t"])
-def test_the_annotation_of_those_held_out_stays(before, tmp_path, name):
-    kept, other = before / "annotation.json", tmp_path / "other.json"
-    write_annotation(kept, {name: Drawn(slices=(1, 2))})
-    write_annotation(other, {"a": Drawn(slices=(1,)), name: Drawn(slices=(1, 2, 3))})
-    for file in (other, ""):
+def test_the_annotation_of_those_held_out_stays(before, name):
+    drawn = {name: Drawn(slices=(1, 2))}
+    write_annotation(before / "annotation.json", drawn)
+    for other in ({"a": Drawn(slices=(1,)), name: Drawn(slices=(1, 2, 3))}, {}):
         with pytest.raises(UserError, match=f"case {name} is held out, and its annotation is of"):
-            grown_splits(before, cases("ABcVT"), annotation=file)
-    write_annotation(other, {"a": Drawn(slices=(1,)), name: Drawn(slices=(1, 2))})
-    assert grown_splits(before, cases("ABcVT"), annotation=other).labelled == ("a", "b")
+            check_annotation_follows(before, other)
+    check_annotation_follows(before, {"a": Drawn(slices=(1,)), **drawn})
+
+
+def test_an_annotation_is_given_again_until_there_is_a_checkpoint(tiny, tmp_path):
+    before, given, config = tmp_path / "before", tmp_path / "given.json", tiny("supervised")
+    found, drawn = index_data(config), {"phantom_0001": Drawn((1,)), "phantom_0003": Drawn((2,))}
+    names = [case.name for case in found.cases]
+    before.mkdir()
+    write_splits(before / "splits.json", Splits(names[1:2], names[4:], names[2:3], names[3:4]))
+    write_annotation(before / "annotation.json", drawn)
+    config.grow_from = str(before)
+    run = start_run(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"give --config.data.annotation.file=.*/before/annotation"):
+        settle_annotation(run, found)
+    config.data.annotation.file = str(given)
+    for changed in ({}, drawn | {"phantom_0003": Drawn((1, 2))}):
+        write_annotation(given, changed)
+        with pytest.raises(UserError, match="case phantom_0003 is held out"):
+            settle_annotation(run, found)
+        assert not (run.folder / "annotation.json").exists()
+    write_annotation(given, drawn | {"phantom_0001": Drawn((1, 2))})
+    settle_splits(run, found.cases)
+    settle_annotation(run, found)
+    write_annotation(given, {})  # the splits are settled, and this is read once more
+    settle_splits(run, found.cases)
+    with pytest.raises(UserError, match="case phantom_0003 is held out"):
+        settle_annotation(run, found)
+    (run.checkpoints / "4").mkdir(parents=True)
+    assert settle_annotation(run, found).cases["phantom_0001"] == Drawn((1, 2))
 
 
 @pytest.mark.xdist_group("runs")
@@ -122,6 +164,8 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored,
         if step != 12:
             with pytest.raises(UserError, match="copy is not finished and scored; .* goes on"):
                 grown_config(old.folder)
+    with pytest.raises(UserError, match="nowhere.json: cannot be read as an annotation"):
+        grown_config(old.folder, annotation=tmp_path / "nowhere.json")
     splits = read_splits(old.folder / "splits.json")
     more = splits._replace(
         labelled=(*splits.labelled, splits.unlabelled[0]), unlabelled=splits.unlabelled[1:]
