@@ -56,10 +56,20 @@ def main(argv):
         )
     for line in summary(selection):
         print(line)
-    how = f"--config.data.splits.file={values.output}/splits.json"
-    if values.workdir:
-        how = f"python -m mijax.main --grow {values.workdir} --workdir NEW"
+    how = next_command(values, selection.candidates)
     commands.tell(f"written to {values.output}; when the labels are there, train with {how}")
+
+
+def next_command(values, candidates):
+    """What trains with the choice, of the flags ``values``."""
+    if not values.workdir:
+        return f"--config.data.splits.file={values.output}/splits.json"
+    how = f"python -m mijax.main --grow {values.workdir} --workdir NEW"
+    if values.data_dir is not None:
+        how += f" --data_dir {values.data_dir}"
+    if candidates.set_aside:  # or it takes all labels
+        how += f" --splits {values.output}/splits.json"
+    return how
 
 
 def define_flags():

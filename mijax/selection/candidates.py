@@ -17,13 +17,17 @@ class Candidates(NamedTuple):
       splits: the roles before the choice.
       scans: {patient: its case names}, of all training patients.
       labelled: those that have labels already, or were chosen before.
-      annotated: whether the validation and test cases have labels; else they are to be drawn too.
+      bare: validation and test cases without a label, which are to be annotated as well.
+      drawn: whether these were drawn at random; else a file says them.
+      set_aside: whether all training patients have labels: some were set aside on purpose.
     """
 
     splits: Splits
     scans: dict[str, tuple[str, ...]]
     labelled: tuple[str, ...]
-    annotated: bool
+    bare: frozenset[str]
+    drawn: bool
+    set_aside: bool
 
     @property
     def patients(self):
@@ -84,8 +88,14 @@ def find_candidates(data, cases, *, count, given=None):
             f"--count={count}, but there are {left} training patients without labels; lower it"
         )
     held_out = (*splits.validation, *splits.test)
-    annotated = all(by_name[name].labelled for name in held_out)
-    return Candidates(splits, scans, tuple(labelled), annotated)
+    return Candidates(
+        splits,
+        scans,
+        tuple(labelled),
+        bare=frozenset(name for name in held_out if not by_name[name].labelled),
+        drawn=not (given or data.splits.file),
+        set_aside=not all_labelled(splits, cases).unlabelled,
+    )
 
 
 def _of_run(file, cases):

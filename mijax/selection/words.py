@@ -54,10 +54,10 @@ def summary(selection):
         f"{rank}. {patient}: {reason(selection, patient)}"
         for rank, patient in enumerate(selection.chosen, start=1)
     ]
-    if not candidates.annotated:
-        for role in ("validation", "test"):
-            if names := getattr(candidates.splits, role):
-                lines.append(f"{role}, drawn at random, to be annotated as well: {' '.join(names)}")
+    how = ", drawn at random" * candidates.drawn
+    for role in ("validation", "test"):
+        if names := [n for n in getattr(candidates.splits, role) if n in candidates.bare]:
+            lines.append(f"{role}{how}, to be annotated as well: {' '.join(names)}")
     if not candidates.splits.validation:
         lines.append("splits.json names no validation case; to train, it needs some with labels")
     number, total = len(selection.chosen), len(candidates.scans)

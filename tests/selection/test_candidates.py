@@ -26,7 +26,7 @@ def given(path, *, labelled=(), unlabelled=("p4", "p5"), validation=("p0",), tes
 def test_those_without_labels_and_the_splits_of_a_training():
     found = find_candidates(data(), CASES, count=5)
     splits = draw_splits(CASES, labelled=0, validation=1, test=1, seed=0)
-    assert found.splits == splits and found.annotated
+    assert found.splits == splits and not found.bare and found.drawn
     assert set(found.patients) - set(found.labelled) == {"p4", "p5", "p6", "p7", "p8"}
     assert len(found.labelled) == 2
 
@@ -44,7 +44,7 @@ def test_all_scans_of_a_patient_go_together():
 def test_no_label_at_all():
     bare = [case._replace(labelled=False) for case in CASES]
     found = find_candidates(data(), bare, count=7)
-    assert not found.annotated and not found.labelled
+    assert found.bare == {*found.splits[2], *found.splits[3]} and not found.labelled
     assert len(found.splits.validation) == len(found.splits.test) == 2
     assert not found.scans.keys() & {n[:2] for n in (*found.splits[2], *found.splits[3])}
 
@@ -54,17 +54,20 @@ def test_a_splits_file_alone_says_who_is_a_candidate(tmp_path):
     found = find_candidates(data(file=file), CASES, count=1)
     assert found.patients == ["p1", "p2", "p5"] and found.labelled == ("p1",)
     bare = [case._replace(labelled=False) for case in CASES]
-    assert not find_candidates(data(file=file), bare, count=1).annotated
+    found = find_candidates(data(file=file), bare, count=1)
+    assert found.bare == {"p0_0", "p0_1"} and not found.drawn and not found.set_aside
 
 
 def test_labels_that_came_after_a_run_count(tmp_path, told):
     file = given(tmp_path / "s.json", labelled=("p1",), unlabelled=("p2", "p5"))
     found = find_candidates(data(), CASES, count=1, given=file)
     assert found.labelled == ("p1", "p2") and found.splits.unlabelled == ("p5_0", "p5_1")
+    assert not found.set_aside
     assert told == ["2 case(s) have labels that the run did not learn from: they count"]
     # Where all have some they were set aside to see what they bring.
     everything = [case._replace(labelled=True) for case in CASES]
-    assert find_candidates(data(), everything, count=2, given=file).labelled == ("p1",)
+    found = find_candidates(data(), everything, count=2, given=file)
+    assert found.labelled == ("p1",) and found.set_aside
     # One that was taken out of the folder is no candidate.
     found = find_candidates(data(), [c for c in CASES if c.patient != "p2"], count=1, given=file)
     assert found.patients == ["p1", "p5"] and "2 unlabelled case(s) of" in told[-1]

@@ -111,6 +111,11 @@ def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):
     found = select_first(bare, count=1, output=second)
     assert {*before.labelled, *found.chosen} == set(read_splits(second / "splits.json").labelled)
     assert not any("no validation case" in line for line in summary(found))
+    # A file says who validates, and of them those without a label are named.
+    line = f"validation, to be annotated as well: {before.validation[0]}"
+    assert line in summary(found)
+    labelled = found._replace(candidates=found.candidates._replace(bare=frozenset()))
+    assert not any("to be annotated" in line for line in summary(labelled))
     write_splits(tmp_path / "mine.json", before._replace(validation=()))
     bare.data.splits.file = str(tmp_path / "mine.json")
     lines = summary(select_first(bare, count=1, output=tmp_path / "third"))
@@ -183,6 +188,21 @@ def test_the_command(command, bare, tmp_path):
     assert lines[3].startswith("Coverage: the 6 training patients are ")
     assert lines[4].startswith("That is a distance between images, not DSC: ")
     assert f"train with --config.data.splits.file={tmp_path}/out/splits.json" in err
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "set_aside", "more"),
+    [
+        (None, False, ""),
+        (None, True, " --splits NEXT/splits.json"),
+        ("d", True, " --data_dir d --splits NEXT/splits.json"),
+    ],
+)
+def test_what_trains_with_the_next_ones(data_dir, set_aside, more):
+    """--grow alone takes all labels, those that were set aside as well."""
+    values = SimpleNamespace(workdir="RUN", data_dir=data_dir, output="NEXT")
+    how = select.next_command(values, SimpleNamespace(set_aside=set_aside))
+    assert how == f"python -m mijax.main --grow RUN --workdir NEW{more}"
 
 
 @pytest.mark.parametrize(
