@@ -6,13 +6,11 @@
 Then --config.data.annotation.file=annotation.json trains on these slices alone.
 """
 
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
-from nibabel import orientations
 
 from mijax.data import Drawn, write_annotation
-from mijax.data.slices import PLANES
+from mijax.data.annotation import across
 from mijax.runs.source import index_data
 from mijax.runs.splits import choose_splits
 
@@ -23,12 +21,11 @@ _FIRST = flags.DEFINE_integer("first", 0, "the first of them, from 0")
 
 def main(argv):
     config = _CONFIG.value
-    found, plane = index_data(config), PLANES.index(config.data.patches.plane)
-    drawn = {}
+    found, drawn = index_data(config), {}
     for name in choose_splits(config.data, found.cases).labelled:
         shape, _, affine = found.geometry(name)
-        axis = int(np.flatnonzero(orientations.io_orientation(affine)[:, 0] == plane)[0])
-        drawn[name] = Drawn(tuple(range(_FIRST.value, shape[axis], _N.value)))
+        count = shape[across(affine, config.data.patches.plane)]
+        drawn[name] = Drawn(tuple(range(_FIRST.value, count, _N.value)))
     write_annotation(argv[1], drawn)
     print(f"{argv[1]}: {sum(len(d.slices) for d in drawn.values())} slices of {len(drawn)} cases")
 

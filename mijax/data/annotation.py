@@ -64,7 +64,7 @@ class Annotation(NamedTuple):
         """
         if volume.label is None or not self.partial:
             return volume
-        drawn, axis = self.cases.get(volume.name, Drawn()), _across(volume.affine, self.plane)
+        drawn, axis = self.cases.get(volume.name, Drawn()), across(volume.affine, self.plane)
         _check_slices(volume.name, drawn, volume.label.shape[axis])
         undrawn = _undrawn(drawn, classes)
         if extra := [classes[i] for i in undrawn if (volume.label == i).any()]:
@@ -145,10 +145,10 @@ def check_annotation(
                 shape, _, affine = geometry(name)
             except UserError:  # a bad header, told with all that are
                 continue
-            _check_slices(name, one, shape[_across(affine, plane)])
+            _check_slices(name, one, shape[across(affine, plane)])
 
 
-def _across(affine: np.ndarray, plane: str) -> int:
+def across(affine: np.ndarray, plane: str) -> int:
     """The axis of a volume as it came that is cut across."""
     ras = [int(axis) for axis, _ in orientations.io_orientation(affine)]
     return ras.index(PLANES.index(plane))

@@ -165,14 +165,18 @@ def _select(config, *, count, output, predictor, splits=None):
     _check_same(output / "splits.json", splits_after)
     with doing(f"writing {output}"):
         write_list(output / "selection.csv", selection)
-        draw(output / "selection.png", selection, lambda name: _slices(source, name, config))
+        draw(
+            output / "selection.png",
+            selection,
+            lambda name: _slices(source.volume(name), config.data.patches),
+        )
         write_splits(output / "splits.json", splits_after)
     return selection
 
 
 def describe_volume(volume, patches):
     """``embedding.describe`` of a volume, as ``config.data.patches`` has its slices."""
-    image = slice_volume(volume._replace(label=None), flat_slices(patches), multiple=1).image
+    image = _slices(volume, patches)
     *shape, channels = volume.image.shape
     grid = grids([Geometry(tuple(shape), channels, volume.affine)])
     return describe(image, *grid.shape * grid.spacing)
@@ -183,9 +187,8 @@ def _of_patient(rows, scans):
     return {block: np.mean([rows[n][block] for n in scans], axis=0) for block in rows[scans[0]]}
 
 
-def _slices(source, name, config):
-    volume = source.volume(name)._replace(label=None)
-    return slice_volume(volume, flat_slices(config.data.patches), multiple=1).image
+def _slices(volume, patches):
+    return slice_volume(volume._replace(label=None), flat_slices(patches), multiple=1).image
 
 
 def _predictor(run):
