@@ -9,10 +9,12 @@ import math
 from pathlib import Path
 
 from mijax.data import (
+    Annotation,
     check_slice_options,
     complete_patients,
     count_patients,
     draw_splits,
+    read_annotation,
     read_splits,
 )
 from mijax.errors import UserError
@@ -92,15 +94,37 @@ def make_plan(config, *, given=()):
         )
     recipe = index_data(config)
     labelled = _labelled(config.data.splits, recipe.cases, kept.get("data.splits.validation"))
-    found = fingerprint(recipe, labelled)
+    annotation, fixed = _annotation(config.data), []
+    if any(drawn.slices is not None for drawn in annotation.cases.values()):
+        if "data.patches.plane" not in kept:
+            reason = f"the slices of {config.data.annotation.file} are across it"
+            fixed = [Choice("data.patches.plane", annotation.plane, reason)]
+        kept["data.patches.plane"] = annotation.plane
+    found = fingerprint(_annotated(recipe, annotation), labelled)
     kept["data.splits.test"] = config.data.splits.test
     if config.data.splits.file:
         kept["data.splits.labelled"] = count_patients(labelled, recipe.cases)
-    made = choices(found, device=jax.default_backend(), devices=jax.device_count(), kept=kept)
+    made = fixed + choices(
+        found, device=jax.default_backend(), devices=jax.device_count(), kept=kept
+    )
     trial = config.copy_and_resolve_references()
     apply(trial, made, given=given)
     check_config(trial)
     return {"fingerprint": found, "choices": [choice._asdict() for choice in made]}
+
+
+def _annotation(data):
+    """What of the labels counts; slices are across the plane of the configuration."""
+    return Annotation(
+        read_annotation(data.annotation.file) if data.annotation.file else {},
+        plane=data.patches.plane,
+        empty_is_unlabelled=data.annotation.empty_is_unlabelled,
+    )
+
+
+def _annotated(recipe, annotation):
+    """The recipe, of whose volumes the part counts that was annotated."""
+    return recipe._replace(read=lambda name: annotation.restrict(recipe.read(name), recipe.classes))
 
 
 def _labelled(splits, cases, validation):

@@ -19,8 +19,8 @@ def fingerprint(recipe, labelled):
     Returns:
       A dict for JSON. Axes are x, y, z in the order of RAS+, ``least``, ``median``, ``most`` are
       over the cases, ``mm`` is of a voxel and ``extent`` the mm of a whole volume, shares are of
-      the voxels of the labelled cases that were looked at, and ``window`` is that of a CT, in
-      Hounsfield units, or None.
+      the annotated voxels of the labelled cases that were looked at, and ``window`` is that of a
+      CT, in Hounsfield units, or None.
 
     Raises:
       UserError: for a file that cannot be read.
@@ -36,7 +36,8 @@ def fingerprint(recipe, labelled):
         for volume in volumes
     ]
     counts = [found.counts for found in looks if found.counts is not None]
-    share = np.sum(counts, 0)[:-1] / np.sum(counts) if counts else np.zeros(len(recipe.classes))
+    counts = np.sum([np.zeros(len(recipe.classes)), *(count[:-1] for count in counts)], 0)
+    share = counts / max(counts.sum(), 1)
     levels = np.median([found.levels for found in looks], axis=0)
     return {
         "cases": len(recipe.cases),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mijax.configs import folder
-from mijax.data import Splits, write_splits
+from mijax.data import Drawn, Splits, write_annotation, write_splits
+from mijax.data.formats.imagefile import read_image
 from mijax.errors import UserError
 from mijax.planning import make_plan, settle_plan, try_plan, write_plan
 from mijax.planning.cost import Cost, step_cost
@@ -218,6 +219,32 @@ def test_labels_that_a_run_does_not_learn_from_do_not_change_its_plan(cache, tmp
     assert bright({*splits.validation, *splits.test, *splits.unlabelled[:2]}) == before
     after = bright(splits.labelled)
     assert after["data.patches.window"][0] > before["data.patches.window"][0]
+
+
+def test_a_plan_is_of_what_was_annotated(root, cache, tmp_path):
+    """Its slices are across the plane that the file was written for."""
+    config = config_of(root, cache)
+    config.data.splits.update({"labelled": 0, "validation": 1})
+    file = tmp_path / "annotation.json"
+    config.data.annotation.file, config.data.patches.plane = str(file), "coronal"
+
+    def plan_of(drawn, **more):
+        write_annotation(file, drawn)
+        plan = make_plan(config, **more)
+        choices = {choice["key"]: choice for choice in plan["choices"]}
+        return plan["fingerprint"]["share"]["background"], choices.get("data.patches.plane")
+
+    names = [case.name for case in index_data(config).cases if case.labelled]
+    whole, plane = plan_of({names[0]: Drawn(classes=("a", "b"))})
+    assert plane["value"] == "axial" and whole == pytest.approx(1 / 3, abs=0.1)
+    share, plane = plan_of({name: Drawn(slices=(1,)) for name in names})
+    assert plane["value"] == "coronal" and plane["reason"] == f"the slices of {file} are across it"
+    labels = [read_image(root / "labelsTr" / f"{name}.nii.gz")[0][:, 1] for name in names]
+    splits = choose_splits(config.data, index_data(config).cases)
+    learned = [x for name, x in zip(names, labels, strict=True) if name in splits.labelled]
+    assert share == pytest.approx(np.mean(np.stack(learned) == 0)) and share != whole
+    given = plan_of({names[0]: Drawn(slices=(1,))}, given=["config.data.patches.plane"])
+    assert given[1] is None
 
 
 def test_a_configuration_that_is_not_to_be_planned(root, cache, tmp_path):
