@@ -14,7 +14,7 @@ from mijax.inference.signals import shape
 from mijax.inference.trust import FILE, learn, read_trust
 from mijax.progress import doing
 from mijax.runs.annotation import annotation_of
-from mijax.runs.info import check_roles, fingerprint
+from mijax.runs.info import check_names, check_roles, fingerprint
 from mijax.runs.leak import check_leak
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data
@@ -42,20 +42,21 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
       learns without labels its ``measures`` instead of the last three.
 
     Raises:
-      UserError: if the run has no sound checkpoint, its data or splits are not as they were, a
-        label is gone, the weights that it began with have seen its cases, or it has no label maps
-        that the options could be for.
+      UserError: if the run has no sound checkpoint, its data, their classes or splits are not as
+        they were, a label is gone, the weights that it began with have seen its cases, or it has
+        no label maps that the options could be for.
     """
     source = open_data(run.config, annotation_of(run))
     splits = read_splits(run.folder / "splits.json", source.cases)
+    best, examination = Predictor(run), make_method(run.config).examination
+    if not examination:
+        check_names(run, source.classes)
     split = "test" if splits.test else "validation"
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]
     patients = {case.name: case.patient for case in source.cases if case.name in names}
-    best = Predictor(run)
     check_roles(run, splits)
     check_leak(run, splits, source.cases)
-    examination = make_method(run.config).examination
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)
     scoring = make_scoring(best.network, examination)

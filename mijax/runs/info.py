@@ -73,6 +73,19 @@ def check_data(run, volumes):
         )
 
 
+def check_names(run, classes):
+    """Refuses data with other classes than a run began with.
+
+    Raises:
+      UserError: names both.
+    """
+    if (begun := run.info()["classes"]) != list(classes):
+        raise UserError(
+            f"{run.folder} has the classes {', '.join(begun)}, and its data {', '.join(classes)} "
+            "now; name them as they were, or begin another run"
+        )
+
+
 def check_roles(run, splits):
     """Refuses other training or validation cases than a run began with; test cases may be others.
 

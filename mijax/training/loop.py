@@ -16,7 +16,7 @@ from mijax.progress import doing
 from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
-from mijax.runs.info import check_data, check_grown, check_roles, write_info
+from mijax.runs.info import check_data, check_grown, check_names, check_roles, write_info
 from mijax.runs.leak import check_leak
 from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
@@ -106,6 +106,8 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
     devices = list(experiment.mesh.devices.flat)
     on, like = parallel.devices(devices), experiment.like(slices)
     if start:
+        if not experiment.method.examination:
+            check_names(run, experiment.classes)
         check_roles(run, splits)
         check_data(run, validation)
         _log.info("going on from step %d of %d", start, run.config.steps)
@@ -114,7 +116,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
         with doing(f"restoring checkpoint {start}"):
             return checkpoints.restore(start, like)
     origin = open_run(run.config.init_from) if run.config.init_from else None
-    given = origin and pretrained(origin, run, like, devices=devices)
+    given = origin and pretrained(origin, run, like, classes=experiment.classes, devices=devices)
     state = experiment.init(run.config.seed, slices, given)
     if parallel.is_first():
         check_grown(run, validation)

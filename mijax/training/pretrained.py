@@ -7,7 +7,7 @@ from mijax.inference.predictor import Predictor
 from mijax.models import makes_logits
 
 
-def pretrained(origin, run, like, *, devices=None):
+def pretrained(origin, run, like, *, classes, devices=None):
     """Network and statistics of the best checkpoint of a run, to begin another run with.
 
     With its classifier only where the other goes on with its cases (``config.grow_from``); those of
@@ -17,14 +17,23 @@ def pretrained(origin, run, like, *, devices=None):
       origin: ``Run`` that was trained.
       run: ``Run`` that begins.
       like: shapes of its ``TrainState``.
+      classes: of its data.
       devices: that it trains on; all by default.
 
     Raises:
-      UserError: if it has no sound checkpoint, or its network has other shapes.
+      UserError: if it has no sound checkpoint, its network has other shapes, or with its classifier
+        other classes.
     """
-    weights = Predictor(origin, devices=devices).weights
+    predictor = Predictor(origin, devices=devices)
+    weights = predictor.weights
     network, batch_stats = weights["params"]["network"], weights["batch_stats"]
     grown = run.config.get("grow_from", "") == run.config.init_from
+    if grown and predictor.classes != tuple(classes):
+        raise UserError(
+            f"config.init_from: {origin.folder} has the classes {', '.join(predictor.classes)}, "
+            f"and the data {', '.join(classes)} now; name them as they were, or begin without its "
+            "weights (--grow with --noweights)"
+        )
     if not grown:
         network = {name: layer for name, layer in network.items() if not makes_logits(name)}
     for path, wanted in jax.tree.leaves_with_path((like.params["network"], like.batch_stats)):

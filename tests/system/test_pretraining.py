@@ -154,9 +154,9 @@ def test_layers_of_deep_supervision_may_be_of_one_of_the_two_alone(tiny, monkeyp
         weights["batch_stats"] = origin.batch_stats
         monkeypatch.setattr(
             "mijax.training.pretrained.Predictor",
-            lambda _, weights=weights: SimpleNamespace(weights=weights),
+            lambda _, weights=weights, **__: SimpleNamespace(weights=weights),
         )
-        state = other.init(1, 0, pretrained(one, one, like))
+        state = other.init(1, 0, pretrained(one, one, like, classes=("a", "b")))
         assert jax.tree.structure(state) == jax.tree.structure(like)
         begun, given = state.params["network"], origin.params["network"]
         kernels = [n for n in begun.keys() & given.keys() if "kernel" in begun[n]]
@@ -168,9 +168,22 @@ def test_running_statistics_come_along(run, restored, finetuned):
     other = finetuned("supervised")
     experiment, origin = restored(run, "best")
     like = experiment.like(0)._replace(params={"network": experiment.like(0).params["network"]})
-    _, batch_stats = pretrained(run, other, like)
+    _, batch_stats = pretrained(run, other, like, classes=("a", "b"))
     assert jax.tree.all(jax.tree.map(np.array_equal, batch_stats, origin.batch_stats))
     assert any(np.any(x != 0) for x in jax.tree.leaves(batch_stats))
+
+
+def test_the_classifier_is_of_the_same_classes(tiny, monkeypatch, tmp_path):
+    found = SimpleNamespace(classes=("a", "b"), weights={"params": {"network": {}}})
+    found.weights["batch_stats"] = {}
+    monkeypatch.setattr("mijax.training.pretrained.Predictor", lambda *_, **__: found)
+    one = SimpleNamespace(folder="there", config=tiny("supervised", init_from="there"))
+    like = SimpleNamespace(params={"network": {}}, batch_stats={})
+    pretrained(one, one, like, classes=("a", "c"))  # without it
+    one.config.grow_from = "there"
+    pretrained(one, one, like, classes=("a", "b"))
+    with pytest.raises(UserError, match="there has the classes a, b, and the data a, c now"):
+        pretrained(one, one, like, classes=("a", "c"))
 
 
 @pytest.mark.parametrize("option", [{"follow_links": True}, {"test_images": False}])

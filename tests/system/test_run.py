@@ -173,6 +173,16 @@ def test_a_run_does_not_go_on_with_other_data(copied):
         train(run)
 
 
+def test_other_classes_are_refused(copied):
+    run = copied("local_mi")
+    write_json(run.folder / "info.json", run.info() | {"classes": ["background", "body", "heart"]})
+    files = {path: path.read_bytes() for path in run.folder.glob("*.json")}
+    for what in (evaluate, train):
+        with pytest.raises(UserError, match="has the classes background, body, heart, and its da"):
+            what(run)
+    assert {path: path.read_bytes() for path in run.folder.glob("*.json")} == files
+
+
 def test_cases_that_were_moved_are_refused(copied):
     """Or those that a run has learned from would be its test cases."""
     run = copied("local_mi")
