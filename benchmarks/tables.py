@@ -65,7 +65,7 @@ def rows_of(classes, rows, order):
         spread = f" ({seeds.std(ddof=1):.1f})" if len(seeds) > 1 else ""
         dsc = [f"{x:.1f}" for x in rows[name][..., 0].mean((0, 1))]
         ends = "{:.1f} to {:.1f}".format(*_ends(means(rows[name])))
-        gap = f"{100 * (seeds.mean() - low) / (high - low):.0f} %".replace("-", "−")
+        gap = f"{round(100 * (seeds.mean() - low) / (high - low))} %".replace("-", "−")
         gap = "" if name in (FULL, PARTIAL) else gap
         hd95, assd = nanmean(rows[name][..., 1:], axis=(0, 1, 2))
         mean, far = f"{seeds.mean():.1f}{spread}", (f"{hd95:.1f}", f"{assd:.2f}")

@@ -26,6 +26,7 @@ def main(argv):
     from mijax.planning import Choice, apply, describe, make_plan, try_plan
     from mijax.planning.cost import step_cost
     from mijax.progress import doing
+    from mijax.runs.method import make_method
     from mijax.runs.source import index_data
     from mijax.runs.splits import choose_splits
 
@@ -44,7 +45,8 @@ def main(argv):
         print(line, flush=True)
     found, planned = index_data(config), config.copy_and_resolve_references()
     apply(planned, [Choice(**choice) for choice in made["choices"]])
-    choose_splits(planned.data, found.cases)  # refuses what a run would
+    complete = not make_method(config).examination
+    choose_splits(planned.data, found.cases, complete=complete)  # refuses what a run would
     if values["try"].value:
 
         def cost(trial, most):

@@ -23,7 +23,13 @@ class Splits(NamedTuple):
 
 
 def draw_splits(
-    cases: Sequence[Case], *, labelled: int, validation: int, test: int, seed: int
+    cases: Sequence[Case],
+    *,
+    labelled: int,
+    validation: int,
+    test: int,
+    seed: int,
+    complete: bool = True,
 ) -> Splits:
     """Deals patients to roles: test first, then validation, then labelled, the rest unlabelled.
 
@@ -37,11 +43,23 @@ def draw_splits(
       validation: patients, at least 1.
       test: patients, may be 0.
       seed: of the draw.
+      complete: whether to train with; else, where no case has a label, test and validation are
+        drawn from all patients, and the rest is unlabelled.
 
     Raises:
       UserError: a negative number, an empty split, more patients asked for than there are, or no
         label at all.
     """
+    if not complete and not any(case.labelled for case in cases):
+        count = len({case.patient for case in cases})
+        if validation + test >= count:
+            raise UserError(
+                f"there are {count} patients, and {validation} for validation and {test} for test "
+                "leave none; lower data.splits.validation or data.splits.test"
+            )
+        cases = [case._replace(labelled=True) for case in cases]
+        drawn = draw_splits(cases, labelled=0, validation=validation, test=test, seed=seed)
+        return drawn._replace(labelled=(), unlabelled=drawn.labelled)
     numbers = {"labelled": labelled, "validation": validation, "test": test, "seed": seed}
     for name, number in numbers.items():
         if number < 0:

@@ -14,6 +14,7 @@ from mijax.data import (
 from mijax.errors import UserError
 from mijax.runs.folder import settled
 from mijax.runs.growth import grown_splits
+from mijax.runs.method import make_method
 
 _log = logging.getLogger("mijax")
 
@@ -38,7 +39,8 @@ def settle_splits(run, cases):
         )
         write_splits(path, splits)
         return splits
-    splits = choose_splits(data, cases, given=kept)
+    complete = not make_method(run.config).examination
+    splits = choose_splits(data, cases, given=kept, complete=complete)
     if run.config.get("grow_from") and not data.splits.file:
         more = len(all_labelled(splits, cases).labelled) - len(splits.labelled)
         if more:
@@ -48,7 +50,7 @@ def settle_splits(run, cases):
             )  # fmt: skip
     if not kept:
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
-        if left and data.splits.file and not data.splits.labelled:
+        if complete and left and data.splits.file and not data.splits.labelled:
             patients = count_patients(splits.labelled, cases)
             raise UserError(
                 f"config.data.splits.labelled=0 asks for all labels, but {data.splits.file} leaves "
@@ -65,20 +67,30 @@ def _in_order(splits):
     return Splits(*(tuple(sorted(names)) for names in splits))
 
 
-def choose_splits(data, cases, *, given=None):
+def choose_splits(data, cases, *, given=None, complete=True):
     """The splits of a file, ``given`` or that of ``config.data``, or else drawn as that says.
+
+    Args:
+      data: ``config.data``.
+      cases: of the data set.
+      given: file of splits.
+      complete: as of ``check_splits``; False of a method that learns without labels.
 
     Raises:
       UserError: if they are not disjoint by patient, or do not fit the cases.
     """
     if file := given or data.splits.file:
-        return read_splits(file, cases)
+        splits = read_splits(file, cases, complete=complete)
+        if not splits.validation:
+            raise UserError(f"{file}: splits: validation is an empty split")
+        return splits
     splits = draw_splits(
         cases,
         labelled=data.splits.labelled,
         validation=data.splits.validation,
         test=data.splits.test,
         seed=data.splits.seed,
+        complete=complete,
     )
-    check_splits(splits, cases)
+    check_splits(splits, cases, complete=complete)
     return splits

@@ -116,20 +116,12 @@ def _splits(data, cases):
         "test": data.splits.test,
         "seed": data.splits.seed,
     }
-    if any(case.labelled for case in cases):
-        try:
-            return draw_splits(cases, labelled=0, **drawn)
-        except UserError as error:
-            raise UserError(
-                f'{error}; or give --config.data.splits.file, whose "labelled" and "validation" '
-                "may be empty here"
-            ) from error
-    held_out, patients = data.splits.validation + data.splits.test, {c.patient for c in cases}
-    if held_out >= len(patients):
+    try:
+        return draw_splits(cases, labelled=0, complete=False, **drawn)
+    except UserError as error:
+        if not any(case.labelled for case in cases):
+            raise
         raise UserError(
-            f"there are {len(patients)} patients, and {data.splits.validation} for validation and "
-            f"{data.splits.test} for test leave none to choose; lower data.splits.validation or "
-            "data.splits.test"
-        )
-    splits = draw_splits([case._replace(labelled=True) for case in cases], labelled=0, **drawn)
-    return splits._replace(labelled=(), unlabelled=splits.labelled)
+            f'{error}; or give --config.data.splits.file, whose "labelled" and "validation" '
+            "may be empty here"
+        ) from error

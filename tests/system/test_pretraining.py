@@ -19,6 +19,8 @@ from mijax.runs.folder import default_folder, open_run, start_run
 from mijax.runs.leak import check_leak
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data, prepare_data, same_volumes
+from mijax.runs.splits import settle_splits
+from mijax.selection.candidates import find_candidates
 from mijax.training import train
 from mijax.training.build import build
 from mijax.training.pretrained import pretrained
@@ -277,3 +279,21 @@ def test_test_cases_that_the_origin_knows_are_refused_when_scored(copied, tiny, 
     )
     with pytest.raises(UserError, match="on the patients of 2 of the validation and test cases"):
         evaluate(run)
+
+
+def test_a_folder_without_any_label(tiny, tmp_path):
+    """Its splits are those that ``mijax.select`` draws; of a segmentation it is refused."""
+    cases = [Case(f"c{i}", f"c{i}", labelled=False) for i in range(8)]
+    run = start_run(tmp_path / "run", tiny("boundary_iic"))
+    splits = settle_splits(run, cases)
+    assert [len(names) for names in splits] == [0, 4, 2, 2]
+    assert splits == find_candidates(run.config.data, cases, count=1).splits
+    assert settle_splits(run, cases) == splits  # which it goes on with
+    config = tiny("boundary_iic", data__splits__file=str(run.folder / "splits.json"))
+    assert settle_splits(start_run(tmp_path / "other", config), cases) == splits
+    with pytest.raises(UserError, match="no case has a label"):
+        settle_splits(start_run(tmp_path / "partial", tiny("supervised")), cases)
+    write_splits(tmp_path / "none.json", splits._replace(validation=()))
+    config.data.splits.file = str(tmp_path / "none.json")
+    with pytest.raises(UserError, match=r"none.json: splits: validation is an empty split"):
+        settle_splits(start_run(tmp_path / "none", config), cases)
