@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from mijax.losses import cross_entropy
 from mijax.methods.method import Aux, Method, Quantity, Row
-from mijax.methods.parts import check_least, ramp
+from mijax.methods.parts import check_least, check_threshold, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 ROWS = {"fixmatch": Row("FixMatch", 33)}
@@ -43,8 +43,7 @@ def make(
       brightness, contrast, gamma, noise: of J, see ``jitter_intensity``.
       rotation, shear, scale, flip: of T, see ``sample_affine``.
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold is at least 0 and below 1, not {threshold}")
+    check_threshold(threshold)
     strengths = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     check_least(0, weight=weight, ramp_steps=ramp_steps, **strengths)
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}

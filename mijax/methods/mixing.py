@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mijax.losses import cross_entropy, soft_dice_loss
+from mijax.methods.parts import check_threshold
 from mijax.transforms import jitter_intensity, paste, sample_boxes
 
 PSEUDO_LOSSES = ("dice", "cross_entropy")
@@ -65,7 +66,6 @@ def dropped_channels(key, name, shape, rate):
 
 def check_pseudo(*, threshold, pseudo_loss):
     """Raises ValueError for pseudo-labels that cannot be."""
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold is at least 0 and below 1, not {threshold}")
+    check_threshold(threshold)
     if pseudo_loss not in PSEUDO_LOSSES:
         raise ValueError(f"pseudo_loss is {' or '.join(PSEUDO_LOSSES)}, not {pseudo_loss!r}")

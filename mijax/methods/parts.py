@@ -30,6 +30,12 @@ def check_decay(decay):
         raise ValueError(f"decay is between 0 and 1, not {decay}")
 
 
+def check_threshold(threshold):
+    """Raises ValueError where no pseudo-label could have that probability, or any."""
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is at least 0 and below 1, not {threshold}")
+
+
 def is_used(weight):
     """Whether a term of that weight is part of the loss; one that learns is above 0."""
     return isinstance(weight, jax.Array) or weight > 0
