@@ -52,9 +52,11 @@ def make(
 
     In the release the one that rests predicts with its running statistics, boxes may reach out of
     the frame, and targets that were mixed are compared with what the student says of the slices
-    before; here all are in training mode, boxes are whole, and the student is asked first. Its
-    L(labelled) is half of ``config.label_loss=cross_entropy+squared_dice``, so that its weight of
-    2 is 4 here. The first teacher is evaluated.
+    before; here all are in training mode, boxes are whole, and the student is asked first. It
+    weights both teachers by e^−(H₁ + H₂), so that q is their plain mean; here it is the paper's. It
+    has t // 2 − 50 for the step in the warm-up of the decay, which is 0 for the first 100; here it
+    is t. Its L(labelled) is half of ``config.label_loss=cross_entropy+squared_dice``, so
+    that its weight of 2 is 4 here. The first teacher is evaluated.
 
     Args:
       weight: λ.
