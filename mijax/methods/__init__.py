@@ -10,6 +10,7 @@ new method is a new file, here or anywhere on the path of Python: ``package.modu
 import importlib
 import inspect
 import pkgutil
+import re
 
 from mijax.errors import UserError
 from mijax.methods.method import (
@@ -106,6 +107,8 @@ def find(name):
             known = f"the methods are {', '.join(names())}, or a module, PACKAGE.MODULE"
             row = any(name in rows(method) for method in names())
             raise ImportError(known + f"; {name} is one of the --rows of mijax.table1" * row)
+        if not re.fullmatch(r"\w+(\.\w+)*", name):
+            raise ImportError("a module is named PACKAGE.MODULE, such as lab.pi_model")
         module = importlib.import_module(name if "." in name else f"{__name__}.{name}")
         if not hasattr(module, "make"):
             raise ImportError(f"{module.__file__} has no function make")

@@ -104,6 +104,8 @@ def test_weights_may_learn(name, featured, batch):
     [
         ("local_mutual", {}, "no method 'local_mutual'.*entropy.*local_mi, mean_teacher"),
         ("method", {}, "no method 'method'"),
+        ("./lab/pi_model.py", {}, "'./lab/pi_model.py': a module is named PACKAGE.MODULE, such as"),
+        (".pi_model", {}, "no method '.pi_model': a module is named PACKAGE.MODULE"),
         ("local_mi", {"consistency": "l1"}, "local_mi: consistency is 'kl' or 'mse', not 'l1'"),
         ("local_mi", {"temperature": 0.0}, "local_mi: temperature is above 0, not 0.0"),
         ("local_mi", {"rotation": 200.0}, "local_mi: rotation"),
