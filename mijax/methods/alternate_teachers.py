@@ -147,7 +147,7 @@ def make(
     def predictor(params, batch_stats, memory):
         return memory["teachers"][0]["network"], memory["teachers"][0]["batch_stats"]
 
-    return Method(loss, init, update, predictor, unlabelled=True)
+    return Method(loss, init, update, predictor, unlabelled=True, least_unlabelled=2)
 
 
 def ensemble(first, second, student, *, conflicts=True):

@@ -93,9 +93,8 @@ def make(
     """
     if not 0 <= balance <= 1:
         raise ValueError(f"balance is between 0 and 1, not {balance}")
-    check_positive(
-        edge_gamma=edge_gamma, temperature=temperature, clusters=clusters, subheads=subheads
-    )
+    check_positive(edge_gamma=edge_gamma, temperature=temperature, subheads=subheads)
+    check_least(2, clusters=clusters)
     check_least(
         0, boundary_weight=boundary_weight, hidden=hidden, translation=translation,
         brightness=brightness, contrast=contrast, gamma=gamma,

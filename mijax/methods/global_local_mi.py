@@ -87,7 +87,8 @@ def make(
     jitter = {"brightness": brightness, "contrast": contrast, "gamma": gamma, "noise": noise}
     weights = {"mi_weight": mi_weight, "consistency_weight": consistency_weight}
     check_least(0, **weights, radius=min(radius), hidden=hidden, ramp_steps=ramp_steps, **jitter)
-    check_positive(temperature=temperature, clusters=clusters, subheads=subheads)
+    check_least(2, clusters=clusters)
+    check_positive(temperature=temperature, subheads=subheads)
     heads = {
         name: ClusterHead(
             clusters=clusters,
@@ -162,4 +163,6 @@ def make(
         value = supervised + ramp(step, ramp_steps) * regulariser
         return value, Aux(labelled.batch_stats, logs)
 
-    return Method(loss, init, unlabelled=True)
+    # Of one image the information is the larger, the less its clusters are those of T x.
+    least = 2 if any(head.pooled for head in heads.values()) else 1
+    return Method(loss, init, unlabelled=True, least_unlabelled=least)

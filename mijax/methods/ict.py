@@ -1,11 +1,11 @@
 """Interpolation Consistency Training (Verma et al., IJCAI 2019), for segmentation."""
 
 import jax
-import jax.numpy as jnp
 
 from mijax.losses import squared_error
 from mijax.methods import supervised
 from mijax.methods.method import Row
+from mijax.methods.mixing import next_image
 from mijax.methods.parts import check_positive, with_consistency
 
 ROWS = {"ict": Row("ICT", 31)}
@@ -33,13 +33,14 @@ def make(*, weight=1.0, alpha=0.2, decay=0.999, ramp_steps=0):
 
         def mix(x):
             mine = share.astype(x.dtype)
-            return mine * x + (1 - mine) * jnp.roll(x, -1, axis=0)
+            return mine * x + (1 - mine) * next_image(x)
 
         [student] = forward(network, mix(images), key=student_key)
         [taught] = forward(teacher, images, key=teacher_key)
         target = mix(jax.nn.softmax(taught.logits))
         return squared_error(jax.nn.softmax(student.logits), target), {}
 
-    return with_consistency(
+    method = with_consistency(
         supervised.make(), consistency, weight=weight, decay=decay, ramp_steps=ramp_steps
     )
+    return method._replace(least_unlabelled=2)

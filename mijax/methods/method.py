@@ -178,6 +178,7 @@ class Method(NamedTuple):
       predictor: ``(params, batch_stats, memory) -> (network, batch_stats)``, what is
         evaluated.
       unlabelled: whether it looks at unlabelled images; others are given none.
+      least_unlabelled: how many of them a batch must have; 2 where they are mixed or compared.
       rounds: ``Rounds`` of a method that looks back between them, or None.
       examination: of a method that learns from images alone, labelled cases included; None
         for one that learns to segment.
@@ -188,5 +189,6 @@ class Method(NamedTuple):
     update: Callable = lambda memory, params, batch_stats, step: memory
     predictor: Callable = lambda params, batch_stats, memory: (params["network"], batch_stats)
     unlabelled: bool = False
+    least_unlabelled: int = 1
     rounds: Rounds | None = None
     examination: Examination | None = None

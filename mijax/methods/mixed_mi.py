@@ -219,7 +219,7 @@ def make(
     def predictor(params, batch_stats, memory):
         return memory["network"], memory["batch_stats"]
 
-    return Method(loss, init, update, predictor, unlabelled=True)
+    return Method(loss, init, update, predictor, unlabelled=True, least_unlabelled=2)
 
 
 def near_foreground(probs, distance):

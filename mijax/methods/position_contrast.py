@@ -98,4 +98,10 @@ def make(
             "alignment": jnp.mean(jnp.diagonal(cosines)),
         }
 
-    return Method(loss, init, unlabelled=True, examination=Examination(measures, "retrieval"))
+    return Method(
+        loss,
+        init,
+        unlabelled=True,
+        least_unlabelled=2,
+        examination=Examination(measures, "retrieval"),
+    )

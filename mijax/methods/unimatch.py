@@ -176,4 +176,7 @@ def with_strong_views(
         logs["kept"] = jnp.mean(confidence >= threshold)
         return sum(w * d for w, d in zip(weights, distances, strict=True)), logs
 
-    return with_consistency(method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps)
+    method = with_consistency(
+        method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps
+    )
+    return method._replace(least_unlabelled=2)

@@ -33,6 +33,12 @@ def check_config(config):
     if config.data.patches.dims == 3 and config.method.name == "position_contrast":
         raise UserError("method position_contrast compares slices: config.data.patches.dims is 2")
     method = make_method(config)
+    least = method.least_unlabelled if method.unlabelled else 1
+    if config.unlabelled_batch < least:
+        raise UserError(
+            f"method {config.method.name} mixes or compares unlabelled images: "
+            f"config.unlabelled_batch is at least {least}, not {config.unlabelled_batch}"
+        )
     if method.rounds and config.data.patches.fit == "whole":
         raise UserError(
             f"method {config.method.name} keeps pseudo-labels of images of one size: "

@@ -391,6 +391,23 @@ def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
         train(start_run(tmp_path, config))
 
 
+MIXED = ["ict", "unimatch", "strong_mi", "alternate_teachers", "mixed_mi"]
+
+
+@pytest.mark.parametrize("name", [*MIXED, "global_local_mi", "position_contrast"])
+def test_a_single_unlabelled_image_is_refused_where_it_teaches_nothing(tiny, name):
+    with pytest.raises(UserError, match=f"method {name} .*unlabelled_batch is at least 2, not 1"):
+        check_config(tiny(name, unlabelled_batch=1))
+
+
+def test_a_single_unlabelled_image_is_enough_for_others(tiny):
+    local = {"features": ("Up_conv2",), "importance": (1.0,), "radius": (1,)}
+    local = {f"method.{key}": value for key, value in local.items()}
+    check_config(tiny("global_local_mi", unlabelled_batch=1, **local))
+    check_config(tiny("ict", unlabelled_batch=1, method__weight=0.0))
+    check_config(tiny("mean_teacher", unlabelled_batch=1))
+
+
 @pytest.mark.parametrize("intensity", ["percentile", "minmax", "zscore", "window"])
 def test_good_values_are_not_refused(tiny, intensity):
     config = tiny("local_mi")
