@@ -83,6 +83,8 @@ class Reader:
 
     def _ask(self, function, *arguments):
         with self._lock:
+            if self._process is not None and not self._process.is_alive():
+                self.close()  # it ended with nothing to do, as where memory ran out
             self.start()
             try:
                 self._pipe.send((function, arguments))

@@ -439,6 +439,18 @@ def test_an_image_that_ends_its_reader(client, image, listening, monkeypatch):
     assert post(client, nifti(image)).status_code == 200
 
 
+def test_a_reader_that_ended_before_an_image_is_begun_anew(client, image, monkeypatch):
+    read = Reader.open
+
+    def open_after_its_end(self, path):
+        self._process.kill()
+        self._process.join()
+        return read(self, path)
+
+    monkeypatch.setattr(Reader, "open", open_after_its_end)
+    assert post(client, nifti(image)).status_code == 200
+
+
 def test_very_many_files(serving):
     names = [f"{number:05}" for number in range(10_001)]
     with serving() as client:
