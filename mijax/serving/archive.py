@@ -50,8 +50,8 @@ def unpack(file, folder: Path, *, most_bytes: int) -> None:
             members = [member for member in archive.infolist() if not member.is_dir()]
             if len(members) > MEMBERS:
                 raise _too_many()
-            for member in members:
-                _check(member)
+            for number, member in enumerate(members, 1):
+                _check(member, f"zip: file {number}")
             left = most_bytes
             for number, member in enumerate(filter(_is_shown, members)):
                 path = folder / f"{number:06}.dcm"
@@ -71,13 +71,13 @@ def _write(archive, member, path: Path, *, most_bytes: int) -> int:
     return count
 
 
-def _check(member: zipfile.ZipInfo) -> None:
-    name = member.filename
-    if climbs(name):
-        raise UserError(f"zip: the name {name[:80]!a} leads out of its folder")
+def _check(member: zipfile.ZipInfo, what: str) -> None:
+    """Refuses a member, which is not named: names may be those of patients."""
+    if climbs(member.filename):
+        raise UserError(f"{what} has a name that leads out of its folder")
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise UserError(f"zip: {name[:80]!a} is a link, or no plain file")
+        raise UserError(f"{what} is a link, or no plain file")
     if member.flag_bits & 1:
         raise UserError("zip: encrypted")
     if member.compress_type not in _METHODS:
