@@ -19,6 +19,7 @@ from mijax.errors import UserError, needs
 
 TOKEN = "MIJAX_TOKEN"
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+_MOST = {"upload_seconds": 86_400, "session_minutes": 525_600}  # a day, a year
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -93,6 +94,9 @@ def _settings(values):
     from mijax.serving.receive import UploadLimits
     from mijax.serving.sessions import Bounds
 
+    for name, most in _MOST.items():
+        if not (given := getattr(values, name)) <= most:  # nor NaN, which flags take for any number
+            raise UserError(f"--{name} is at most {most}, not {given}")
     token = os.environ.get(TOKEN, "").strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(f"{TOKEN}: plain ASCII without blanks is needed")

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -786,7 +787,7 @@ def test_a_termination_ends_it_as_well(model, tmp_path):
     assert server.should_exit and signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_the_command_refuses(run_module, run, tmp_path, monkeypatch):
+def test_what_the_command_refuses(run_module, run_here, run, tmp_path, monkeypatch):
     assert run_module("mijax.serve") == (2, "", ["needs --workdir RUN"])
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
@@ -794,6 +795,11 @@ def test_what_the_command_refuses(run_module, run, tmp_path, monkeypatch):
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match="cannot listen on 203.0.113.9"):
         listen("203.0.113.9", 0)
+    monkeypatch.setattr(serving_server, "listen", lambda *_: pytest.fail("it listens"))
+    for name in ("session_minutes", "upload_seconds"):
+        for given in ("inf", "nan"):
+            code, _, lines = run_here("mijax.serve", "--workdir", run.folder, f"--{name}={given}")
+            assert code == 1 and re.fullmatch(rf"--{name} is at most \d+, not {given}", lines[0])
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.setattr(serve, "flags", SimpleNamespace(FLAGS=SimpleNamespace(workdir=run.folder)))
     with pytest.raises(UserError, match=r"needs fastapi, which is not .* 'mijax\[serve\]'"):
