@@ -26,7 +26,7 @@ def guard(token: str | None, origins: tuple[str, ...]):
         origin = request.headers.get("origin")
         if origin is not None and origin not in origins:
             raise HTTPException(403, "pages of this origin may not ask; see --allow_origins")
-        if token is None or request.url.path in _OPEN:
+        if token is None or request.scope["path"] in _OPEN:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not _same(given.strip(), token):

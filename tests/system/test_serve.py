@@ -27,6 +27,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_files import highdicom, oblique, positions, pydicom, write_series
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from mijax import serve
 from mijax.data.scans import read_scan
@@ -35,6 +36,7 @@ from mijax.files import write_json
 from mijax.inference import Predictor
 from mijax.inference.scans import predict_files
 from mijax.runs.folder import open_run
+from mijax.serving import guard
 from mijax.serving import server as serving_server
 from mijax.serving.app import Settings, make_app
 from mijax.serving.archive import TooLarge
@@ -723,6 +725,13 @@ def test_a_token(serving, image):
         headers = {"authorization": f"{login['token_type']} {login['access_token']}"}
         for path in ("/auth/token/valid", "/info/"):
             assert client.get(path, headers=headers).status_code == 200
+
+
+def test_a_token_is_asked_for_by_the_path_that_is_routed():
+    """Not by the address, into which some releases of Starlette put the header Host."""
+    address, scope = SimpleNamespace(path="/health"), {"path": "/info/"}
+    with pytest.raises(HTTPException):
+        guard.guard("sesame", ())(SimpleNamespace(url=address, scope=scope, headers={}))
 
 
 # The command -----------------------------------------------------------------------------
