@@ -6,8 +6,10 @@ import time
 
 from fastapi import HTTPException, Request
 
+from mijax.serving.receive import UploadLimits, form_of
+
 _OPEN = ("/health", "/auth", "/auth/", "/auth/token")  # to anybody
-_FORM_BYTES = 2**12  # of a login
+_LOGIN = UploadLimits(bytes=2**20, seconds=10.0)  # which anybody may begin
 _log = logging.getLogger("mijax")
 
 
@@ -48,20 +50,15 @@ def add_token(app, token: str | None) -> None:
 
     @app.post("/auth/token")
     async def login(request: Request):
-        if not 0 < int(_digits(request.headers.get("content-length"))) <= _FORM_BYTES:
-            raise HTTPException(413, "a login is a short form")
-        form = await request.form(max_files=0, max_fields=8, max_part_size=_FORM_BYTES)
-        if not _same(str(form.get("password", "")), token):
+        async with form_of(request, _LOGIN, files=0) as form:
+            given = str(form.get("password", ""))
+        if not _same(given, token):
             raise _unknown("the password is the token of the server")
         return {"access_token": token, "token_type": "bearer"}
 
     @app.get("/auth/token/valid")
     async def valid():
         return {}
-
-
-def _digits(text: str | None) -> str:
-    return text if text and text.isdecimal() and len(text) < 9 else "0"
 
 
 def _same(given: str, token: str) -> bool:

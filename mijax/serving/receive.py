@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ from mijax.serving.uploads import store
 
 _FIELDS, _FIELD_BYTES = 8, 2**16  # of a form, beside its files
 _FORM = 2**20  # bytes of a form beside its files
+_CHARSET = re.compile(rb";\s*charset[^;]*", re.I)  # which is UTF-8: others fail, or are slow
 _SILENCE = 30.0  # seconds without a byte of an upload
 _AGAIN = 10  # seconds after which to try an upload again
 
@@ -94,7 +96,7 @@ class Receiver:
 
 @contextlib.asynccontextmanager
 async def form_of(request: Request, limits: UploadLimits, *, files: int):
-    """The form of a request, of which no more than so many bytes are received.
+    """The form of a request, in UTF-8, of which no more than so many bytes are received.
 
     Args:
       request: not yet read.
@@ -122,7 +124,8 @@ async def form_of(request: Request, limits: UploadLimits, *, files: int):
             raise _too_large(limits)
         return message
 
-    counted = Request(request.scope, receive)
+    headers = [(key, _CHARSET.sub(b"", value)) for key, value in request.scope["headers"]]
+    counted = Request(request.scope | {"headers": headers}, receive)
     try:
         async with asyncio.timeout(limits.seconds):
             form = await counted.form(

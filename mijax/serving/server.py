@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
+                limit_concurrency=CONNECTIONS + 1,  # of so many the last is refused
                 timeout_keep_alive=_KEPT,
                 timeout_graceful_shutdown=_END,
             )

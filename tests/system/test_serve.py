@@ -510,6 +510,15 @@ def test_bad_requests(client, image):
     assert client.get("/health").json() == {"status": "ok", "waiting": 0}
 
 
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "x;\tCharset*0=undefined"])
+def test_a_form_is_utf8_whatever_it_says(client, charset):
+    """Of the codecs that there are some raise, and some take long."""
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    part = b'--x\r\ncontent-disposition: form-data; name="params"\r\n\r\n{\r\n--x--'
+    answer = client.post(INFER, content=part, headers={"content-type": kind})
+    is_refused(client, answer, 400, "params: no JSON")
+
+
 def test_uploads_that_are_too_large_or_too_slow(client, serving, image):
     boundary = {"content-type": "multipart/form-data; boundary=x"}
     start = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a.nii"\r\n\r\n'
@@ -542,6 +551,30 @@ def test_uploads_that_are_too_large_or_too_slow(client, serving, image):
         deadline = time.monotonic() + TIMEOUT
         while list(impatient.root.iterdir()):
             assert time.monotonic() < deadline
+
+
+def test_a_login_without_its_body_ends(serving, monkeypatch):
+    monkeypatch.setattr(serving_server, "_IDLE", 0.2)
+    monkeypatch.setattr(guard, "_LOGIN", UploadLimits(bytes=2**20, seconds=0.3))
+    request = b"POST /auth/token HTTP/1.1\r\nhost: x\r\ncontent-length: 20\r\n"
+    kind = b"content-type: application/x-www-form-urlencoded\r\n\r\n"
+    with (
+        serving(Settings(token="sesame")) as client,
+        socket.create_connection(client.address, timeout=TIMEOUT) as slow,
+    ):
+        slow.sendall(request + kind)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := slow.recv(2**16):
+                answer += more
+        assert b" 408 " in answer
+
+
+def test_one_connection_too_many_is_told(serving, monkeypatch):
+    monkeypatch.setattr(serving_server, "CONNECTIONS", 2)
+    with serving() as client, socket.create_connection(client.address, timeout=TIMEOUT):
+        assert client.get("/health").status_code == 200
+        assert httpx.get(client.base_url.join("/health"), timeout=TIMEOUT).status_code == 503
 
 
 def test_connections_on_which_nothing_goes_on_are_closed(serving, monkeypatch):
@@ -719,8 +752,10 @@ def test_a_token(serving, image):
             is_refused(client, answer, 401, "a token is needed")
         answer = client.post("/auth/token", data={"username": "me", "password": "guess"})
         is_refused(client, answer, 401, "the password is the token")
-        answer = client.post("/auth/token", data={"username": "x" * 5000, "password": "x"})
-        is_refused(client, answer, 413, "a short form")
+        answer = client.post("/auth/token", data={"username": "x" * 2**21, "password": "x"})
+        is_refused(client, answer, 413, "the upload exceeds 1 MiB")
+        answer = client.post("/auth/token", files={"password": ("a", b"sesame")})
+        is_refused(client, answer, 400, "Too many files")
         login = client.post("/auth/token", data={"username": "me", "password": "sesame"}).json()
         headers = {"authorization": f"{login['token_type']} {login['access_token']}"}
         for path in ("/auth/token/valid", "/info/"):
