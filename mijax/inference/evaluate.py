@@ -47,8 +47,9 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
         no label maps that the options could be for.
     """
     source = open_data(run.config, annotation_of(run))
-    best, examination = Predictor(run), make_method(run.config).examination
+    examination = make_method(run.config).examination
     splits = read_splits(run.folder / "splits.json", source.cases, complete=not examination)
+    best = Predictor(run)
     if not examination:
         check_names(run, source.classes)
     split = "test" if splits.test else "validation"
