@@ -8,19 +8,16 @@ means over the seeds of each patient: intervals by bootstrap over the patients, 
 paired t-tests over them, corrected by Holm's method for the rows of the table that is printed.
 """
 
+import argparse
 import collections
 import csv
 
 import numpy as np
-from absl import app, flags
 
 from mijax.report.chance import holm, interval, nanmean, paired_p, resampled_means
 
 FULL, PARTIAL = "Full supervision", "Partial supervision"
 AGAINST = ("Ours (KL)", "UniMatch + Ours (KL)")
-_FULL = flags.DEFINE_string("full", "", "file that has the row of full supervision")
-_ROWS = flags.DEFINE_list("rows", [], "rows to print; all by default")
-_AGAINST = flags.DEFINE_list("against", list(AGAINST), "rows that are tested to have more")
 
 
 def read_scores(file):
@@ -113,10 +110,16 @@ def of_file(file, *, full="", names=(), against=AGAINST):
             yield "\n".join(tests_of(rows, better, rest))
 
 
-def main(argv):
-    found = of_file(argv[1], full=_FULL.value, names=_ROWS.value, against=_AGAINST.value)
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scores", help="file of scores")
+    parser.add_argument("--full", default="", help="file that has the row of full supervision")
+    parser.add_argument("--rows", nargs="+", default=(), help="rows to print; all by default")
+    parser.add_argument("--against", nargs="+", default=AGAINST, help="rows that are tested")
+    values = parser.parse_args()
+    found = of_file(values.scores, full=values.full, names=values.rows, against=values.against)
     print("\n\n".join(found))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()
