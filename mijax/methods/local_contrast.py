@@ -57,7 +57,8 @@ def make(
       temperature: τ.
       width: of the embeddings.
       gate: a volume keeps its pseudo-labels where the mean foreground Dice of the predictions
-        for two transformed copies, transformed back, is above this; 0 keeps all.
+        for two transformed copies, transformed back, is above this, on the pixels that both
+        kept in the frame; 0 keeps all.
       rotation, shear, scale, flip: of those transformations.
     """
     if pairs not in ("all", "labelled"):
@@ -130,7 +131,10 @@ def _pairs(kind, labelled, unlabelled):
 
 
 def _agreement(predict, unlabelled, ranges, number):
-    """Mean foreground Dice (v,) of each volume between two predictions by way of T."""
+    """Mean foreground Dice (v,) of each volume between two predictions by way of T.
+
+    On the pixels that both T kept in the frame: of others there are no two predictions.
+    """
     maps = []
     for which in range(2):
         key = jax.random.fold_in(jax.random.key(number), which)
@@ -140,10 +144,12 @@ def _agreement(predict, unlabelled, ranges, number):
             dims = images.ndim - 2
             view = sample_view(jax.random.fold_in(key, i), len(images), dims=dims, **ranges)
             probs = predict(np.asarray(view.apply(images)))
-            chunks.append(np.asarray(view.restore(probs)).argmax(-1))
+            labels = np.asarray(view.restore(probs)).argmax(-1)
+            chunks.append(np.where(view.mask(labels.shape[1:]), labels, -1))
         maps.append(np.concatenate(chunks))
         classes = probs.shape[-1]
-    first, second = maps
+    inside = np.minimum(*maps) >= 0
+    first, second = maps = [np.where(inside, m, -1) for m in maps]
     pixels = tuple(range(1, first.ndim))
     scores = []
     for value in range(1, classes):

@@ -125,3 +125,17 @@ def test_the_gate_drops_volumes_whose_predictions_do_not_agree():
     assert not found[4:].any()
     whole = methods.build("local_contrast").rounds.refresh(memory, by_place, slices)["pseudo_label"]
     assert whole[8:].any()
+
+
+def test_what_left_the_frame_is_no_disagreement():
+    method = methods.build("local_contrast", gate=0.99, rotation=30.0, scale=(1.0, 1.25))
+    image = np.zeros((12, 24, 24, 1), np.float32)
+    image[:, :10, :10] = 1.0  # a structure in the corner
+
+    def perfect(images):  # and equivariant
+        return np.concatenate([1 - images, images], -1)
+
+    slices = unlabelled()._replace(image=image)
+    memory = {"pseudo_label": np.zeros(image.shape[:3], np.uint8), "round": np.int32(0)}
+    found = method.rounds.refresh(memory, perfect, slices)["pseudo_label"]
+    assert_array_equal(found, image[..., 0] > 0)
