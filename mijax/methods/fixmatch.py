@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mijax.losses import cross_entropy
 from mijax.methods.method import Aux, Method, Quantity, Row
+from mijax.methods.mixing import pseudo_label_loss
 from mijax.methods.parts import check_least, check_threshold, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
@@ -56,12 +56,13 @@ def make(
         [weak] = forward(jax.lax.stop_gradient(network), images, key=weak_key)
         probs = view.apply(jax.nn.softmax(weak.logits))
         inside = view.inside(images.shape[1:-1])
-        mask = jnp.where(jnp.max(probs, axis=-1) >= threshold, inside, 0)
-        kept = jnp.sum(mask) / jnp.maximum(jnp.sum(inside), 1.0)
+        sure = jnp.max(probs, axis=-1) >= threshold
+        kept = jnp.sum(jnp.where(sure, inside, 0)) / jnp.maximum(jnp.sum(inside), 1.0)
         strong = jitter_intensity(jitter_key, view.apply(images), **strengths)
         labelled, strong = forward(network, batch.image, strong, key=strong_key)
-        # The mean over the pixels kept, times their part of all.
-        pseudo = kept * cross_entropy(strong.logits, jnp.argmax(probs, axis=-1), mask=mask)
+        pseudo = pseudo_label_loss(
+            strong.logits, jnp.argmax(probs, axis=-1), sure, inside=inside, kind="cross_entropy"
+        )
         supervised = label_loss(labelled.logits, batch.label)
         logs = {"supervised": supervised, "pseudo_cross_entropy": pseudo, "kept": kept}
         value = supervised + weight * ramp(step, ramp_steps) * pseudo

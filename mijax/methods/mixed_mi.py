@@ -171,7 +171,8 @@ def make(
                 pseudo_label_loss(
                     x,
                     jnp.argmax(t, axis=-1),
-                    (jnp.max(t, axis=-1) >= threshold) & (v > 0),
+                    jnp.max(t, axis=-1) >= threshold,
+                    inside=v,
                     kind=pseudo_loss,
                 )
                 for x, t, v in zip(logits, targets, valid_in, strict=True)

@@ -35,21 +35,25 @@ def mixed_view(key, images, *, jitter, boxes):
     return paste(inside, strong, next_image(strong)), inside
 
 
-def pseudo_label_loss(logits, labels, sure, *, kind="dice"):
+def pseudo_label_loss(logits, labels, sure, *, inside=None, kind="dice"):
     """Distance to pseudo-labels on the pixels that are sure of theirs.
 
     Args:
       logits: (b, *space, k).
       labels: (b, *space) integers.
       sure: (b, *space) of bool.
+      inside: (b, *space) of 0 and 1, the pixels that are of an image at all; None for all.
       kind: "dice", soft Dice with squares in the denominator, of all classes, over the pixels that
-        count; or "cross_entropy", the mean over them, times their part of all.
+        count; or "cross_entropy", the mean over them, times their part of those inside.
 
     Returns:
       Scalar; 0 where no pixel is sure.
     """
+    inside = jnp.ones_like(sure) if inside is None else inside > 0
+    sure = sure & inside
     if kind == "cross_entropy":
-        return jnp.mean(sure) * cross_entropy(logits, labels, mask=sure)
+        part = jnp.sum(sure) / jnp.maximum(jnp.sum(inside), 1)
+        return part * cross_entropy(logits, labels, mask=sure)
     probs = jax.nn.softmax(logits.astype(jnp.float32))
     return soft_dice_loss(probs, labels, mask=sure, background=True, squared=True, absent=True)
 

@@ -369,18 +369,18 @@ def information(p, q, mask):
 
 
 @pytest.mark.parametrize(
-    ("between", "focus", "third"),
-    [("teacher", 0, 0.0), ("teacher", 1, 0.0), ("views", 1, 0.0), ("teacher", 1, 0.6),
-     ("views", 0, 0.6)],
+    ("between", "focus", "third", "pseudo_loss"),
+    [("teacher", 0, 0.0, "dice"), ("teacher", 1, 0.0, "cross_entropy"), ("views", 1, 0.0, "dice"),
+     ("teacher", 1, 0.6, "dice"), ("views", 0, 0.6, "dice")],
 )  # fmt: skip
-def test_mixed_mi(between, focus, third, network, teacher, batch):
+def test_mixed_mi(between, focus, third, pseudo_loss, network, teacher, batch):
     factor = 0.8
     weights = {"pseudo_weight": 0.5, "mi_weight": 0.3, "consistency_weight": 0.2}
     method = methods.build(
         "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
         threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
         rotation=0.0, shear=0.0, flip=False, scale=(factor, factor),
-        feature_weight=third, feature_dropout=0.0,
+        feature_weight=third, feature_dropout=0.0, pseudo_loss=pseudo_loss,
     )  # fmt: skip
     value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
     count = 3 if third else 2
@@ -411,10 +411,17 @@ def test_mixed_mi(between, focus, third, network, teacher, batch):
         mutual = information(*p[:2], inside * ~boxes[0] * ~boxes[1] * near(weak))
     else:
         mutual = shares @ [information(x, t, v * near(t)) for x, t, v in triples]
+
+    def distance(p, t, v):
+        label, sure = t.argmax(-1), t.max(-1) >= 0.5
+        if pseudo_loss == "dice":
+            return release_dice(p, label, v * sure)
+        return masked_mean(sure * cross_entropies(np.log(p), label), v)  # of what is in the frame
+
     pseudo, kl = (
         shares @ [f(x, t, v) for x, t, v in triples]
         for f in (
-            lambda p, t, v: release_dice(p, t.argmax(-1), v * (t.max(-1) >= 0.5)),
+            distance,
             lambda p, t, v: masked_mean((t * np.log(np.maximum(t, 1e-30) / p)).sum(-1), v),
         )
     )
