@@ -108,9 +108,9 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
       key: PRNG key.
       images: (b, *space, c), with two or three axes of space.
       brightness: added, uniform in ±brightness.
-      contrast: factor about the image's own mean, log-uniform in exp(±contrast).
-      gamma: exponent, log-uniform in exp(±gamma), on the image stretched to [0, 1] between its
-        own extremes, and back: as nnU-Net.
+      contrast: factor about the mean of each channel, log-uniform in exp(±contrast).
+      gamma: exponent, log-uniform in exp(±gamma), on each channel stretched to [0, 1] between its
+        own extremes, and back: as nnU-Net, which draws one a channel.
       noise: standard deviation of Gaussian noise, uniform in [0, noise].
       blur: standard deviation of a Gaussian blur in pixels, uniform in [0, blur]; after the noise.
         In 3-D it is that of all three axes, thick slices or not: nnU-Net blurs all of them too.
@@ -131,14 +131,15 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         raise ValueError("blur sets how many pixels are summed: a number, static under jit")
     images = wide(given)
     keys = jax.random.split(key, 6)
-    inner = tuple(range(1, images.ndim))  # all axes but that of the batch
+    space = tuple(range(1, images.ndim - 1))
 
     def draw(k, strength, low=-1.0):
-        uniform = jax.random.uniform(k, (len(images), *[1] * len(inner)), jnp.float32, minval=low)
+        shape = len(images), *[1] * (images.ndim - 1)
+        uniform = jax.random.uniform(k, shape, jnp.float32, minval=low)
         return (strength * uniform).astype(images.dtype)
 
     if applied["gamma"]:
-        low, high = (f(images, axis=inner, keepdims=True) for f in (jnp.min, jnp.max))
+        low, high = (f(images, axis=space, keepdims=True) for f in (jnp.min, jnp.max))
         span = jnp.maximum(high - low, 1e-7)
         stretched = (images - low) / span
         # Not of 0, where the slope of a power may be infinite and the gradient NaN.
@@ -146,7 +147,7 @@ def jitter_intensity(key, images, *, brightness=0.0, contrast=0.0, gamma=0.0, no
         power = jnp.where(above, stretched, 1.0) ** jnp.exp(draw(keys[0], gamma))
         images = low + span * jnp.where(above, power, 0.0)
     if applied["contrast"]:
-        mean = jnp.mean(images, axis=inner, keepdims=True)
+        mean = jnp.mean(images, axis=space, keepdims=True)
         images = mean + (images - mean) * jnp.exp(draw(keys[1], contrast))
     if applied["brightness"]:
         images = images + draw(keys[2], brightness)

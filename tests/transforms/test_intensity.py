@@ -42,9 +42,9 @@ def test_brightness_is_added():
 
 
 def test_contrast_multiplies_the_distance_to_the_mean():
-    mean = IMAGES.mean((1, 2, 3), keepdims=True)
+    mean = IMAGES.mean((1, 2), keepdims=True)  # of each channel
     changed = np.asarray(jitter(IMAGES, contrast=0.4))
-    assert_allclose(changed.mean((1, 2, 3), keepdims=True), mean, atol=1e-5)
+    assert_allclose(changed.mean((1, 2), keepdims=True), mean, atol=1e-5)
     far = np.abs(IMAGES - mean) > 0.02
     factor = np.where(far, changed - mean, 1) / np.where(far, IMAGES - mean, 1)
     factor = np.where(
@@ -54,19 +54,28 @@ def test_contrast_multiplies_the_distance_to_the_mean():
 
 
 def test_gamma_is_the_exponent():
-    low, high = (f(IMAGES, (1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    low, high = (f(IMAGES, (1, 2), keepdims=True) for f in (np.min, np.max))  # of each channel
 
     def stretched(images):  # off the ends, where every exponent gives the same
         return np.clip((images - low) / (high - low), 0.05, 0.95)
 
     changed = np.asarray(jitter(IMAGES, gamma=0.5))
-    assert_allclose(changed.min((1, 2, 3)), low.ravel(), atol=1e-6)
-    assert_allclose(changed.max((1, 2, 3)), high.ravel(), atol=1e-6)
+    assert_allclose(changed.min((1, 2), keepdims=True), low, atol=1e-6)
+    assert_allclose(changed.max((1, 2), keepdims=True), high, atol=1e-6)
     middle = (stretched(IMAGES) > 0.2) & (stretched(IMAGES) < 0.8)
     ratio = np.log(stretched(changed)) / np.log(stretched(IMAGES))
     exponent = np.nanmedian(np.where(middle, ratio, np.nan), (1, 2, 3), keepdims=True)
     assert_allclose(np.where(middle, ratio, exponent), exponent * np.ones_like(ratio), rtol=0.2)
     fills(np.log(exponent.ravel()), -0.5, 0.5)
+
+
+def test_a_channel_is_changed_as_if_it_were_alone():
+    images = IMAGES * np.float32([1.0, 0.1])
+    strengths = {"brightness": 0.1, "contrast": 0.4, "gamma": 0.5, "blur": 1.0}
+    both = jitter(images, **strengths)
+    for channel in (0, 1):
+        alone = jitter(images[..., [channel]], **strengths)
+        assert_allclose(both[..., [channel]], alone, atol=1e-6)
 
 
 def test_gamma_knows_no_range_and_leaves_a_flat_image():
