@@ -11,7 +11,7 @@ python -m mijax.main --config configs/acdc_small.py --config.data.source.dir=FOL
 from mijax.configs import acdc
 
 # The heart lies the same way in every scan: flips would teach that left is right.
-_VIEW = {"rotation": 20.0, "shear": 0.0, "scale": (0.8, 1.25), "flip": False}
+_VIEW = {"rotation": 20.0, "shear": 0.0, "scale": (0.8, 1.25), "flip": 0.0}
 _RAMP = {"ramp_steps": 500}
 OF_METHOD = {
     "local_mi": {**_VIEW, **_RAMP},
@@ -25,7 +25,7 @@ OF_METHOD = {
     "copy_paste": {"pretrain_steps": 750},
     "strong_mi": {**_VIEW, **_RAMP},
     "mixed_mi": {**_VIEW, **_RAMP, "mi_weight": 0.2, "focus": 5},
-    "global_local_mi": {**_VIEW, **_RAMP, "flip": 0.0},
+    "global_local_mi": {**_VIEW, **_RAMP},
     "boundary_iic": {"flip": 0.0},
 }
 

@@ -94,7 +94,7 @@ def get_config(method):
                 "tilt": 0.0,  # likewise out of the plane, with dims=3; at 0 depth is not scaled
                 "shear": 0.0,  # degrees, up to ±
                 "scale": (1.0, 1.0),
-                "flip": False,
+                "flip": 0.0,  # probability with which each axis is flipped
                 "quarter_turns": False,
                 "brightness": 0.0,  # added, up to ±
                 "contrast": 0.0,  # factor, up to exp(±)

@@ -14,7 +14,7 @@ from mijax.configs import common
 _STEPS = 3000
 # A T for anatomy that always lies the same way: patients differ by some degrees and a tenth in
 # size, and none is upside down. Where yours lies anyhow (cells, skin), turn and flip it.
-_VIEW = {"rotation": 15.0, "shear": 0.0, "scale": (0.9, 1.1), "flip": False}
+_VIEW = {"rotation": 15.0, "shear": 0.0, "scale": (0.9, 1.1), "flip": 0.0}
 _SAFE = {**_VIEW, "ramp_steps": _STEPS // 2}  # the first predictions teach nothing
 OF_METHOD = {
     method: {k: v for k, v in _SAFE.items() if k in methods.defaults(method)}

@@ -6,7 +6,7 @@ python -m mijax.main --config configs/hippocampus.py --config.data.source.dir=Ta
 from mijax.configs import common
 
 # A T that the labelled images are augmented by as well; half of them are never upside down.
-_VIEW = {"rotation": 15.0, "scale": (0.9, 1.1), "flip": False}
+_VIEW = {"rotation": 15.0, "scale": (0.9, 1.1), "flip": 0.0}
 _INTENSITY = {"brightness": 0.2, "contrast": 0.4, "noise": 0.1}  # of the transformed copy
 _RAMP = {"ramp_steps": 600}  # of 800 steps, whatever config.steps: first all is background
 
@@ -29,7 +29,6 @@ OF_METHOD = {  # chosen on validation cases, see benchmarks/ACCURACY.md
         **_VIEW,
         **_INTENSITY,
         **_RAMP,
-        "flip": 0.0,
         "consistency_weight": 3.0,
         "mi_weight": 0.03,
         "radius": (0, 1, 1),

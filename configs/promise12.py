@@ -33,7 +33,7 @@ def get_config(method="local_mi"):
     augmentation = config.augmentation
     augmentation.crop = (224, 224)
     augmentation.rotation = 10.0
-    augmentation.flip = True
+    augmentation.flip = 0.5
     augmentation.brightness = 0.1
     augmentation.contrast = 0.1
     return config

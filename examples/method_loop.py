@@ -23,7 +23,7 @@ network = nn.Sequential([nn.Conv(16, (3, 3)), nn.relu, nn.Conv(16, (3, 3)), nn.r
 params = {"network": network.init(jax.random.key(0), images[0])}
 optimizer = optax.adam(1e-2)
 opt_state = optimizer.init(params)
-method = local_mi.make(weight=1.0, mi_weight=3.0, rotation=15.0, flip=False)
+method = local_mi.make(weight=1.0, mi_weight=3.0, rotation=15.0, flip=0.0)
 batch = Batch(jnp.array(images[0]), jnp.array(label), jnp.concatenate(images[1:]))
 
 

@@ -107,6 +107,13 @@ def flat(tree, prefix=""):
             yield f"{prefix}{key}", value
 
 
+def as_of_now(value, key=""):
+    """A stored value, or a dict by key of such: earlier versions had True for a ``flip`` of 1/2."""
+    if isinstance(value, dict):
+        return {k: as_of_now(v, k) for k, v in value.items()}
+    return value / 2 if isinstance(value, bool) and key.split(".")[-1] == "flip" else value
+
+
 def tuples(value):
     """With lists, also inside, as tuples: JSON has lists where a configuration has those."""
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

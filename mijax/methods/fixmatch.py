@@ -27,7 +27,7 @@ def make(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
 ):
     """L(labelled) + weight · mean of 1[max q ≥ threshold] · CE(f(J T x), argmax q).
 

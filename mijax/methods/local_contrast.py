@@ -38,7 +38,7 @@ def make(
     rotation=30.0,
     shear=0.0,
     scale=(0.8, 1.25),
-    flip=False,
+    flip=0.0,
 ):
     """L(labelled) + weight · L_cont(labelled with truth, unlabelled with pseudo-labels).
 

@@ -37,7 +37,7 @@ def make(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
     brightness=0.0,
     contrast=0.0,
     gamma=0.0,
@@ -64,7 +64,7 @@ def make(
       ramp_steps: steps over which λ grows to its value.
       rotation, shear: degrees, of T.
       scale: (low, high), of T.
-      flip: probability with which T flips each axis; True for 1/2.
+      flip: probability with which T flips each axis.
       brightness, contrast, gamma, noise: of intensity changes of T x, which leave the labels as
         they are; see ``jitter_intensity``. The paper has none.
       shared_statistics: see ``Method``.

@@ -58,7 +58,7 @@ def make(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
     box_probability=0.5,
     box_area=(0.02, 0.4),
     box_aspect=(0.3, 1 / 0.3),

@@ -50,7 +50,7 @@ def with_teacher(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
     brightness=0.0,
     contrast=0.0,
     gamma=0.0,

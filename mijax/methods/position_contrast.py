@@ -38,7 +38,7 @@ def make(
     rotation=30.0,
     shear=0.0,
     scale=(0.8, 1.25),
-    flip=False,
+    flip=0.0,
 ):
     """Supervised contrastive loss of two views of each image; no labels are looked at.
 

@@ -20,7 +20,7 @@ def make(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
     strong_weight=1.0,
     feature_weight=1.0,
     threshold=0.95,

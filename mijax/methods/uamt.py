@@ -26,7 +26,7 @@ def make(
     rotation=30.0,
     shear=5.0,
     scale=(0.8, 1.25),
-    flip=True,
+    flip=0.5,
 ):
     """L(labelled) + weight · mean of ‖softmax f(T x) − T softmax f̄(x + ε)‖² where f̄ is certain.
 

@@ -267,7 +267,7 @@ def _augmentation(found, labelled, dims, intensity, choose):
         ranges |= {"contrast": 0.2, "gamma": 0.2, "noise": 0.05}
     for name, value in ranges.items():
         choose(f"augmentation.{name}", value, strong)
-    choose("augmentation.flip", False, "all are turned to the same axes: left is left")
+    choose("augmentation.flip", 0.0, "all are turned to the same axes: left is left")
     rare = [name for name, share in list(found["share"].items())[1:] if 0 < share < _RARE]
     if dims == 3 and rare:
         reason = f"{rare[0]} is less than 1 % of the voxels: a third, as nnU-Net"

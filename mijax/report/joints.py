@@ -66,7 +66,7 @@ def row_joint(label, predictor, images):
 
 def _view(count, dims):
     """T of each of some images, from the pool of the paper."""
-    ranges = {"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "flip": True}
+    ranges = {"rotation": 30.0, "shear": 5.0, "scale": (0.8, 1.25), "flip": 0.5}
     return sample_view(jax.random.key(0), count, dims=dims, **ranges)
 
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from mijax.data import Splits, read_splits
 from mijax.errors import UserError
+from mijax.options import as_of_now, flat
 from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
 from mijax.runs.annotation import annotation_of
-from mijax.runs.folder import Run, flat, is_done, open_run
+from mijax.runs.folder import Run, is_done, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
 _OF_A_RUN = {
@@ -189,7 +190,7 @@ def _origin(run):
             f"{run.folder / 'info.json'} does not say what {run.config.init_from} was, which the "
             f"run began with; python -m mijax.main --workdir {run.folder} writes it again"
         )
-    return origin
+    return as_of_now(origin)
 
 
 def _group(scored):

@@ -16,7 +16,7 @@ from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.files import locked, read_json, write_json, writing_to
-from mijax.options import LONGER, flat
+from mijax.options import LONGER, as_of_now, flat
 
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
@@ -201,7 +201,7 @@ def open_run(folder):
     folder = Path(folder).expanduser()
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run: it has no config.json")
-    config = ml_collections.ConfigDict(read_json(folder / "config.json"))
+    config = ml_collections.ConfigDict(as_of_now(read_json(folder / "config.json")))
     known = {key for key, _ in flat(config.to_dict())}
     for key, _ in flat(common.get_config("supervised").to_dict()):
         if key not in known:
@@ -234,7 +234,7 @@ def exclusive(run):
 
 
 def _differences(found, wanted, may_differ):
-    found, wanted = dict(flat(found)), dict(flat(wanted))
+    found, wanted = (dict(flat(as_of_now(config))) for config in (found, wanted))
     return [
         f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted(found.keys() | wanted.keys())

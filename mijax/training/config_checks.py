@@ -161,7 +161,7 @@ def check_augmentation(config):
     if augmentation["tilt"] and dims == 2:
         raise UserError("config.augmentation.tilt is for config.data.patches.dims=3")
     try:
-        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale")})
+        check_ranges(**{k: augmentation[k] for k in ("rotation", "shear", "scale", "flip")})
         check_ranges(rotation=augmentation["tilt"], shear=0.0, scale=(1.0, 1.0))
         check_least(
             0,

@@ -84,7 +84,7 @@ def sample_affine(
     rotation=0.0,
     shear=0.0,
     scale=(1.0, 1.0),
-    flip=False,
+    flip=0.0,
     quarter_turns=False,
     translation=None,
     spacing=None,
@@ -103,7 +103,7 @@ def sample_affine(
       rotation: degrees; uniform in ±rotation.
       shear: degrees; uniform in ±shear, below 45; in-plane.
       scale: (low, high), log-uniform, so that growing and shrinking are equally likely.
-      flip: probability with which each axis is flipped, True for 1/2; or ``dims`` of them.
+      flip: probability with which each axis is flipped; or ``dims`` of them.
       quarter_turns: whether to turn in-plane by a random multiple of 90 degrees besides.
       translation: pixels along each axis; uniform in ± these. None for none.
       spacing: see ``affine_matrix``.
@@ -126,7 +126,7 @@ def sample_affine(
         for k, width in ((turn_key, np.shape(rotation)), (lean_key, ()), (grow_key, ()))
     )
     middle, half = math.log(low * high) / 2, math.log(high / low) / 2
-    probability = jnp.float32([list(map(_chance, flip))] if np.ndim(flip) else _chance(flip))
+    probability = jnp.float32([flip] if np.ndim(flip) else flip)
     signs = jnp.where(jax.random.bernoulli(flip_key, probability, (count, dims)), -1.0, 1.0)
     moves = jax.random.uniform(move_key, (count, dims), jnp.float32, minval=-1.0)
     angle = (rotation if in_plane else jnp.array([rotation], jnp.float32)) * turn
@@ -184,12 +184,7 @@ def _farthest(along, across, degrees):
     return along * np.cos(angle) + across * np.sin(angle)
 
 
-def _chance(flip):
-    """A truth value, NumPy's too, as a probability."""
-    return 0.5 * bool(flip) if np.asarray(flip).dtype == bool else flip
-
-
-def check_ranges(*, rotation, shear, scale, flip=False, dims=None):
+def check_ranges(*, rotation, shear, scale, flip=0.0, dims=None):
     """Raises ValueError where ``sample_affine`` could not draw from these ranges.
 
     Without ``dims``, where it could neither in two dimensions nor in three.
@@ -205,7 +200,8 @@ def check_ranges(*, rotation, shear, scale, flip=False, dims=None):
         raise ValueError(f"scale is (low, high) with 0 < low <= high, not {scale}")
     if np.ndim(flip) and np.shape(flip) not in ([(dims,)] if dims else [(2,), (3,)]):
         raise ValueError(f"flip is one probability or that of each axis, not {flip}")
-    if not all(0 <= p <= 1 for p in np.ravel(flip)):
+    chances = flip if np.ndim(flip) else [flip]
+    if not all(0 <= p <= 1 and not isinstance(p, bool | np.bool_) for p in chances):
         raise ValueError(f"flip is a probability, not {flip}")
 
 

@@ -21,7 +21,7 @@ def augment(
     rotation=0.0,
     shear=0.0,
     scale=(1.0, 1.0),
-    flip=False,
+    flip=0.0,
     quarter_turns=False,
     brightness=0.0,
     contrast=0.0,
@@ -52,7 +52,7 @@ def augment(
 
     >>> labels = jnp.arange(2 * 9 * 9).reshape(2, 9, 9) % 4
     >>> images = labels[..., None].astype(jnp.float32)
-    >>> options = {"crop": (8, 8), "flip": True}
+    >>> options = {"crop": (8, 8), "flip": 0.5}
     >>> moved, moved_labels = augment(jax.random.key(0), images, labels, **options)
     >>> moved.shape, bool((moved[..., 0].astype(int) == moved_labels).all())
     ((2, 8, 8, 1), True)

@@ -76,7 +76,7 @@ def sample_view(
     rotation=0.0,
     shear=0.0,
     scale=(1.0, 1.0),
-    flip=False,
+    flip=0.0,
     translation=0.0,
     spacing=None,
     shape=None,
@@ -99,7 +99,7 @@ def sample_view(
       ValueError: for a range that is not one, or a translation without ``shape``.
 
     >>> images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
-    >>> view = sample_view(jax.random.key(1), len(images), flip=True)
+    >>> view = sample_view(jax.random.key(1), len(images), flip=0.5)
     >>> bool((view.restore(view.apply(images)) == images).all())  # flips are exact
     True
     >>> view = sample_view(jax.random.key(1), len(images), rotation=30.0)

@@ -17,7 +17,7 @@ from mijax.methods import Output, Start
 LABELLED, UNLABELLED, SIZE, CHANNELS, K = 2, 3, 8, 2, 3
 PLACES = 12  # images a pass, at the most
 KEY = jax.random.key(0)
-STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": False}
+STILL = {"rotation": 0.0, "shear": 0.0, "scale": (1.0, 1.0), "flip": 0.0}
 PLAIN = {"brightness": 0.0, "contrast": 0.0, "gamma": 0.0, "noise": 0.0}
 NAMES, WIDTH = ("bottleneck", "Up_conv2"), 5  # of the features
 

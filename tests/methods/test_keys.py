@@ -16,7 +16,7 @@ from mijax.transforms import augment, sample_view
 
 KEY_DATA = jax.random.key_data(jax.random.key(0))
 ALL = {
-    "rotation": 9.0, "shear": 3.0, "scale": (0.9, 1.1), "flip": True,
+    "rotation": 9.0, "shear": 3.0, "scale": (0.9, 1.1), "flip": 0.5,
     "quarter_turns": True, "brightness": 0.1, "contrast": 0.1, "gamma": 0.1, "noise": 0.1,
     "blur": 1.0,
 }  # fmt: skip

@@ -106,7 +106,7 @@ def test_a_round_begins_with_the_labels_of_the_best_network():
 
 
 def test_the_gate_drops_volumes_whose_predictions_do_not_agree():
-    method = methods.build("local_contrast", gate=0.9, rotation=0.0, scale=(1.0, 1.0), flip=True)
+    method = methods.build("local_contrast", gate=0.9, rotation=0.0, scale=(1.0, 1.0), flip=0.5)
     memory = {"pseudo_label": np.zeros((12, SIZE, SIZE), np.uint8), "round": np.int32(0)}
     slices = unlabelled()
     slices.image[4:8] = 0.0  # class 0 all over: nothing to agree on

@@ -379,7 +379,7 @@ def test_mixed_mi(between, focus, third, pseudo_loss, network, teacher, batch):
     method = methods.build(
         "mixed_mi", **STILL, **weights, prior_weight=0.7, between=between, focus=focus, weight=0.9,
         threshold=0.5, box_probability=1.0, marginal_weight=1.2, ramp_steps=10,
-        rotation=0.0, shear=0.0, flip=False, scale=(factor, factor),
+        rotation=0.0, shear=0.0, flip=0.0, scale=(factor, factor),
         feature_weight=third, feature_dropout=0.0, pseudo_loss=pseudo_loss,
     )  # fmt: skip
     value, logs, seen = run(method, network, memory_of(teacher)["teacher"], batch, step=5)
@@ -448,7 +448,7 @@ def test_what_comes_from_outside_the_frame_is_no_prediction(batch):
     def prior(scale):
         method = methods.build(
             "mixed_mi", **STILL | {"scale": scale}, mi_weight=0.0, pseudo_weight=0.0,
-            prior_weight=1.0, box_probability=0.0, rotation=0.0, shear=0.0, flip=False,
+            prior_weight=1.0, box_probability=0.0, rotation=0.0, shear=0.0, flip=0.0,
         )  # fmt: skip
         memory = {"network": {}}
         return call(method, {"network": {}}, memory, ones, forward=perfect)[1].logs["prior"]

@@ -155,7 +155,7 @@ PHANTOM = f"--config={Path(configs.__file__).parent / 'phantom.py'}"
             [PHANTOM, "--config.data.patches.spacing=wide"],
             "flag --config.data.patches.spacing=wide: ",
         ),
-        ([PHANTOM, "--config.augmentation.flip=2.5"], "flag --config.augmentation.flip=2.5: "),
+        ([PHANTOM, "--config.augmentation.flip=True"], "flag --config.augmentation.flip=True: "),
         (["--workdir=x", "--config.seed=3"], "--config.seed needs --config FILE before it"),
         (["--workdir=x", "--config.steps=9"], "its learning rate has fallen to 0 at config.steps"),
         ([PHANTOM, "--config.method=supervised"], "named with the file, --config FILE:METHOD"),

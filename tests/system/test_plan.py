@@ -183,10 +183,12 @@ def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_p
     for choice in plan["choices"]:
         if choice["key"] == "steps":
             choice["value"] = 77
+        if choice["key"] == "augmentation.flip":
+            choice["value"] = False  # as earlier versions had it
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     config = config_of(root, cache)
     settle_plan(config, tmp_path)
-    assert config.steps == 77
+    assert config.steps == 77 and repr(config.augmentation.flip) == "0.0"
 
 
 def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):

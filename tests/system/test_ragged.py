@@ -73,7 +73,7 @@ def test_a_patch_is_augmented_as_in_the_whole_volume(volumes):
     images, labels = volumes
     patch = (3, 6, 5)
     cropping = Cropping(patch, reach(patch, **RANGES), foreground=0.5)
-    options = {"crop": patch, "flip": True, **RANGES}
+    options = {"crop": patch, "flip": 0.5, **RANGES}
     places = np.array([[[2, 4, 3]], [[0, 0, 0]], [[5, 7, 10]]], np.int32)
     training_set = TrainingSet(
         packed(images, box=cropping.box), packed(labels, box=cropping.box), None, None, places

@@ -250,6 +250,10 @@ def test_a_plan_is_of_its_flags_and_cases_until_a_job_has_begun(
     assert planned() == {"steps": 4}
     assert told == [f"{output / 'plan.json'} holds, as jobs have begun; another --output has a "
                     "plan of its own"]  # fmt: skip
+    plan = json.loads((output / "plan.json").read_text())
+    plan["choices"] = [{"key": "augmentation.flip", "value": False}]  # as earlier versions had it
+    write_json(output / "plan.json", plan)
+    assert repr(planned()) == "{'augmentation.flip': 0.0}"
 
 
 def test_rows_before_a_download(tmp_path):

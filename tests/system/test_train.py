@@ -341,6 +341,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path):
         ({"optimizer": "lion"}, "config.optimizer is adam or sgd, not 'lion'"),
         ({"schedule": "step"}, "config.schedule is cosine or polynomial, not 'step'"),
         ({"momentum": 1.0}, "config.momentum is at least 0 and below 1, not 1.0"),
+        ({"augmentation.flip": 1.5}, "config.augmentation: flip is a probability, not 1.5"),
         ({"augmentation.blur": -1.0}, "config.augmentation: blur is at least 0, not -1.0"),
         ({"labelled_batch": 9}, "25 images .*do not divide over 8 devices.*labelled_batch"),
         ({"labelled_batch": 0}, "config.labelled_batch"),

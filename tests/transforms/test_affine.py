@@ -134,7 +134,7 @@ def test_inverses_are_those_of_numpy(seed):
     assert_allclose(inverse_affine(matrix), expected, rtol=1e-3, atol=1e-4)
 
 
-RANGES = {"rotation": 30.0, "shear": 10.0, "scale": (0.8, 1.25), "flip": True}
+RANGES = {"rotation": 30.0, "shear": 10.0, "scale": (0.8, 1.25), "flip": 0.5}
 
 
 def forward_maps(dims=2, **ranges):
@@ -161,7 +161,7 @@ def test_each_range_is_kept_and_used():
     forward = forward_maps(scale=(0.5, 2.0))
     np.testing.assert_array_equal(forward[:, 0, 0], forward[:, 1, 1])
     fills(np.log(forward[:, 0, 0]), np.log(0.5), np.log(2))
-    forward = forward_maps(flip=True)
+    forward = forward_maps(flip=0.5)
     signs = forward[:, [0, 1], [0, 1]]
     assert set(np.unique(signs)) == {-1, 1}
     corners = np.unique(signs, axis=0, return_counts=True)[1]
@@ -175,16 +175,19 @@ def test_each_axis_of_space_is_turned_in_its_range_and_flipped_by_its_probabilit
     forward = forward_maps(3, rotation=(30.0 * np.eye(3)[axis]).tolist())
     assert_allclose(forward[:, axis], [np.eye(3)[axis]] * 500, atol=1e-6)
     fills(np.rad2deg(np.arctan2(forward[:, j, i], forward[:, i, i])), -30, 30)
-    forward = forward_maps(3, flip=[(0.0, 1.0, 0.0), (0.0, 0.0, 0.25), (True, 0.0, 0.0)][axis])
+    forward = forward_maps(3, flip=[(0.0, 1.0, 0.0), (0.0, 0.0, 0.25), (0.5, 0.0, 0.0)][axis])
     flipped = (forward[:, range(3), range(3)] < 0).mean(0)
     assert_allclose(flipped, [(0, 1, 0), (0, 0, 0.25), (0.5, 0, 0)][axis], atol=0.05)
     assert_array_equal(flipped == 0, [(1, 0, 1), (1, 1, 0), (0, 1, 1)][axis])
 
 
-@pytest.mark.parametrize("flip", [True, (True, False)])
-def test_truth_values_of_numpy_flip_as_those_of_python(flip):
-    drawn = (sample_affine(jax.random.key(2), 20, flip=f) for f in (flip, np.array(flip)))
-    assert_array_equal(*drawn)
+@pytest.mark.parametrize("flip", [0.5, (0.5, 0.0), np.array([0.5, 0.0])])
+def test_a_half_flips_what_true_did_in_earlier_versions(flip):
+    forward = sample_affine(jax.random.key(2), 8, flip=flip)
+    signs = forward[:, [0, 1], [0, 1]]
+    first, second = [1, 0, 1, 1, 1, 0, 1, 0], [1, 1, 1, 1, 0, 1, 0, 1]
+    second = np.zeros(8) if np.ndim(flip) else second
+    assert_array_equal(signs < 0, np.transpose([first, second]))
 
 
 def test_one_number_scales_in_plane_and_three_scale_all_axes():
@@ -193,7 +196,7 @@ def test_one_number_scales_in_plane_and_three_scale_all_axes():
         fills(np.log(sizes[:, 1]), np.log(0.5), np.log(2))
         assert_array_equal(sizes[:, 2], sizes[:, 1])
         assert_array_equal(sizes[:, 0], sizes[:, 1] if depth else 1)
-    forward = forward_maps(3, flip=True)[:, range(3), range(3)]
+    forward = forward_maps(3, flip=0.5)[:, range(3), range(3)]
     assert np.unique(forward, axis=0, return_counts=True)[1].min() > 35  # of 8, about 62
     quarters = forward_maps(3, rotation=(0.0, 0.0, 0.0), quarter_turns=True)
     assert_allclose(quarters[:, 0], [[1, 0, 0]] * 500)
@@ -225,6 +228,9 @@ def test_a_key_determines_the_draw():
         {"flip": 1.5},
         {"flip": (0.5, 2.0)},
         {"flip": (0.5,)},
+        {"flip": True},
+        {"flip": np.bool_(False)},
+        {"flip": (0.5, True)},
     ],
     ids=str,
 )
@@ -265,7 +271,7 @@ def test_ranges_of_the_other_dimension_are_refused():
 )
 def test_reach_is_as_far_as_a_frame_is_sampled(shape, ranges):
     """Of many maps none goes beyond it; and in-plane it is not much larger than it must be."""
-    matrices = sample_affine(KEY, 20_000, flip=True, **ranges, dims=len(shape))[:, :-1, :-1]
+    matrices = sample_affine(KEY, 20_000, flip=0.5, **ranges, dims=len(shape))[:, :-1, :-1]
     half = (np.array(shape) - 1) / 2
     corners = np.array(list(itertools.product(*([-h, h] for h in half))))
     farthest = np.abs(np.einsum("nij,cj->nci", matrices, corners)).max((0, 1))

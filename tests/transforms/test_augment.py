@@ -68,7 +68,7 @@ def test_labels_go_where_the_images_go(size, crop, rotation):
         rotation=rotation,
         shear=10.0,
         scale=(0.8, 1.25),
-        flip=True,
+        flip=0.5,
     )
     # The nearest of the four pixels weighs at least a quarter; of eight, an eighth.
     least = 1 / 8 - 0.01 if rotation == (180.0, 180.0, 180.0) else 1 / 4 - 0.01
@@ -79,7 +79,7 @@ def test_labels_go_where_the_images_go(size, crop, rotation):
 
 
 BATCH = images_of(4, 4, 9, 9, 1), np.random.default_rng(4).integers(3, size=(4, 9, 9))
-GEOMETRY = {"rotation": 90.0, "flip": True, "crop": (8, 8)}
+GEOMETRY = {"rotation": 90.0, "flip": 0.5, "crop": (8, 8)}
 
 
 def test_intensity_leaves_labels_and_places_alone():
@@ -103,7 +103,7 @@ def test_a_key_determines_the_result():
 def test_volumes_turn_in_plane_and_are_flipped_in_depth():
     volume, labels = images_of(8, 1, 3, 6, 6, 1), np.arange(108).reshape(1, 3, 6, 6)
     turned, turned_labels = augment(
-        KEY, np.repeat(volume, 64, 0), np.repeat(labels, 64, 0), quarter_turns=True, flip=True
+        KEY, np.repeat(volume, 64, 0), np.repeat(labels, 64, 0), quarter_turns=True, flip=0.5
     )
     seen = set()
     ways = [(d, k, f) for d in (1, -1) for k in range(4) for f in (1, -1)]
@@ -150,7 +150,7 @@ def test_images_keep_their_type():
 @pytest.mark.parametrize("wide", [False, True])
 def test_in_x64_the_same_is_drawn(wide):
     images, labels = images_of(10, 2, 9, 9, 1), np.arange(162).reshape(2, 9, 9)
-    options = {"rotation": 20.0, "flip": True, "noise": 0.1, "blur": 1.0, "crop": (8, 8)}
+    options = {"rotation": 20.0, "flip": 0.5, "noise": 0.1, "blur": 1.0, "crop": (8, 8)}
     expected, expected_labels = augment(KEY, images, labels, **options)
     if wide:  # normal numbers of float64 are others
         images, options = images.astype(np.float64), options | {"noise": 0.0}

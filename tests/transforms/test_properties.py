@@ -14,17 +14,17 @@ from mijax import transforms
 
 COUNT, SIZE = 2, (14, 17)
 VIEWS = {
-    "flips": {"flip": True},
+    "flips": {"flip": 0.5},
     "all": {
         "rotation": 180.0,
         "shear": 20.0,
         "scale": (0.7, 1.4),
-        "flip": True,
+        "flip": 0.5,
         "translation": 0.2,
         "shape": SIZE,
     },
 }
-MOVES = {"rotation": 180.0, "shear": 20.0, "scale": (0.5, 2.0), "flip": True}
+MOVES = {"rotation": 180.0, "shear": 20.0, "scale": (0.5, 2.0), "flip": 0.5}
 STRENGTHS = {"brightness": 0.3, "contrast": 0.4, "gamma": 0.5, "noise": 0.2}
 STATIC = ("crop", "rotation", "shear", "scale", "flip", *STRENGTHS)
 
@@ -120,7 +120,7 @@ def test_without_strengths_nothing_changes(seed, kind):
 @given(seeds, kinds)
 def test_labels_are_flipped_with_their_image(seed, kind):
     images, labels = images_of(seed, kind), labels_of(seed)
-    flipped, flipped_labels = augment(jax.random.key(seed), images, labels, flip=True)
+    flipped, flipped_labels = augment(jax.random.key(seed), images, labels, flip=0.5)
     ways = list(zip(flips_of(images), flips_of(labels), strict=True))
     assert all(
         any((flipped[n] == x[n]).all() and (flipped_labels[n] == y[n]).all() for x, y in ways)

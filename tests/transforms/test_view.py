@@ -28,7 +28,7 @@ def gathered(view):
 
 def gathered_within_the_limit(**ranges):
     # Op by op, as the ops are the same for all ranges.
-    view = transforms.sample_view(KEY, 2000, flip=True, **ranges)
+    view = transforms.sample_view(KEY, 2000, flip=0.5, **ranges)
     for norm, matrix in zip(view.norms, (view.matrix, view.inverse), strict=True):
         linear = np.asarray(matrix)[:, :-1, :-1]
         linear = linear[:, -2:, -2:] if view.in_plane else linear
@@ -77,7 +77,7 @@ SPACE = np.random.default_rng(1).normal(size=(2, 4, 8, 6, 3)).astype(np.float32)
 )
 def test_a_view_is_of_one_draw_and_goes_in_and_out_of_jit(images, rotation, translation):
     shape = images.shape[1:-1]
-    ranges = {"rotation": rotation, "scale": (0.9, 1.1), "flip": True}
+    ranges = {"rotation": rotation, "scale": (0.9, 1.1), "flip": 0.5}
     view = sample_view(KEY, 2, **ranges, translation=translation, shape=shape)
     coarse = images[(slice(None), *[slice(None, None, 2)] * len(shape))]
     same, there, back, mask = jax.jit(

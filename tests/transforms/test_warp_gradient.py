@@ -33,7 +33,7 @@ def turns_and_shifts(seed, dims):
     ranges = {2: {"rotation": 180.0, "shear": 8.0, "scale": (0.4, 1.2)}}.get(
         dims, {"rotation": (180.0, 180.0, 180.0), "shear": 2.0, "scale": (0.4, 1.1)}
     )
-    turn = sample_affine(key, count, **ranges, flip=True, dims=dims)
+    turn = sample_affine(key, count, **ranges, flip=0.5, dims=dims)
     shift = jax.random.uniform(key, (count, dims), minval=-3, maxval=3)
     matrix = turn @ affine_matrix(translation=shift, dims=dims)
     return matrix, inverse_affine(matrix)
@@ -93,7 +93,7 @@ def in_plane_and_plain(images, matrix, cotangent):
 @jax.jit
 def turn_in_plane(key):
     ranges = {"rotation": 180.0, "shear": 8.0, "scale": (0.7, 1.2)}
-    return sample_affine(key, 2, **ranges, flip=True, dims=3)
+    return sample_affine(key, 2, **ranges, flip=0.5, dims=3)
 
 
 @given(seeds)
