@@ -208,7 +208,7 @@ def test_wrong_number_of_axes_channels_or_kind_of_voxel(tmp_path, msd):
     assert "complex64" in refused(tmp_path, msd)
 
 
-def test_nnunet_channels(tmp_path, nnunet):
+def test_nnunet_channels(tmp_path, nnunet, told):
     write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0, (6, 5, 3)))
     assert "c1_0001.nii.gz: shape" in refused(tmp_path, nnunet)
     write_nifti(nnunet / "imagesTr" / "c1_0001.nii.gz", image_values(0), np.eye(4))
@@ -216,7 +216,8 @@ def test_nnunet_channels(tmp_path, nnunet):
     (nnunet / "imagesTr" / "c1_0001.nii.gz").unlink()
     assert "case c1 has channels 0000; 2 are needed" in refused(tmp_path, nnunet)
     write_nifti(nnunet / "imagesTr" / "other.nii.gz", image_values(0))
-    assert "other.nii.gz: nnU-Net images are named" in refused(tmp_path, nnunet)
+    assert "2 of 3 cases cannot be used" in refused(tmp_path, nnunet)
+    assert "other.nii.gz: nnU-Net images are named" in told[-1]
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,14 @@ def test_an_image_of_images_ts_may_get_a_label(tmp_path, v1):
     assert {path.parent.name for path in entry.images} == {"imagesTs"}
 
 
+def test_labels_without_an_image_are_counted(tmp_path):
+    root = write_msd(tmp_path / "set")
+    for name in ("b", "a"):
+        write_nifti(root / "labelsTr" / f"{name}.nii.gz", label_values(1))
+    with pytest.raises(UserError, match=r"a.nii.gz: a label without an image in .*, one of 2$"):
+        layout_of(root)
+
+
 # nnU-Net v1 and folders converted by half: names and dataset.json of different kinds
 
 
@@ -144,33 +152,45 @@ def test_nnunet_v1(tmp_path, kind):
     np.testing.assert_array_equal(source.volume("c1").label, label_values(1))
 
 
-def test_nnunet_v1_without_a_label(tmp_path):
-    """Where each case has its channels; else the names say nothing."""
-    root = write_nnunet(tmp_path / "set")
+@pytest.mark.parametrize("channels", [1, 2])
+def test_names_are_the_same_before_the_first_label(tmp_path, channels):
+    """Of nnU-Net v1, where names end in the numbers of all channels, and no others."""
+    root = write_nnunet(tmp_path / "set", channels=channels)
+    one = V1 | {"modality": {"0": "T2"}}
+    write_description(root, **V1 if channels == 2 else one)
+    after = noted(root)[0].entries
     for path in (root / "labelsTr").iterdir():
         path.unlink()
-    before = layout_of(root)
-    write_description(root, **V1)
-    assert noted(root)[0].entries == before.entries
+    before = noted(root)[0].entries
+    assert [entry.images for entry in before] == [entry.images for entry in after]
+    assert [entry.case.name for entry in before] == ["c0", "c1"]
+    if channels == 2:
+        write_description(root, **one)  # a second number is none of a channel then
+        assert list(files_of(layout_of(root))) == ["c0_0000", "c0_0001", "c1_0000", "c1_0001"]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("v1", [True, False])
+def test_a_channel_that_is_missing_is_a_problem_of_its_case(tmp_path, v1, labelled):
+    root = write_nnunet(tmp_path / "set", cases=3)
+    if v1:
+        write_description(root, **V1)
+    if not labelled:
+        for path in (root / "labelsTr").iterdir():
+            path.unlink()
     (root / "imagesTr" / "c1_0000.nii.gz").unlink()
-    assert list(files_of(layout_of(root))) == ["c0_0000", "c0_0001", "c1_0001"]
-    write_description(root, **V1 | {"modality": {"0": "T2"}})
-    assert len(layout_of(root).entries) == 3
+    (root / "imagesTr" / "c2_0001.nii.gz").unlink()
+    layout = noted(root)[0] if v1 else layout_of(root)
+    assert [entry.problem for entry in layout.entries] == [
+        None,
+        f"{root}/imagesTr: case c1 has channels 0001; 2 are needed",
+        f"{root}/imagesTr: case c2 has channels 0000; 2 are needed",
+    ]
 
 
-def test_nnunet_v1_with_a_channel_missing(tmp_path):
-    root = write_nnunet(tmp_path / "set")
-    write_description(root, **V1)
-    (root / "imagesTr" / "c1_0000.nii.gz").unlink()
-    with (
-        pytest.warns(Notice),
-        pytest.raises(UserError, match="case c1 has channels 0001; 2 are needed"),
-    ):
-        layout_of(root)
-
-
-def test_description_of_v2_over_images_of_the_msd(tmp_path):
-    root = write_msd(tmp_path / "set")
+@pytest.mark.parametrize("labelled", [2, 0])
+def test_description_of_v2_over_images_of_the_msd(tmp_path, labelled):
+    root = write_msd(tmp_path / "set", labelled=labelled)
     names = files_of(layout_of(root))
     labels = {"background": 0, "a": 1, "b": 2}
     write_description(root, channel_names={"0": "CT"}, labels=labels, file_ending=".nii.gz")

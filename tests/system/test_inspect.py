@@ -73,21 +73,22 @@ def test_bad_files_are_listed_and_the_rest_is_described(tmp_path, told):
 
 
 def test_what_headers_show_is_listed_as_well(tmp_path, told):
-    """A header without the file of its voxels, and a volume that is too large to prepare."""
+    """A header without the file of its voxels, a volume that is too large, a channel too many."""
     root = tmp_path / "set"
     labels = {"background": 0, "a": 1}
     write_description(root, channel_names={"0": "CT"}, labels=labels, file_ending=".mhd")
     (root / "imagesTr").mkdir()
-    for name in "abc":
+    for name in ("a_0000", "b_0000", "c_0000", "d_0000", "d_0001"):
         image = sitk.GetImageFromArray(np.ones(SHAPE, np.float32))
-        sitk.WriteImage(image, str(root / "imagesTr" / f"{name}_0000.mhd"))
+        sitk.WriteImage(image, str(root / "imagesTr" / f"{name}.mhd"))
     (root / "imagesTr" / "a_0000.raw").unlink()
     large = root / "imagesTr" / "b_0000.mhd"
     large.write_text(large.read_text().replace("DimSize = 4 5 6", "DimSize = 1024 1024 256"))
-    with pytest.raises(UserError, match="2 of 3 cases cannot be used, for the reasons above"):
+    with pytest.raises(UserError, match="3 of 4 cases cannot be used, for the reasons above"):
         list(describe(root))
     assert told[0].startswith(f"{root}/imagesTr/a_0000.mhd: ")
     assert told[1].startswith("case b takes 1.2 GiB, more than a record holds")
+    assert told[2] == f"{root}/imagesTr: case d has channels 0000, 0001; 1 are needed"
 
 
 def test_an_image_of_two_patients_is_told(tmp_path, told):

@@ -113,6 +113,8 @@ def read_geometry(entry: Entry, channels: int) -> Geometry:
     Raises:
       UserError: the first file whose header is bad or does not fit, and why.
     """
+    if entry.problem:
+        raise UserError(entry.problem)
     per_file = channels // len(entry.images)
     shape, affine = read_header(entry.images[0])
     for path in (*entry.images, entry.label):
@@ -134,6 +136,8 @@ def read_volume(
     Raises:
       UserError: the first file that is unreadable or does not fit, and why.
     """
+    if entry.problem:
+        raise UserError(entry.problem)
     image, affine = read_channels(entry.images, channels)
     label = None
     if entry.label is None:

@@ -13,14 +13,19 @@ from mijax.data.volume import Case
 from mijax.errors import Notice, UserError
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # CASE_0000: a case and the number of a channel
+_UNNUMBERED = -1  # in place of that number
 
 
 class Entry(NamedTuple):
-    """The files of one case: an image file, or one a channel, and perhaps a label file."""
+    """The files of one case: an image file, or one a channel, and perhaps a label file.
+
+    ``problem`` is why they are no case, as far as names tell.
+    """
 
     case: Case
     images: tuple[Path, ...]
     label: Path | None
+    problem: str | None = None
 
 
 class Layout(NamedTuple):
@@ -56,8 +61,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     The images are named as dataset.json lets expect, in the MSD like their labels and in nnU-Net
     CASE_0000, one file a channel; or the other way, where only that gives every label its image.
     So nnU-Net v1 is read, which has the dataset.json of the MSD; without labels it is known by
-    names that give every case all its channels, of several. That, and whatever lies in these
-    folders and is not taken, is told (``Notice``).
+    names that end in the numbers of the channels. That, and whatever lies in these folders and is
+    not taken, is told (``Notice``).
 
     Args:
       root: the folder that holds dataset.json.
@@ -89,12 +94,15 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     ]
     for name in sorted(cases[0].keys() & cases[-1].keys() if test_images else ()):
         raise UserError(f"{root}: case {name} is in imagesTr and in imagesTs; rename one")
-    for name in sorted(labels.keys() - cases[0].keys() - cases[-1].keys()):
-        raise UserError(f"{labels[name]}: a label without an image in {root / 'imagesTr'}")
+    if alone := sorted(labels.keys() - cases[0].keys() - cases[-1].keys()):
+        others = f", one of {len(alone)}" * (len(alone) > 1)
+        raise UserError(
+            f"{labels[alone[0]]}: a label without an image in {root / 'imagesTr'}{others}"
+        )
     patient = _patients(patient_pattern)
     entries = tuple(
-        Entry(Case(name, patient(name), name in labels), files, labels.get(name))
-        for name, files in sorted({**cases[0], **cases[-1]}.items())
+        Entry(Case(name, patient(name), name in labels), files, labels.get(name), problem)
+        for name, (files, problem) in sorted({**cases[0], **cases[-1]}.items())
     )
     return Layout(kind, classes, channels, entries, ignore)
 
@@ -112,33 +120,45 @@ _UNUSUAL = {
 def _are_numbered(images: Mapping, labels: Mapping, *, channels: int, usual: bool) -> bool:
     """Whether image names end in the number of a channel: as usual, or as the labels show.
 
-    Without labels, as it is shown by every case having all of several channels.
+    Without labels, as it is shown by names that end in the numbers of all channels and no others,
+    or by none that ends in a number.
     """
     matches = [CHANNEL.fullmatch(stem) for stem in images]
-    cases = {match[1] for match in matches if match}
     if not labels:
-        names = {f"{case}_{channel:04d}" for case in cases for channel in range(channels)}
-        return usual or (channels > 1 and images.keys() == names)
+        numbers = {match and int(match[2]) for match in matches}
+        return (usual and any(matches)) or numbers == {*range(channels)}
+    cases = {match[1] for match in matches if match}
     fits = {True: all(matches) and labels.keys() <= cases, False: labels.keys() <= images.keys()}
     return usual if fits[usual] or not fits[not usual] else not usual
 
 
-def _whole(stems: Mapping[str, Path]) -> dict[str, tuple[Path, ...]]:
-    return {stem: (path,) for stem, path in stems.items()}
+def _whole(stems: Mapping[str, Path]) -> dict[str, tuple[tuple[Path, ...], str | None]]:
+    """The files of each case, and no problem."""
+    return {stem: ((path,), None) for stem, path in stems.items()}
 
 
-def _by_channel(stems: Mapping[str, Path], channels: int, folder: Path):
+def _by_channel(
+    stems: Mapping[str, Path], channels: int, folder: Path
+) -> dict[str, tuple[tuple[Path, ...], str | None]]:
+    """The files of each case in the order of their channels, and what is wrong with them."""
     cases: dict[str, dict[int, Path]] = {}
     for stem, path in stems.items():
         match = CHANNEL.fullmatch(stem)
-        if match is None:
-            raise UserError(f"{path}: nnU-Net images are named CASE_0000, CASE_0001, …")
-        cases.setdefault(match[1], {})[int(match[2])] = path
-    for name, files in cases.items():
-        if sorted(files) != list(range(channels)):
-            found = ", ".join(f"{channel:04d}" for channel in sorted(files))
-            raise UserError(f"{folder}: case {name} has channels {found}; {channels} are needed")
-    return {name: tuple(files[i] for i in range(channels)) for name, files in cases.items()}
+        name, channel = (match[1], int(match[2])) if match else (stem, _UNNUMBERED)
+        cases.setdefault(name, {})[channel] = path
+
+    def problem(name: str, files: Mapping[int, Path]) -> str | None:
+        if _UNNUMBERED in files:
+            return f"{files[_UNNUMBERED]}: nnU-Net images are named CASE_0000, CASE_0001, …"
+        if files.keys() == {*range(channels)}:
+            return None
+        found = ", ".join(f"{channel:04d}" for channel in sorted(files))
+        return f"{folder}: case {name} has channels {found}; {channels} are needed"
+
+    return {
+        name: (tuple(files[channel] for channel in sorted(files)), problem(name, files))
+        for name, files in cases.items()
+    }
 
 
 def _patients(pattern: str):
