@@ -36,12 +36,15 @@ class Scan(NamedTuple):
         return self.stack or self.images[0]
 
 
-def find_scans(path: Path, *, channels: int, series: Sequence[str] = ()) -> list[Scan]:
+def find_scans(
+    path: Path, *, channels: int, numbered: bool = True, series: Sequence[str] = ()
+) -> list[Scan]:
     """The scans of a file, or of a folder, sorted by name. At most headers are read.
 
     A file is a case and named for it. Files CASE_0000, CASE_0001, … that are as many as the
     channels are one case, CASE, as in nnU-Net, unless one of them has all channels itself; any
-    other file has to. Hidden files, files of other formats and subfolders are passed over, see
+    other file has to. Of one channel CASE_0000 is CASE where ``numbered``, see ``Recipe``, and
+    CASE_0000 where not. Hidden files, files of other formats and subfolders are passed over, see
     ``not_scans``.
 
     Where no file has such a name, or a series is named, DICOM files are looked for by their
@@ -59,7 +62,7 @@ def find_scans(path: Path, *, channels: int, series: Sequence[str] = ()) -> list
     if series or not files:
         return _dicom_scans(path, channels, series)
     cases: dict[str, list[tuple[Path, ...]]] = {}
-    for name, images in _by_case(files, channels):
+    for name, images in _by_case(files, channels, numbered=numbered):
         cases.setdefault(name, []).append(images)
     return [_scan(name, found) for name, found in sorted(cases.items())]
 
@@ -120,11 +123,11 @@ def _dicom_scans(path: Path, channels: int, series: Sequence[str]) -> list[Scan]
     return [Scan(one.uid, one.files, one.problem, one.stack) for one in found]
 
 
-def _by_case(files: dict[str, list[Path]], channels: int):
+def _by_case(files: dict[str, list[Path]], channels: int, *, numbered: bool):
     """Yields (case, its files); several where a channel or a case is there twice."""
     groups: dict[str, dict[int, list[Path]]] = {}
     for stem, paths in files.items():
-        if match := CHANNEL.fullmatch(stem):
+        if (numbered or channels > 1) and (match := CHANNEL.fullmatch(stem)):
             groups.setdefault(match[1], {})[int(match[2])] = paths
     for name, group in groups.items():
         images = tuple(path for channel in sorted(group) for path in group[channel])

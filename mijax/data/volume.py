@@ -92,6 +92,7 @@ class Recipe(NamedTuple):
       finish: what becomes of a volume that is read before it is written.
       gaps: whether a label may have voxels that nobody annotated.
       modalities: names of the channels; empty where nothing says them.
+      numbered: whether a file CASE_0000 is of CASE, see ``scans.find_scans``.
     """
 
     builder: str | None
@@ -104,3 +105,4 @@ class Recipe(NamedTuple):
     finish: Callable[[Volume], Volume] = lambda volume: volume
     gaps: bool = False
     modalities: tuple[str, ...] = ()
+    numbered: bool = True

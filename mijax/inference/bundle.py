@@ -137,6 +137,7 @@ def describe(predictor):
         "step": predictor.step,
         "classes": list(predictor.classes),
         "channels": predictor.channels,
+        "numbered": predictor.numbered,
         "slices": network.slices.to_dict(),
         "patch": network.patch,
         "stride": network.stride,

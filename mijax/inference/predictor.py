@@ -30,6 +30,7 @@ class Predictor:
       run: ``runs.folder.Run``.
       classes: names; the index is the label value and the first is the background.
       channels: of an image.
+      numbered: of the files that it learned from, see ``data.scans.find_scans``.
       network: ``network.Network``.
       step: of the checkpoint.
       weights: of the network, as of that step.
@@ -52,6 +53,7 @@ class Predictor:
         self.step = checkpoints.step_of(checkpoint)
         info = self.run.info()
         self.classes, self.channels = tuple(info["classes"]), info["channels"]
+        self.numbered = info.get("numbered", True)  # not noted by earlier versions
         self.network = make_network(self.run.config, classes=len(self.classes), devices=devices)
         self.weights = self._restored()
         self._with_voices = make_voices(self.network, self.run.config.augmentation)

@@ -93,7 +93,7 @@ def _run(folder, options):
     from mijax.inference.volumes import segment
 
     source, output = (Path(path).expanduser() for path in (options.input, options.output))
-    scans = find_scans(source, channels=bundle["channels"])
+    scans = find_scans(source, channels=bundle["channels"], numbered=bundle["numbered"])
     if others := not_scans(source, scans, output=output):
         _tell(others)
     check_apart(source, scans, output)

@@ -80,7 +80,8 @@ def predict_files(
     source, output = Path(source), Path(output)
     info = run.info()
     channels = info["channels"]
-    scans = find_scans(source, channels=channels, series=series)
+    numbered = info.get("numbered", True)  # not noted by earlier versions
+    scans = find_scans(source, channels=channels, numbered=numbered, series=series)
     if others := not_scans(source, scans, output=output):
         _log.warning(others)
     missing = missing_outputs(

@@ -21,11 +21,12 @@ from mijax.runs.growth import lineage
 _log = logging.getLogger("mijax")
 
 
-def write_info(run, *, classes, channels, splits, validation, init_from, devices):
+def write_info(run, *, classes, channels, numbered, splits, validation, init_from, devices):
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
-    ``splits`` are its own, ``validation`` its validation volumes, ``init_from`` is the ``Run`` that
-    its weights came from, or None, and ``devices`` is what it begins on, in words.
+    ``numbered`` is that of its ``data.volume.Recipe``, ``splits`` are its own, ``validation`` its
+    validation volumes, ``init_from`` is the ``Run`` that its weights came from, or None, and
+    ``devices`` is what it begins on, in words.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -33,6 +34,7 @@ def write_info(run, *, classes, channels, splits, validation, init_from, devices
         {
             "classes": list(classes),
             "channels": channels,
+            "numbered": numbered,
             "splits": splits._asdict(),
             "data": fingerprint(validation),
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),

@@ -89,14 +89,14 @@ def _train(run, devices):
     if not experiment.method.examination:
         check_classes(training_set.label, validation, source.classes)
     with Checkpoints(run.checkpoints) as checkpoints:
-        state = first_state(run, experiment, checkpoints, training_set, splits, validation)
+        state = first_state(run, experiment, checkpoints, found, training_set, splits, validation)
         if have_gaps(training_set, source.classes):
             step = functools.partial(experiment.train_step, gaps=True, undrawn=source.undrawn)
             experiment = experiment._replace(train_step=step)
         return _loop(run, experiment, checkpoints, state, training_set, validation)
 
 
-def first_state(run, experiment, checkpoints, training_set, splits, validation):
+def first_state(run, experiment, checkpoints, found, training_set, splits, validation):
     """The ``TrainState`` to go on with: of the newest checkpoint, or that of the beginning.
 
     Raises:
@@ -124,6 +124,7 @@ def first_state(run, experiment, checkpoints, training_set, splits, validation):
             run,
             classes=experiment.classes,
             channels=experiment.channels,
+            numbered=found.numbered,
             splits=splits,
             validation=validation,
             init_from=origin,

@@ -3,9 +3,11 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from folders import write_description
 
 from mijax.data.outputs import missing_outputs
 from mijax.data.scans import Scan, check_apart, find_scans, not_scans, read_scan
+from mijax.data.sources.layout import read_layout
 from mijax.errors import UserError
 
 
@@ -38,6 +40,33 @@ def test_files_of_one_channel(tmp_path):
     }
     assert found(tmp_path / "c.d.mha", 1) == {"c.d": ["c.d.mha"]}
     assert found(tmp_path / "a_0000.nii.gz", 1) == {"a": ["a_0000.nii.gz"]}
+
+
+@pytest.mark.parametrize("description", ["modality", "channel_names"])
+@pytest.mark.parametrize(
+    ("image", "label", "case"),
+    [("c{}_0000", "c{}", "c{}"), ("c{}_0000", "c{}_0000", "c{}_0000"), ("c{}", "c{}", "c{}")],
+)
+@pytest.mark.filterwarnings("ignore::mijax.errors.Notice")  # of names of the other layout
+def test_a_file_has_one_name_whoever_reads_it(tmp_path, description, image, label, case):
+    """From the beginning, where the labels are named as nnU-Net and the MSD name them."""
+
+    def names():
+        layout = read_layout(tmp_path, kind="folder", patient_pattern="", test_images=True)
+        scans = find_scans(tmp_path / "imagesTr", channels=1, numbered=layout.numbered)
+        assert [scan.name for scan in scans] == [entry.case.name for entry in layout.entries]
+        return [scan.name for scan in scans]
+
+    labels = {"0": "background", "1": "a"}
+    write_description(tmp_path, **{description: {"0": "CT"}}, labels=labels, file_ending=".nii")
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    touch(tmp_path / "imagesTr", *(f"{image.format(number)}.nii" for number in range(3)))
+    before = names()
+    for number in range(3):
+        touch(tmp_path / "labelsTr", f"{label.format(number)}.nii")
+        assert names() == [case.format(n) for n in range(3)]
+    assert before == names() or label == image == "c{}_0000"
 
 
 def test_endings_in_any_case(tmp_path):

@@ -95,6 +95,7 @@ def made(folder, *, model=None, slices=None, channels=1):
         step=12,
         classes=("background", "one", "two"),
         channels=channels,
+        numbered=True,
         network=network,
         weights={
             "params": {"network": drawn["params"]},
@@ -225,6 +226,15 @@ def test_others_of_a_folder_are_predicted(bundle, fails, scan, tmp_path):
     assert nib.load(tmp_path / "labels" / good.name).shape == (16, 12, 3)
     exists = f"{tmp_path / 'labels' / good.name} exists already; --overwrite replaces it"
     assert fails(bundle, good.parent) == [exists]
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_label_maps_are_named_as_the_cases_of_the_run(copied_bundle, fails, scan, numbered):
+    description = copied_bundle / "bundle.json"
+    found = json.loads(description.read_text())
+    description.write_text(json.dumps(found | {"numbered": numbered}))
+    last = fails(copied_bundle, scan((16, 16), "scan_0000.nii.gz"))[-1]
+    assert last == f"0 of 1 done; failed: {'scan' if numbered else 'scan_0000'}"
 
 
 def test_label_maps_do_not_go_where_scans_are(bundle, scan, capsys):

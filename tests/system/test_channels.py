@@ -91,3 +91,4 @@ def test_from_files_to_scores(cache, tmp_path, layout):
     assert list(scores["last"]["cases"]) == splits["test"]
     assert list(scores["last"]["classes"]) == ["box"]
     assert run.info()["channels"] == 2
+    assert run.info()["numbered"] == (layout is write_nnunet)

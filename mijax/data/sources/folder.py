@@ -52,6 +52,7 @@ def folder_recipe(
         description=(root / "dataset.json").read_text(encoding="utf-8-sig"),
         follow_links=follow_links,
         modalities=layout.channels,
+        numbered=layout.numbered,
     )
 
 
@@ -66,6 +67,7 @@ def entries_recipe(
     description: str = "",
     follow_links: bool = False,
     modalities: tuple[str, ...] = (),
+    numbered: bool = True,
 ) -> Recipe:
     """The recipe of cases whose files are known.
 
@@ -79,6 +81,7 @@ def entries_recipe(
       description: a text that the content depends on as well.
       follow_links: whether these may lead out of the folder.
       modalities: names of the channels, where something says them.
+      numbered: see ``Recipe``.
 
     Raises:
       UserError: a MetaImage header without the file of its voxels, or a link out of the folder.
@@ -104,6 +107,7 @@ def entries_recipe(
         read=read,
         gaps=ignore is not None,
         modalities=modalities,
+        numbered=numbered,
     )
 
 

@@ -31,7 +31,8 @@ class Entry(NamedTuple):
 class Layout(NamedTuple):
     """A folder's classes, channels (their names) and cases (sorted by name).
 
-    ``ignore`` is the label value of what nobody annotated, or None.
+    ``ignore`` is the label value of what nobody annotated, or None; ``numbered`` is whether names
+    of images end in the number of a channel.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Layout(NamedTuple):
     channels: tuple[str, ...]
     entries: tuple[Entry, ...]
     ignore: int | None
+    numbered: bool
 
 
 def find_root(directory: str, *, name: str, advice: str) -> Path:
@@ -104,7 +106,7 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
         Entry(Case(name, patient(name), name in labels), files, labels.get(name), problem)
         for name, (files, problem) in sorted({**cases[0], **cases[-1]}.items())
     )
-    return Layout(kind, classes, channels, entries, ignore)
+    return Layout(kind, classes, channels, entries, ignore, numbered)
 
 
 def _tell(line: str) -> None:
