@@ -52,7 +52,10 @@ def store(files: list[UploadFile], folder: Path, *, channels: int, most_bytes: i
     if file.file.read(4) == b"PK\3\4":
         _needs_dicom()
         unpack(file.file, folder, most_bytes=UNPACKED * most_bytes)
-        for path in folder.iterdir():
+        found = [path for path in folder.iterdir() if is_dicom(path)]
+        if not found:
+            raise UserError("zip: no DICOM file in it; send an image file as it is")
+        for path in found:
             _check_syntax(path)
         return folder
     path = folder / "image"
@@ -87,8 +90,6 @@ def _needs_dicom():
 def _check_syntax(path: Path) -> None:
     from pydicom.filereader import read_file_meta_info
 
-    if not is_dicom(path):
-        return
     try:
         with quiet():
             syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))

@@ -390,7 +390,7 @@ BAD = {
     "zip with a link": (zipped("x", content=b"/etc/passwd", link=True), "a", 400, "1 is a link"),
     "zip bomb": (zipped("x", content=bytes(2**25), method=8), "a", 413, "larger than the server"),
     "zip by bzip2": (zipped("x", method=zipfile.ZIP_BZIP2), "a", 400, "another method"),
-    "zip of no scan": (zipped("x", "y"), "a.zip", 400, "no scan there"),
+    "zip of no scan": (zipped("x", "y"), "a.zip", 400, "zip: no DICOM file in it"),
     "damaged zip": (zipped("x")[:-9], "a.zip", 400, "zip: damaged"),
     "empty zip": (zipped(), "a.zip", 400, "not one of"),
 }  # fmt: skip
