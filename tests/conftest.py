@@ -21,7 +21,13 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-hypothesis.settings.register_profile("mijax", derandomize=True, deadline=None, max_examples=25)
+hypothesis.settings.register_profile(
+    "mijax",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is no fault
+)
 hypothesis.settings.load_profile("mijax")
 
 
