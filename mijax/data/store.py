@@ -31,9 +31,9 @@ class _LocalInfo(tfds.core.DatasetInfo):
 
 
 class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes what a recipe reads; ``info.metadata`` is the index of cases and classes."""
+    """Writes what a recipe reads, a record a case."""
 
-    VERSION = tfds.core.Version("1.1.0")  # raised where the same files are read otherwise
+    VERSION = tfds.core.Version("1.2.0")  # raised where the same files are read otherwise
     DESCRIPTION = "Volumes of a folder."
 
     def __init__(self, *, recipe: Recipe, data_dir: Path):
@@ -49,20 +49,12 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "label": tensor(shape=(None,) * 3, dtype=np.uint8, encoding=bytes_),
             "labelled": tfds.features.Scalar(dtype=np.bool_),
             "affine": tensor(shape=(4, 4), dtype=np.float64, encoding=bytes_),
-            "spacing": tensor(shape=(3,), dtype=np.float32),
             "case": tfds.features.Text(),
-            "patient": tfds.features.Text(),
-        }
-        index = {
-            "classes": self._recipe.classes,
-            "channels": self._recipe.channels,
-            "cases": [case._asdict() for case in self._recipe.cases],
         }
         return _LocalInfo(
             builder=self,
             description=self.DESCRIPTION,
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(index),
         )
 
     def _split_generators(self, dl_manager):
@@ -89,9 +81,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 "label": np.ascontiguousarray(label),
                 "labelled": case.labelled,
                 "affine": volume.affine,
-                "spacing": volume.spacing.astype(np.float32),
                 "case": case.name,
-                "patient": case.patient,
             },
         )
 
