@@ -1,4 +1,4 @@
-"""TFDS builders, one a source, that need no TensorFlow: volumes as they came, in ArrayRecord.
+"""A TFDS builder that needs no TensorFlow: volumes as they came, in ArrayRecord.
 
 Every case is a TFDS split of its own. TFDS keeps a split in memory while it writes it and, above
 1 GiB, spills it to disk through TensorFlow; a case a split keeps both away and makes a case
@@ -34,9 +34,9 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes what a recipe reads, a record a case."""
 
     VERSION = tfds.core.Version("1.2.0")  # raised where the same files are read otherwise
-    DESCRIPTION = "Volumes of a folder."
 
     def __init__(self, *, recipe: Recipe, data_dir: Path):
+        self.name = recipe.builder  # TFDS would take that of the class
         self._recipe = recipe
         super().__init__(data_dir=data_dir)
         self.progress = Progress(f"preparing {self.name}", len(recipe.cases))
@@ -53,7 +53,7 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         return _LocalInfo(
             builder=self,
-            description=self.DESCRIPTION,
+            description="Volumes, read by mijax.",
             features=tfds.features.FeaturesDict(features),
         )
 
@@ -118,45 +118,6 @@ class VolumeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return _refusal(found, len(cases))
 
 
-class Msd(VolumeBuilder, skip_registration=True):
-    """A task of the Medical Segmentation Decathlon, or a folder laid out like one."""
-
-    DESCRIPTION = "Volumes in the layout of the Medical Segmentation Decathlon."
-
-
-class Nnunet(VolumeBuilder, skip_registration=True):
-    """A folder in nnU-Net v2 raw layout."""
-
-    DESCRIPTION = "Volumes in the raw layout of nnU-Net v2."
-
-
-class Phantom(VolumeBuilder, skip_registration=True):
-    """Volumes drawn from a seed."""
-
-    DESCRIPTION = "Volumes drawn from a seed."
-
-
-class Acdc(VolumeBuilder, skip_registration=True):
-    """The two annotated frames of each patient of ACDC."""
-
-    DESCRIPTION = "ACDC: short-axis MRI of the heart at the end of diastole and of systole."
-
-
-class Promise12(VolumeBuilder, skip_registration=True):
-    """PROMISE12, one volume a patient."""
-
-    DESCRIPTION = "PROMISE12: transversal T2 MRI of the prostate."
-
-
-BUILDERS = {
-    "acdc": Acdc,
-    "msd": Msd,
-    "nnunet": Nnunet,
-    "phantom": Phantom,
-    "promise12": Promise12,
-}
-
-
 def split_name(index: int) -> str:
     """The TFDS split that holds the case of this index."""
     return f"case{index:05d}"
@@ -172,7 +133,7 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
       UserError: a file of the data set is bad, or the cache cannot be written.
     """
     data_dir = cache / recipe.key
-    builder = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
+    builder = VolumeBuilder(recipe=recipe, data_dir=data_dir)
     if builder.data_path.is_dir():
         return builder
     builder.check_headers()
@@ -181,7 +142,7 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
         with _quiet(builder):
             builder.download_and_prepare(file_format="array_record")
     except OSError as error:
-        other = BUILDERS[recipe.builder](recipe=recipe, data_dir=data_dir)
+        other = VolumeBuilder(recipe=recipe, data_dir=data_dir)
         if other.data_path.is_dir():  # another process wrote it meanwhile
             return other
         raise UserError(

@@ -81,8 +81,7 @@ class Recipe(NamedTuple):
     """All that a builder needs to write a data set once.
 
     Attributes:
-      builder: the name of the builder class that writes it; None where there is nothing to
-        prepare.
+      builder: the name under which it is prepared; None where there is nothing to prepare.
       key: changes whenever the content would; names the folder in the cache, if it is prepared.
       classes: names, index is the label value, the first is the background.
       channels: of every image.

@@ -74,7 +74,7 @@ def entries_recipe(
     Args:
       root: the folder that all files, or links to them, are in.
       entries: sorted by case.
-      builder: the name of the builder class.
+      builder: the name under which it is prepared.
       classes: names, background first.
       channels: of every image.
       ignore: the label value of what nobody annotated, or None.
