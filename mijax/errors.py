@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import warnings
 
 ANOTHER_SERIES = "; --series=UID takes another"  # ends lines, for who has that flag
 
@@ -17,9 +18,14 @@ class Preempted(Exception):
 class Notice(UserWarning):
     """Something about the input that the user should know and that stops nothing.
 
-    Issued by ``warnings.warn``, so that parts that know nothing of the commands can tell it; the
-    commands print it as a line, once.
+    Issued by ``tell``, so that parts that know nothing of the commands can; the commands print it
+    as a line, once.
     """
+
+
+def tell(line):
+    """Issues a ``Notice``."""
+    warnings.warn(line, Notice, stacklevel=3)
 
 
 def tell_missing(kind, error, trace):

@@ -1,10 +1,9 @@
 """Whether the weights that a run began with have seen what the run holds back."""
 
-import warnings
 from pathlib import Path
 
 from mijax.data import read_splits
-from mijax.errors import Notice, UserError
+from mijax.errors import UserError, tell
 from mijax.runs.folder import open_run
 from mijax.runs.source import same_volumes
 
@@ -38,7 +37,7 @@ def check_leak(run, splits, cases):
         )
         if same_volumes(origin.config.data.source, run.config.data.source):
             raise UserError(f"{line}; give both the same splits")
-        _tell(
+        tell(
             f"{line}, by the names of cases in another folder; if they are the same, the scores "
             "are worth nothing"
         )
@@ -52,11 +51,7 @@ def _origins(run):
         try:
             origin, its = open_run(folder), read_splits(path / "splits.json")
         except UserError as error:
-            _tell(f"config.init_from: what {folder} was trained on is not known ({error})")
+            tell(f"config.init_from: what {folder} was trained on is not known ({error})")
             return
         yield origin, its
         folder = origin.config.init_from
-
-
-def _tell(line):
-    warnings.warn(line, Notice, stacklevel=3)

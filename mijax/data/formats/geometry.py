@@ -1,7 +1,6 @@
 """Whether two image files lie on one grid."""
 
 import itertools
-import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -9,7 +8,7 @@ import numpy as np
 
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.imagefile import affines_of
-from mijax.errors import Notice, UserError
+from mijax.errors import UserError, tell
 
 _ROUNDING = 1e-3  # of a voxel; further apart is worth a line
 _SAME = 0.05  # of a voxel; further apart is another grid
@@ -42,7 +41,7 @@ def check_same_geometry(
     if apart <= _ROUNDING:
         return
     if apart <= _SAME:
-        _tell(
+        tell(
             f"{path}: affine differs from that of {other} by up to {mm:.4g} mm, {apart:.1%} of a "
             "voxel; taken as the same grid"
         )
@@ -57,7 +56,7 @@ def check_same_geometry(
             f"{path}: affine differs from that of {other} by up to {mm:.4g} mm; if a viewer shows "
             "them in one place, resample one onto the other, if not, give one the other's header"
         )
-    _tell(
+    tell(
         f"{path}: its {form} agrees with the {form_0} of {other}, but its {next(iter(forms))} "
         f"differs from the {next(iter(forms_0))} there by up to {mm:.4g} mm; taken as the same "
         "voxels"
@@ -75,12 +74,12 @@ def tell_of_doubt(path: Path, shape) -> None:
     (first, affine), *others = forms.items()
     if first == "pixdim":
         axes = "".join(nib.aff2axcodes(affine))
-        _tell(f"{path}: neither sform nor qform; its axes are taken as {axes}, which is a guess")
+        tell(f"{path}: neither sform nor qform; its axes are taken as {axes}, which is a guess")
         return
     for other, affine_0 in others:
         apart, mm = _distance(affine, affine_0, shape[:3])
         if apart > _SAME:
-            _tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")
+            tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")
 
 
 def tell_of_shear(path: Path, affine) -> None:
@@ -88,7 +87,7 @@ def tell_of_shear(path: Path, affine) -> None:
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     degrees = np.degrees(np.arcsin(abs(np.triu(axes.T @ axes, 1)).max()))
     if degrees > _SHEAR:
-        _tell(
+        tell(
             f"{path}: axes sheared by {degrees:.1f}°; slices and distances are as of right angles, "
             "so resample it to a straight grid"
         )
@@ -101,7 +100,3 @@ def _distance(affine, affine_0, shape) -> tuple[float, float]:
     moved = ((affine - affine_0) @ corners)[:3]
     in_voxels = np.linalg.solve(affine_0[:3, :3], moved)
     return float(np.abs(in_voxels).max()), float(np.linalg.norm(moved, axis=0).max())
-
-
-def _tell(line: str) -> None:
-    warnings.warn(line, Notice, stacklevel=3)

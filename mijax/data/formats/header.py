@@ -1,11 +1,10 @@
 """What a header of an image file must say, of whatever format: axes, size, kind and place."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from mijax.errors import Notice, UserError
+from mijax.errors import UserError, tell
 
 _LARGEST = 2**32  # bytes of voxels of one file
 _SIZES = (1e-6, 1e4)  # millimetres of a voxel, least and most
@@ -49,8 +48,7 @@ def check_kind(path: Path, dtype: np.dtype) -> None:
 
 def tell_of_size(path: Path, axes: str = "xyz") -> None:
     """Tells (``Notice``) that a file has no voxel size along some axes."""
-    line = f"{path}: no voxel size along {', '.join(axes)}; taken as 1 mm, which is a guess"
-    warnings.warn(line, Notice, stacklevel=3)
+    tell(f"{path}: no voxel size along {', '.join(axes)}; taken as 1 mm, which is a guess")
 
 
 def volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

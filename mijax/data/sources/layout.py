@@ -1,7 +1,6 @@
 """Folders on disk: what the MSD and the raw layouts of nnU-Net hold, from names alone."""
 
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from mijax.data.sources.description import read_description
 from mijax.data.sources.listing import left_out, stems
 from mijax.data.text import composed
 from mijax.data.volume import Case
-from mijax.errors import Notice, UserError
+from mijax.errors import UserError, tell
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")  # CASE_0000: a case and the number of a channel
 _UNNUMBERED = -1  # in place of that number
@@ -82,14 +81,14 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
         folders["imagesTs"] = stems(root / "imagesTs", endings)
     for name, found in folders.items():
         if others := left_out(root / name, found.values(), endings):
-            _tell(others)
+            tell(others)
     if not folders["imagesTr"]:
         raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
     labels = folders.pop("labelsTr")
     usual, images = kind == "nnunet", {**folders["imagesTr"], **folders.get("imagesTs", {})}
     numbered = _are_numbered(images, labels, channels=len(channels), usual=usual)
     if numbered != usual:
-        _tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
+        tell(f"{root / 'imagesTr'}: {_UNUSUAL[kind]}")
     cases = [
         _by_channel(found, len(channels), root / name) if numbered else _whole(found)
         for name, found in folders.items()
@@ -107,10 +106,6 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
         for name, (files, problem) in sorted({**cases[0], **cases[-1]}.items())
     )
     return Layout(kind, classes, channels, entries, ignore, numbered)
-
-
-def _tell(line: str) -> None:
-    warnings.warn(line, Notice, stacklevel=3)
 
 
 _UNUSUAL = {

@@ -1,14 +1,13 @@
 """Which DICOM series of a folder are predicted: those asked for, or the largest of each study."""
 
 import itertools
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.formats.dicom.headers import Series, is_dicom, read_series
 from mijax.data.formats.dicom.stack import Stack, by_orientation, make_stack
-from mijax.errors import ANOTHER_SERIES, Notice, UserError, counted
+from mijax.errors import ANOTHER_SERIES, UserError, counted, tell
 
 _SHOWN = 5  # series in a line
 
@@ -82,7 +81,7 @@ def _choice(path: Path, series: Series, *others: Series) -> Choice:
     largest, *rest = by_orientation(series)
     if rest:
         counts = ", ".join(str(len(one.frames)) for one in rest[:_SHOWN])
-        _tell(
+        tell(
             f"{path}: series {series.uid} has slices of {len(rest) + 1} orientations; the largest "
             f"volume, of {len(largest.frames)} slices, is taken, not those of {counts}"
         )
@@ -99,7 +98,7 @@ def _tell_left(path: Path, taken: list[Series], left: list[Series], others: int)
     if parts:
         one = f"the largest series, {taken[0]}," if len(taken) == 1 else "the largest of each study"
         hint = ANOTHER_SERIES * bool(left)
-        _tell(f"{path}: {one} is taken; not taken: {', and '.join(parts)}{hint}")
+        tell(f"{path}: {one} is taken; not taken: {', and '.join(parts)}{hint}")
 
 
 def _listed(series: Sequence[Series]) -> str:
@@ -110,7 +109,3 @@ def _listed(series: Sequence[Series]) -> str:
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _tell(line: str) -> None:
-    warnings.warn(line, Notice, stacklevel=3)
