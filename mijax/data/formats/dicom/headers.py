@@ -148,7 +148,7 @@ def _read(path: Path) -> Series | None:
     except UserError:
         raise
     except Exception as error:  # of damaged files pydicom raises nearly anything
-        raise UserError(f"{path}: damaged DICOM ({_line(error)}); copy it again") from error
+        raise UserError(f"{path}: damaged DICOM ({reason_of(error)}); copy it again") from error
 
 
 def _is_image(path: Path, header) -> bool:
@@ -252,5 +252,6 @@ def _number(places: list, name: str, default):
     return found[0] if isinstance(found, tuple) else found
 
 
-def _line(error: Exception) -> str:
-    return ascii(" ".join(str(error).split())[:120] or type(error).__name__)[1:-1]
+def reason_of(error: Exception) -> str:
+    """What an error of another library says, short and in one line."""
+    return ascii(" ".join(str(error).split())[:160] or type(error).__name__)[1:-1]

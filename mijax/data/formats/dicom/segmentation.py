@@ -7,7 +7,7 @@ import numpy as np
 
 import mijax
 from mijax.data.formats.dicom.codes import Segment
-from mijax.data.formats.dicom.headers import quiet
+from mijax.data.formats.dicom.headers import quiet, reason_of
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.label_names import colour_of
 from mijax.errors import UserError
@@ -81,10 +81,9 @@ def write_segmentation(
     except UserError:
         raise
     except Exception as error:  # of headers that are not as they should be both raise anything
-        reason = ascii(" ".join(str(error).split())[:160])[1:-1]
         raise UserError(
-            f"{stack.parent}: no SEG of series {stack.uid} ({reason}); without --dicom_seg there "
-            "is the label map alone"
+            f"{stack.parent}: no SEG of series {stack.uid} ({reason_of(error)}); without "
+            "--dicom_seg there is the label map alone"
         ) from error
 
 

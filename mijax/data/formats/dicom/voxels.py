@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mijax.data.formats.dicom.headers import quiet
+from mijax.data.formats.dicom.headers import quiet, reason_of
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.header import check_header
 from mijax.errors import UserError
@@ -57,8 +57,9 @@ def _pixels(path: Path, indices: list[int]):
     except UserError:
         raise
     except Exception as error:  # of damaged files pydicom and its decoders raise nearly anything
-        reason = ascii(" ".join(str(error).split())[:160])[1:-1]
-        raise UserError(f"{path}: its pixels cannot be read ({reason}); copy it again") from error
+        raise UserError(
+            f"{path}: its pixels cannot be read ({reason_of(error)}); copy it again"
+        ) from error
 
 
 def _plugin(path: Path) -> str:
