@@ -8,7 +8,7 @@ from nibabel import orientations
 
 from mijax.data.grid import Grid, overlap, resize
 from mijax.data.intensity import check_intensity, normalise
-from mijax.data.volume import Volume
+from mijax.data.volume import Volume, spacing_of
 from mijax.errors import UserError, times
 
 PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
@@ -194,7 +194,7 @@ def cut(values: np.ndarray, affine: np.ndarray, *, plane: str) -> np.ndarray:
 
 def pixel_size(affine: np.ndarray, *, plane: str) -> np.ndarray:
     """(2,) millimetres along h and w of the slices of ``cut``."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = spacing_of(affine)
     along = np.argsort(orientations.io_orientation(affine)[:, 0])
     return np.delete(spacing[along], _axis_of(plane))
 

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from mijax.data.slices import PLANES, slice_shape
-from mijax.data.volume import UNLABELLED, Geometry, Volume
+from mijax.data.volume import UNLABELLED, Geometry, Volume, spacing_of
 
 LEVELS = (0, 1, 50, 99, 100)  # percentiles of an image that are told
 _EDGES = (0.5, 99.5)  # percentiles of what is labelled that a window must hold
@@ -50,7 +50,7 @@ def grids(geometries: Iterable[Geometry]) -> Grids:
     rows = []
     for shape, _, affine in geometries:
         order = np.argsort(nib.io_orientation(affine)[:, 0])
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        spacing = spacing_of(affine)
         rows.append((np.take(shape, order), spacing[order], "".join(nib.aff2axcodes(affine))))
     shapes, spacings, axcodes = zip(*rows, strict=True)
     return Grids(np.array(shapes), np.array(spacings), axcodes)

@@ -12,6 +12,11 @@ UNLABELLED = 255  # the value of a voxel that nobody annotated; no class has it
 _LARGEST = 2**30 - 2**20  # bytes of one case: TFDS's limit without TensorFlow, less the rest
 
 
+def spacing_of(affine: np.ndarray) -> np.ndarray:
+    """(3,) millimetres between voxel centres along x, y, z, of an affine, (4, 4)."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
 class Case(NamedTuple):
     """One scan: its name, the patient it shows, and whether anybody annotated it."""
 
@@ -41,7 +46,7 @@ class Volume(NamedTuple):
     @property
     def spacing(self) -> np.ndarray:
         """(3,) millimetres between voxel centres along x, y, z."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return spacing_of(self.affine)
 
 
 class Geometry(NamedTuple):
@@ -60,7 +65,7 @@ class Geometry(NamedTuple):
     @property
     def spacing(self) -> np.ndarray:
         """(3,) millimetres between voxel centres along x, y, z."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        return spacing_of(self.affine)
 
 
 def check_size(name: str, geometry: Geometry) -> None:

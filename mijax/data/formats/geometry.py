@@ -8,6 +8,7 @@ import numpy as np
 
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.imagefile import affines_of
+from mijax.data.volume import spacing_of
 from mijax.errors import UserError, tell
 
 _ROUNDING = 1e-3  # of a voxel; further apart is worth a line
@@ -84,7 +85,7 @@ def tell_of_doubt(path: Path, shape) -> None:
 
 def tell_of_shear(path: Path, affine) -> None:
     """Tells (``Notice``) where the axes of an image are not at right angles."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / spacing_of(affine)
     degrees = np.degrees(np.arcsin(abs(np.triu(axes.T @ axes, 1)).max()))
     if degrees > _SHEAR:
         tell(

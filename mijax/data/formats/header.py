@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mijax.data.volume import spacing_of
 from mijax.errors import UserError, tell
 
 _LARGEST = 2**32  # bytes of voxels of one file
@@ -33,7 +34,7 @@ def check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.nda
         )
     if not np.isfinite(affine).all():
         raise UserError(f"{path}: NaN or infinity in the affine; repair the header")
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    lengths = spacing_of(affine)
     if not is_regular(affine):
         raise UserError(f"{path}: singular affine (voxel sizes {lengths}); repair the header")
     if lengths.min() < _SIZES[0] or lengths.max() > _SIZES[1]:
@@ -60,6 +61,6 @@ def is_regular(affine: np.ndarray) -> bool:
     """Whether an affine is finite and takes no volume to a plane, a line or a point."""
     if not np.isfinite(affine).all():
         return False
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    lengths = spacing_of(affine)
     unit = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
     return bool(abs(np.linalg.det(unit)) > 1e-6)
