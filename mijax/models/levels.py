@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+_LEAST = 4  # voxels of an axis at the deepest level
+
 
 def check_levels(strides, kernels, *, depth, dims):
     """Strides and kernels of each level by axis, where they are empty 2 and 3.
@@ -40,19 +42,18 @@ def total_stride(strides, *, depth, dims):
     return tuple(math.prod(along) for along in zip((1,) * dims, *strides, strict=True))
 
 
-def plan_levels(spacing, size, *, depth=None, least=4):
+def plan_levels(spacing, size, *, depth=None):
     """Strides and kernels of a U-Net for voxels of that size, by the rules of nnU-Net.
 
-    An axis is pooled while it has at least 2 · ``least`` voxels, and while these are less than
-    twice as large as the smallest of those axes. Its kernels have size 1 until its voxels are
-    less than twice as large as the smallest, and 3 from there on; at the deepest level all are 3.
-    One axis alone is pooled only while it has 3 · ``least`` voxels.
+    An axis is pooled while it has at least 8 voxels, so that 4 are left at the deepest level, and
+    while these are less than twice as large as the smallest of those axes. Its kernels have size 1
+    until its voxels are less than twice as large as the smallest, and 3 from there on; at the
+    deepest level all are 3. One axis alone is pooled only while it has 12 voxels.
 
     Args:
       spacing: size of a voxel by axis, in mm.
       size: voxels of an image (or of a patch) by axis.
       depth: of levels, at most; by default as many as ``size`` allows.
-      least: voxels of an axis at the deepest level.
 
     Returns:
       ``strides`` and ``kernels`` as of ``UNet``. Their number is that of the levels.
@@ -66,9 +67,9 @@ def plan_levels(spacing, size, *, depth=None, least=4):
     axes = range(len(spacing))
     strides, kernels, kernel = [], [], [1 for _ in axes]
     while depth is None or len(kernels) < depth - 1:
-        large = [i for i in axes if size[i] >= 2 * least]
+        large = [i for i in axes if size[i] >= 2 * _LEAST]
         pooled = [i for i in large if spacing[i] < 2 * min(spacing[j] for j in large)]
-        if not pooled or (len(pooled) == 1 and size[pooled[0]] < 3 * least):
+        if not pooled or (len(pooled) == 1 and size[pooled[0]] < 3 * _LEAST):
             break
         finest = min(spacing)
         kernel = [3 if spacing[i] < 2 * finest else kernel[i] for i in axes]
