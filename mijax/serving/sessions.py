@@ -147,13 +147,12 @@ class Sessions:
             session.used = self._clock()
             self._clear(session)
 
-    def drop(self, id_: str) -> Session | None:
+    def drop(self, id_: str) -> None:
         """Forgets a session and removes its files, once nobody uses them."""
         session = self._found.pop(id_, None)
         if session:
             session.dropped = True
             self._clear(session)
-        return session
 
     def sweep(self) -> None:
         """Drops what has expired."""
