@@ -124,13 +124,13 @@ def even_slices(volumes, slices, *, count):
     return images[np.linspace(0, len(images) - 1, count).round().astype(int)]
 
 
-def on_native_grid(slices, grid, *, keep=None):
+def on_native_grid(slices, grid, *, keep):
     """Label map of a volume from the probabilities of its slices, (1, h, w, k) each.
 
     Args:
       slices: iterable of them.
       grid: ``data.Grid``.
-      keep: what of the probabilities of a slice on the native grid, (…, k), is wanted.
+      keep: what of the probabilities of a slice on the native grid, (…, k), is wanted, or None.
 
     Returns:
       (x, y, z) uint8, and what was kept, float32, or None.

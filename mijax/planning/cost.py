@@ -29,15 +29,15 @@ class Cost(NamedTuple):
     steps: int
 
 
-def step_cost(config, *, classes, channels, devices=None, most=None):
+def step_cost(config, *, classes, channels, most, devices=None):
     """The ``Cost`` of a configuration's training step.
 
     Args:
       config: of a run.
       classes: names, background first.
       channels: of an image.
+      most: bytes above which it is compiled and not run, or None.
       devices: to train on; all by default.
-      most: bytes above which it is compiled and not run.
     """
     experiment = build(config, classes=classes, channels=channels, devices=devices)
     draw, size, box = np.random.default_rng(0), config.data.patches.size, experiment.cropping.box

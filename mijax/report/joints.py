@@ -54,7 +54,7 @@ def validation_slices(source, run):
 
 def true_joint(truth):
     """``Joint`` of true labels (n, h, w, k), paired with themselves."""
-    return Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth)))
+    return Joint("True labels", *jax.device_get(jax.jit(_joint)(truth, truth, None)))
 
 
 def row_joint(label, predictor, images):
@@ -81,7 +81,7 @@ def _compare(probs, transformed):
     return _joint(probs, view.restore(transformed), view.mask(probs.shape[1:-1]))
 
 
-def _joint(p, q, mask=None):
+def _joint(p, q, mask):
     joint = joint_distribution(p, q, radius=1, mask=mask)
     of_neighbours = joint if p.ndim == 4 else joint[1]  # within a plane
     return of_neighbours, mutual_information(joint).mean()

@@ -57,15 +57,15 @@ def disputed(distances, disagreement, count, *, given):
     return chosen
 
 
-def random_coverages(distances, count, *, given=(), draws=1000, seed=0):
+def random_coverages(distances, count, *, given, draws=1000):
     """Coverage (draws,) of the patients given and ``count`` others at random."""
     others = np.setdiff1d(np.arange(len(distances)), given)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     picks = (random.choice(others, count, replace=False) for _ in range(draws))
     return np.array([coverage(distances, [*given, *pick]) for pick in picks])
 
 
-def followers(distances, chosen, *, given=()):
+def followers(distances, chosen, *, given):
     """{patient: those that are nearest to it, nearest first, itself left out}, of the chosen."""
     centres = [*given, *chosen]
     nearest = np.array(centres)[distances[:, centres].argmin(1)]

@@ -114,7 +114,7 @@ def augmented(rows, picks, pseudo_labels, keys, augmentation, cropping):
     return Batch(image, label, unlabelled, position, pseudo_label)
 
 
-def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient=None) -> Callable:
+def make_update(model, method, optimizer, *, mesh, label_loss, hypergradient) -> Callable:
     """``update(state, batch, held_out, key) -> (state, logs)``: one step of the optimiser.
 
     Arguments are those of ``make_train_step``. ``held_out`` are images and labels that the

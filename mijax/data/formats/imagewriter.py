@@ -46,7 +46,7 @@ def write_image(path: Path, values: np.ndarray, *, reference: Path | Stack) -> N
             _write_by_itk(_itk_like(values, reference), part)
 
 
-def check_written(path: Path, *, reference: Path | Stack, classes: int | None = None) -> None:
+def check_written(path: Path, *, reference: Path | Stack, classes: int | None) -> None:
     """Refuses an image that is not whole, or does not lie on the grid of another file.
 
     Args:

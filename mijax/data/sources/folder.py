@@ -63,9 +63,9 @@ def entries_recipe(
     builder: str,
     classes: tuple[str, ...],
     channels: int,
+    follow_links: bool,
     ignore: int | None = None,
     description: str = "",
-    follow_links: bool = False,
     modalities: tuple[str, ...] = (),
     numbered: bool = True,
 ) -> Recipe:
@@ -77,9 +77,9 @@ def entries_recipe(
       builder: the name under which it is prepared.
       classes: names, background first.
       channels: of every image.
+      follow_links: whether files may be links out of the folder.
       ignore: the label value of what nobody annotated, or None.
       description: a text that the content depends on as well.
-      follow_links: whether these may lead out of the folder.
       modalities: names of the channels, where something says them.
       numbered: see ``Recipe``.
 

@@ -36,7 +36,7 @@ def dicom_files(path: Path) -> list[Path]:
     return [p for p in inside if p.is_file() and is_dicom(p)]
 
 
-def choose_series(path: Path, files: Sequence[Path], *, wanted: Iterable[str] = ()) -> list[Choice]:
+def choose_series(path: Path, files: Sequence[Path], *, wanted: Iterable[str]) -> list[Choice]:
     """The series to take of some DICOM files; what is not taken is told in a line (``Notice``).
 
     Args:
