@@ -8,7 +8,7 @@ from mijax.data import read_splits
 from mijax.errors import UserError
 from mijax.inference.batching import predict_stacks
 from mijax.inference.scoring import make_scoring
-from mijax.report.excerpts import pixel_size
+from mijax.report.excerpts import shown_pixel_size
 from mijax.report.predictions import scored_predictor, source_for, source_of
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_volume
@@ -79,7 +79,7 @@ def _slices(volumes, slices):
     for i, volume in enumerate(volumes, start=1):
         cut = slice_volume(volume._replace(label=None), slices, middle=True)
         images.append(cut.image[len(cut.image) * i // (len(volumes) + 1)])
-        h, w = pixel_size(volume, cut.grid)
+        h, w = shown_pixel_size(volume, cut.grid)
         aspects.append(h / w)
     return np.stack(images), aspects
 

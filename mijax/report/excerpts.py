@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mijax.data import native_slice
 from mijax.runs.source import slice_volume
 
 
@@ -60,7 +61,7 @@ def make_excerpt(title, volume, slices, labels, dsc):
             for one in labels
         ],
         dsc=dsc,
-        pixel=pixel_size(volume, cut.grid),
+        pixel=shown_pixel_size(volume, cut.grid),
     )  # fmt: skip
 
 
@@ -73,21 +74,19 @@ def choose_slices(label):
 
 def native_slices(grid, places):
     """Where slices lie along their axis of the volume as it came."""
-    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
-    forward = grid.orientation[axis][1] > 0
-    return [place if forward else grid.shape[axis] - 1 - place for place in places]
+    return [native_slice(grid, place)[-1].start for place in places]
 
 
 def thinned(volume, label, grid, places):
     """The volume that is some slices alone of a volume, in order, with another label map."""
-    axis = [ras for ras, _ in grid.orientation].index(grid.axis)
+    axis = len(native_slice(grid, 0)) - 1
     indices = sorted(native_slices(grid, places))
     image, label = (values.take(indices, axis) for values in (volume.image, label))
     return volume._replace(image=image, label=label)
 
 
-def pixel_size(volume, grid):
-    """Millimetres of a pixel of its slices along h and along w."""
+def shown_pixel_size(volume, grid):
+    """Millimetres of a pixel of its slices along h and along w, as these were resized."""
     millimetres = volume.spacing[np.argsort([axis for axis, _ in grid.orientation])]
     in_plane = [mm for axis, mm in enumerate(millimetres) if axis != grid.axis]
     h, w = (mm * n / m for mm, n, m in zip(in_plane, grid.native, grid.size, strict=True))
