@@ -8,7 +8,7 @@ from mijax import parallel
 from mijax.data import Volume
 from mijax.errors import UserError
 from mijax.inference.network import make_network
-from mijax.inference.trust import look, read_trust, trust
+from mijax.inference.trust import Look, look, read_trust, trust
 from mijax.inference.voices import make_voices
 from mijax.inference.volumes import segment
 from mijax.progress import doing
@@ -105,13 +105,18 @@ class Predictor:
         self.check_segments()
         return segment(self.network, self.weights, volumes, **options)
 
-    def look(self, volumes, **options):
+    def look(self, volumes, *, voices=True, disagreement=False, **options):
         """Yields the ``trust.Look`` of each volume, see ``trust.look``.
+
+        Without ``voices``, which a map of their ``disagreement`` takes, in a fifth of the time.
 
         Raises:
           UserError: if the run learned without labels.
         """
+        if not (voices or disagreement):
+            return (Look(*maps) for maps in self.segment(volumes, **options))
         self.check_segments()
+        options["disagreement"] = disagreement
         return look(self.network, self.weights, volumes, self._with_voices, **options)
 
     def trust(self, image, affine):

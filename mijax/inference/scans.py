@@ -17,7 +17,7 @@ from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError, needs
 from mijax.files import writing_to
 from mijax.inference.predictor import Predictor
-from mijax.inference.trust import Look, caveats, read_trust
+from mijax.inference.trust import caveats, trust_or_why_not
 from mijax.inference.trust import trust as trust_of
 from mijax.inference.trust_table import FILE, TrustTable
 from mijax.progress import terminal_bar
@@ -95,7 +95,7 @@ def predict_files(
         dicom_seg=dicom_seg,
     )
     segments = _segments(run, scans, codes) if dicom_seg else ()
-    known, unknown = _known(run) if trust else (None, "")
+    known, unknown = trust_or_why_not(run) if trust else (None, "")
     table = TrustTable(output, below=below if known else None, fresh=overwrite or not known)
     done = [s.name for s in scans if not missing[s.name] and (not known or s.name in table)]
     begun, failed, at_work = set(done), [], deque()
@@ -139,15 +139,13 @@ def predict_files(
 
         options = {
             "stored": False,
+            "voices": known is not None,
+            "disagreement": disagreement,
             "probabilities": probabilities,
             "largest_component": largest_component,
             "mirror": mirror,
         }
-        if known or disagreement:
-            found = predictor.look(volumes(), disagreement=disagreement, **options)
-        else:
-            found = (Look(*maps) for maps in predictor.segment(volumes(), **options))
-        for one in found:
+        for one in predictor.look(volumes(), **options):
             scan, affine = at_work.popleft()
             path, soft, doubt, seg = outputs(scan, output)
             if path in missing[scan.name]:
@@ -186,14 +184,6 @@ def _is_of(path, labels):
     """Whether a file has these labels, but for a tie here and there."""
     found, _ = read_image(path)
     return (found != labels).sum() <= _TIES * ((found > 0) | (labels > 0)).sum()
-
-
-def _known(run):
-    """What the run has learned of trust, or None; and why it has not, if so."""
-    try:
-        return read_trust(run), ""
-    except UserError as error:
-        return None, str(error)
 
 
 @contextlib.contextmanager

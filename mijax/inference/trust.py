@@ -175,6 +175,14 @@ def read_trust(run):
         raise UserError(f"{path} is damaged ({error}); delete it, and {again}") from error
 
 
+def trust_or_why_not(run):
+    """``read_trust`` and "", or None and why there is none."""
+    try:
+        return read_trust(run), ""
+    except UserError as error:
+        return None, str(error)
+
+
 def trust(known, one, affine, classes):
     """The ``Trust`` of a prediction.
 

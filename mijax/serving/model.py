@@ -12,7 +12,7 @@ from mijax.data.formats.dicom.segmentation import write_segmentation
 from mijax.data.formats.imagewriter import write_image
 from mijax.data.scans import Scan
 from mijax.errors import UserError, needs
-from mijax.inference.trust import Look, caveats, read_trust
+from mijax.inference.trust import Look, caveats, trust_or_why_not
 from mijax.inference.trust import trust as trust_of
 
 LABELS, SEG = "labels.nii.gz", "labels_seg.dcm"
@@ -48,12 +48,8 @@ class Model:
         """
         predictor.check_segments()
         self.predictor, self.name = predictor, name
-        self.known, self.no_trust = None, "switched off by --notrust"
-        if trust:
-            try:
-                self.known = read_trust(predictor.run)
-            except UserError as error:
-                self.no_trust = str(error)
+        off = None, "switched off by --notrust"
+        self.known, self.no_trust = trust_or_why_not(predictor.run) if trust else off
         try:
             self.segments, self.no_segments = segments_of(predictor.classes, codes), ""
         except UserError as error:
@@ -122,12 +118,13 @@ class Model:
         times = [time.perf_counter()]
         volume, notices = read(scan, folder)
         times.append(time.perf_counter())
-        asked = {"stored": False, "mirror": options.mirror}
-        asked["largest_component"] = options.largest_component
-        if options.trust:
-            (one,) = self.predictor.look([volume], **asked)
-        else:
-            (one,) = (Look(*maps) for maps in self.predictor.segment([volume], **asked))
+        (one,) = self.predictor.look(
+            [volume],
+            stored=False,
+            voices=options.trust,
+            largest_component=options.largest_component,
+            mirror=options.mirror,
+        )
         times.append(time.perf_counter())
         if dicom_seg:
             write_segmentation(folder / SEG, one.labels, scan.stack, self.segments)
