@@ -13,22 +13,18 @@ def table(scores):
     """
     if any("measures" in entry for entry in scores.values()):
         return _measures_table(scores)
-    known = [m for m in METRICS if all(m in x for e in scores.values() for x in _classes(e))]
-    rows = [("checkpoint", "class", *(f"{METRICS[m].name} {METRICS[m].unit}" for m in known))]
+    rows = [("checkpoint", "class", *(f"{m.name} {m.unit}" for m in METRICS.values()))]
     for label, entry in _by_step(scores):
         for class_name, metrics in entry["classes"].items():
-            rows.append((label, class_name, *(_show(metrics[m], METRICS[m].factor) for m in known)))
+            shown = (_show(metrics[name], metric.factor) for name, metric in METRICS.items())
+            rows.append((label, class_name, *shown))
         mean = entry["mean_dsc"]
         mean = "undefined" if mean is None else f"{100 * mean:.2f}"
-        rows.append((label, "mean", mean, *[""] * (len(known) - 1)))
+        rows.append((label, "mean", mean, *[""] * (len(METRICS) - 1)))
     line = f"{counted(len(entry['cases']), entry['split'] + ' case')}, mean (standard deviation)"
     line += "".join(f", --{name}" for name in OPTIONS if entry.get(name))
-    line += f", NSD at {in_words(entry['nsd_tolerance'])}" if "nsd" in known else ""
+    line += f", NSD at {in_words(entry['nsd_tolerance'])}"
     return "\n".join([line, _aligned(rows), *_unseen(scores), *_calibration(scores)])
-
-
-def _classes(entry):
-    return entry["classes"].values()
 
 
 def _calibration(scores):

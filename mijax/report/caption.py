@@ -15,9 +15,9 @@ def caption(table, *, checkpoint):
         f"Mean over the {entry['split']} cases ({sample(table)}) of the {checkpoint} checkpoint"
         + (", and over seeds, with the standard deviation over seeds in parentheses"
            if seeds > 1 else "")
-        + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid. "
-        + _of_later_metrics(table)
-        + "Training cases: labelled + unlabelled."
+        + ". DSC is per volume (3D); HD95 and ASSD are in mm on the native grid. NSD is the part "
+        "of both surfaces within the tolerance of the other one. The volume error is that of the "
+        "prediction less that of the annotation. Training cases: labelled + unlabelled."
     ]  # fmt: skip
     if entry.get("largest_component"):
         sentences.append("Of each class the largest component of a label map was kept.")
@@ -66,13 +66,6 @@ def caption(table, *, checkpoint):
         )
     if any(cell.undefined for cells in table.cells["dsc"].values() for cell in cells):
         sentences.append("A class that was not drawn in a case has no score there.")
-    if len(table.unseen) < len(table.columns) - 1 and any(
-        c.mean is None and not c.undefined for x in table.cells.values() for c in x.get(MEAN, ())
-    ):
-        sentences.append(
-            "A row without a value of a metric was scored before mijax had it: "
-            "python -m mijax.evaluate --workdir RUN scores it again."
-        )
     if checkpoints(table):
         sentences.append(
             "The best checkpoint is that of the highest validation DSC, by which the last is not "
@@ -123,12 +116,3 @@ def _about_tests(table):
         sentences.append(f"{label} is tested for having the best mean DSC of the same cases, "
                          "which flatters it; --against names another row.")  # fmt: skip
     return sentences
-
-
-def _of_later_metrics(table):
-    text = ""
-    if "nsd" in table.cells:
-        text += "NSD is the part of both surfaces within the tolerance of the other one. "
-    if "volume_error" in table.cells:
-        text += "The volume error is that of the prediction less that of the annotation. "
-    return text

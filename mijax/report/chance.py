@@ -11,10 +11,9 @@ _TINY = 1e-12
 
 
 def patients_of(row):
-    """The patient of each case of a row, cases sorted by name; the case itself where unknown."""
+    """The patient of each case of a row, cases sorted by name."""
     entry = row.runs[0].entry
-    known = entry.get("patients", {})
-    return [known.get(case, case) for case in sorted(entry["cases"])]
+    return [entry["patients"][case] for case in sorted(entry["cases"])]
 
 
 def resampled_means(values, patients, *, row=0):

@@ -5,10 +5,9 @@ import json
 import numpy as np
 
 from mijax.errors import UserError
-from mijax.inference.scores import OPTIONS, VOLUME
+from mijax.inference.scores import METRICS, OPTIONS, VOLUME
 
 _PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
-_ALWAYS = {"dsc", "hd95", "assd"}  # metrics of a case; others came later
 
 
 def read_scores(folder, checkpoint):
@@ -40,7 +39,7 @@ def _measured(entry):
 def _segmented(entry):
     classes = list(entry["classes"])
     return bool(entry["cases"] and "mean_dsc" in entry) and all(
-        list(case) == classes and case[name].keys() >= _ALWAYS
+        list(case) == classes and case[name].keys() >= {*METRICS, VOLUME}
         for case in entry["cases"].values()
         for name in classes
     )
@@ -52,7 +51,6 @@ def _volumes(entry):
         (case, name): values[VOLUME]
         for case, classes in entry.get("cases", {}).items()
         for name, values in classes.items()
-        if VOLUME in values
     }
 
 
@@ -98,8 +96,8 @@ def check_comparable(first, other):
             f"{first.run.folder} and {other.run.folder} are not comparable: their cases had other "
             "labels or voxel grids when they were scored; python -m mijax.evaluate scores again"
         )
-    tolerances = [one.entry.get("nsd_tolerance") for one in (first, other)]
-    if None not in tolerances and tolerances[0] != tolerances[1]:
+    tolerances = [one.entry.get("nsd_tolerance") for one in (first, other)]  # None of measures
+    if tolerances[0] != tolerances[1]:
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: their NSD is of "
             "different tolerances; python -m mijax.evaluate --nsd_tolerance scores again"

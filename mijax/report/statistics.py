@@ -49,9 +49,6 @@ class Cell(NamedTuple):
         return self.p is not None and self.p < SIGNIFICANT
 
 
-_NONE = Cell(None, None, 0)
-
-
 class Comparison(NamedTuple):
     """The tested row against another one, by the mean DSC over classes.
 
@@ -77,8 +74,8 @@ class Table(NamedTuple):
     Attributes:
       rows: of ``runs.Row``.
       columns: the foreground classes, then "mean".
-      cells: ``cells[metric][column]`` is a list with a ``Cell`` a row, of the metrics that some row
-        was scored by; there is no mean of errors that have a sign.
+      cells: ``cells[metric][column]`` is a list with a ``Cell`` a row; there is no mean of errors
+        that have a sign.
       gaps: ``gaps[column]`` is a list with the gap closed a row, a fraction, or None.
       samples: of each row its mean DSC in each bootstrap sample, see ``chance.resampled_means``, or
         None of few patients.
@@ -115,15 +112,12 @@ def make_table(rows, *, against=None):
       UserError: if there is no row of such a label.
     """
     classes = tuple(rows[0].runs[0].entry["classes"])
-    seen = seen_classes(rows)
+    seen = seen_classes(rows[0])
     # Which classes are in each column.
     parts = {name: [i] if i in seen else [] for i, name in enumerate(classes)} | {MEAN: seen}
     values, cells = {}, {}
     for metric, about in METRICS.items():
-        found = [values_of(row, metric) for row in rows]
-        if all(v is None for v in found):
-            continue
-        values[metric] = found
+        values[metric] = found = [values_of(row, metric) for row in rows]
         columns = parts if about.better else classes
         cells[metric] = {column: _column(rows, found, parts[column], metric) for column in columns}
     tested, picked = _tested(rows, cells["dsc"][MEAN], against)
@@ -147,9 +141,9 @@ def make_table(rows, *, against=None):
 
 
 def _column(rows, values, part, metric):
-    """The cells of a column, from (seeds, cases, classes) of each row, or None."""
+    """The cells of a column, from (seeds, cases, classes) of each row."""
     cells = [
-        _cell(v[..., part], interval(_samples(row, v, part, i))) if v is not None else _NONE
+        _cell(v[..., part], interval(_samples(row, v, part, i)))
         for i, (row, v) in enumerate(zip(rows, values, strict=True))
     ]
     return _mark_best(rows, cells, metric)

@@ -33,7 +33,7 @@ def grids(table):
         ]
         name = about.name
         if metric == "nsd":
-            name += f" at {in_words(nsd_tolerance(table))}"
+            name += f" at {in_words(table.rows[0].runs[0].entry['nsd_tolerance'])}"
         if metric == "dsc":
             header, rows = _with_more(table, header, rows)
         found.append((f"{name} ({about.unit}), {sample(table)}", header, rows))
@@ -45,12 +45,6 @@ def sample(table):
     patients = patients_of(table.rows[0])
     cases, some = counted(len(patients), "case"), counted(len(set(patients)), "patient")
     return f"n = {cases}" + ("" if len(set(patients)) == len(patients) else f" of {some}")
-
-
-def nsd_tolerance(table):
-    """``{class: mm}``; rows that have an NSD have the same."""
-    known = (one.entry.get("nsd_tolerance") for row in table.rows for one in row.runs)
-    return next(filter(None, known))
 
 
 def _with_more(table, header, rows):

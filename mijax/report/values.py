@@ -15,26 +15,16 @@ def case_means(row):
 
 def case_scores(row):
     """(cases, columns) DSC, averaged over seeds, NaN of no case's class; cases sorted by name."""
-    values, seen = values_of(row, "dsc").mean(0), seen_classes([row])
+    values, seen = values_of(row, "dsc").mean(0), seen_classes(row)
     shown = np.full_like(values, np.nan)
     shown[:, seen] = values[:, seen]
     return np.concatenate([shown, mean_of_classes(values[:, seen])[:, None]], -1)
 
 
-def seen_classes(rows):
-    """Indices of the classes that the cases of some rows show.
-
-    Rows share their cases: where one says that a class is in none of them, it is undefined in
-    all, those included that were scored before mijax looked.
-    """
-    entries = [one.entry["classes"] for row in rows for one in row.runs]
-    unseen = {
-        name
-        for classes in entries
-        for name, metrics in classes.items()
-        if metrics.get("dsc", {}).get("mean", 0) is None
-    }
-    return [i for i, name in enumerate(entries[0]) if name not in unseen]
+def seen_classes(row):
+    """Indices of the classes that the cases of a row, which are those of each seed, show."""
+    classes = row.runs[0].entry["classes"].values()
+    return [i for i, metrics in enumerate(classes) if metrics["dsc"]["mean"] is not None]
 
 
 def mean_of_classes(values):
@@ -43,28 +33,17 @@ def mean_of_classes(values):
 
 
 def values_of(row, metric):
-    """(seeds, cases, classes), NaN where undefined; cases sorted by name.
-
-    None of a row that was scored, in one of its seeds, before mijax had the metric.
-    """
+    """(seeds, cases, classes), NaN where undefined; cases sorted by name."""
     classes = list(row.runs[0].entry["classes"])
     entries = [one.entry["cases"] for one in row.runs]
-    if not all(metric in case[c] for cases in entries for case in cases.values() for c in classes):
-        return None
     values = [[[cases[case][c][metric] for c in classes] for case in sorted(cases)]
               for cases in entries]  # fmt: skip
     return np.array(values, float)  # makes None a NaN
 
 
 def patient_means(rows, values, part):
-    """(patients,) of each row; all NaN of one without values."""
+    """(patients,) of each row."""
     # A case of which one class is undefined has no mean: that of the others would flatter it.
     # Scans of one patient are no independent cases.
     patients = patients_of(rows[0])
-    nothing = np.full((1, len(patients), len(part)), np.nan)
-    return [
-        by_patient(
-            nanmean(mean_of_classes(nothing if v is None else v[..., part]), axis=0), patients
-        )
-        for v in values
-    ]
+    return [by_patient(nanmean(mean_of_classes(v[..., part]), axis=0), patients) for v in values]

@@ -19,34 +19,33 @@ def bland_altman(table):
     """The error of a volume over the mean of the two volumes, a panel a row and class.
 
     Returns:
-      A figure, or None where no row has volumes or no case shows a class.
+      A figure, or None where no case shows a class.
     """
-    known = [i for i, row in enumerate(table.rows) if values_of(row, VOLUME) is not None]
     unseen = set(table.unseen)
     classes = [(k, c) for k, c in enumerate(table.columns[:-1]) if c not in unseen][:CLASSES]
-    if not (known and classes):
+    if not classes:
         return None
     width = max(1.9, min(3, 7.5 / len(classes)))
-    figure = Figure(figsize=(0.4 + width * len(classes), 0.4 + 1.45 * len(known)),
+    figure = Figure(figsize=(0.4 + width * len(classes), 0.4 + 1.45 * len(table.rows)),
                     layout="constrained")  # fmt: skip
-    axes = figure.subplots(len(known), len(classes), squeeze=False, sharex="col", sharey="col")
+    axes = figure.subplots(len(table.rows), len(classes), squeeze=False, sharex="col", sharey="col")
     looks = styles(table.rows)
-    for line, i in enumerate(known):
+    for line, row in enumerate(table.rows):
         # A dot is a case and seed: the mean of several networks would be nearer.
         true, errors = (
-            values_of(table.rows[i], name).reshape(-1, len(table.columns) - 1)
+            values_of(row, name).reshape(-1, len(table.columns) - 1)
             for name in (VOLUME, "volume_error")
         )
-        patients = np.array(patients_of(table.rows[i]) * len(table.rows[i].runs))
+        patients = np.array(patients_of(row) * len(row.runs))
         for ax, (k, name) in zip(axes[line], classes, strict=True):
-            _panel(ax, true[:, k], errors[:, k], patients, looks[i]["color"])
+            _panel(ax, true[:, k], errors[:, k], patients, looks[line]["color"])
             if line == 0:
                 ax.set_title(name)
-            if line == len(known) - 1:
+            if line == len(table.rows) - 1:
                 ax.set_xlabel("mean volume (ml)")
         axes[line, 0].set_ylabel("error (ml)")
-        if len(known) > 1:
-            label = wrapped(table.rows[i].label, int(1.3 * 14))
+        if len(table.rows) > 1:
+            label = wrapped(row.label, int(1.3 * 14))
             axes[line, -1].annotate(
                 label, (1.03, 0.5), xycoords="axes fraction", va="center", fontsize=7
             )

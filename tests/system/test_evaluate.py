@@ -172,17 +172,6 @@ def test_table(by_hand):
     ]
 
 
-def test_table_of_scores_from_before_the_nsd(by_hand):
-    entry = by_hand["last"]
-    for name in ("nsd_tolerance", "calibration"):
-        del entry[name]
-    for metrics in entry["classes"].values():
-        del metrics["nsd"], metrics["volume_error"]
-    assert table(by_hand).splitlines()[1] == (
-        "checkpoint     class  DSC %          HD95 mm             ASSD mm"
-    )
-
-
 def test_tolerance_of_the_nsd(by_hand):
     """The body of case b is a voxel, a millimetre, off: its far sides are within no 0.9 mm."""
     truth = [volume_of("a", cube(1, 2)), volume_of("b", cube(1, 2) + cube(2, 5))]

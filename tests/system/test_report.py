@@ -59,7 +59,8 @@ RAS = np.eye(4)
 def write(tmp_path):
     """``write(folder, method, dsc, **changes)``: a scored run folder, made by hand.
 
-    ``dsc`` is (cases, classes); distances are (1 − dsc) · 10 mm, undefined where dsc is 0.
+    ``dsc`` is (cases, classes); distances are (1 − dsc) · 10 mm, undefined where dsc is 0, and
+    volumes are those of the annotation, 1 ml.
     Where the configuration asks for no number of labelled cases, ``labelled`` are all there are
     and ``unlabelled`` the others.
     """
@@ -93,15 +94,21 @@ def write(tmp_path):
             case: {
                 c: {
                     "dsc": d,
+                    "nsd": d,
                     "hd95": 10 * (1 - d) if d else None,
                     "assd": 5 * (1 - d) if d else None,
+                    "volume_error": 0.0,
+                    "volume": 1.0,
                 }
                 for c, d in zip(classes, row, strict=True)
             }
             for case, row in zip(CASES, np.asarray(dsc).tolist(), strict=False)
         }
-        entry = {"step": 300, "split": split, "mean_dsc": float(np.mean(dsc)), **dict(options),
-                 "classes": {name: {} for name in classes}, "cases": cases}  # fmt: skip
+        entry = {"step": 300, "split": split, "mean_dsc": float(np.mean(dsc)),
+                 "patients": {case: case for case in cases},
+                 "nsd_tolerance": dict.fromkeys(classes, 2), **dict(options),
+                 "classes": {name: {"dsc": {"mean": 0.5}} for name in classes},
+                 "cases": cases}  # fmt: skip
         scores = {"best": entry, "last": {**entry, "step": config.steps}}
         (folder / "scores.json").write_text(json.dumps(scores))
         return folder
@@ -213,16 +220,15 @@ def test_holm_by_hand():
 
 
 def test_a_class_that_no_case_shows_is_in_no_mean(study):
-    """One row says so, and the others, scored before, have it as perfect in every case."""
+    """Its cases are perfect, or as they were predicted; no mean takes them."""
     folders, values = study
     perfect = {row: np.stack([v[..., 0], np.ones_like(v[..., 0])], -1) for row, v in values.items()}
     for folder in folders:
         scores = json.loads((folder / "scores.json").read_text())
         for entry in scores.values():
             for case in entry["cases"].values():
-                case["core"] = {"dsc": 1.0, "hd95": 0.0, "assd": 0.0}
-            if "Ours" in folder.name:
-                entry["classes"]["core"] = {"dsc": {"mean": None, "std": None, "undefined": 7}}
+                case["core"] |= {"dsc": 1.0, "hd95": 0.0, "assd": 0.0}
+            entry["classes"]["core"] = {"dsc": {"mean": None, "std": None, "undefined": 7}}
         (folder / "scores.json").write_text(json.dumps(scores))
     table = make_table(rows_of(folders))
     assert table.unseen == ("core",)
@@ -589,8 +595,7 @@ def test_checkpoint(study):
     ],
 )
 def test_what_does_not_go_into_one_table_is_refused(write, other, message):
-    options = {"nsd_tolerance": {"body": 2, "core": 2}, "data": "0"}
-    first = write("first", dsc=drawn(0, 0.5), options=options)
+    first = write("first", dsc=drawn(0, 0.5), options={"data": "0"})
     name = other.pop("name", "second")
     second = write(name, **{"dsc": drawn(1, 0.5), **other})
     with pytest.raises(UserError, match=message) as error:
@@ -602,10 +607,9 @@ def test_what_does_not_go_into_one_table_is_refused(write, other, message):
 def test_an_older_run_before_them_hides_no_difference(write):
     folders = [write("older", dsc=drawn(0, 0.5))]
     folders += [
-        write(name, name, drawn(1, 0.5), options={"nsd_tolerance": {"body": mm, "core": mm}})
-        for name, mm in (("uamt", 2), ("ict", 5))
+        write(name, name, drawn(1, 0.5), options={"data": name}) for name in ("uamt", "ict")
     ]
-    with pytest.raises(UserError, match=r"uamt and .*ict .* NSD is of different tolerances"):
+    with pytest.raises(UserError, match=r"uamt and .*ict .* other labels or voxel grids"):
         rows_of(folders)
 
 
@@ -696,9 +700,9 @@ def test_latex_table(study):
     folders, values = study
     text = to_latex(make_table(rows_of(folders)), checkpoint="best")
     assert "p $<$ 0.05" in text
-    # Three metrics, the tests of ours, p by class, and best and last.
+    # Five metrics, the tests of ours, p by class, and best and last.
     for one in (r"\toprule", r"\bottomrule", r"\begin{table}", r"\end{tabular}}", r"\caption"):
-        assert text.count(one) == 6
+        assert text.count(one) == 8
     ours = next(line for line in text.splitlines() if line.startswith("Ours (KL) &"))
     by_seed = 100 * values["Ours (KL)"].mean((1, 2))
     mean = f"{by_seed.mean():.2f} ({by_seed.std(ddof=1):.2f})"
@@ -852,7 +856,7 @@ def test_a_figure_that_fails_is_noted(study, tmp_path, monkeypatch, told, png_al
     page = make_report(study[0], tmp_path / "report", predictions=False)
     reason = "figure cases: ValueError: &lt;nothing&gt; to draw."
     assert f"No {reason}" in page.read_text() and len(told) == 1
-    assert {f.name for f in (page.parent / "figures").iterdir()} == {"ranking.png"}
+    assert {f.name for f in (page.parent / "figures").iterdir()} == {"ranking.png", "volumes.png"}
 
 
 def test_an_output_that_cannot_be_written_is_one_line(study, tmp_path):

@@ -143,7 +143,7 @@ def test_contours_of_twelve_rows(count):
 
 def test_names_of_twelve_rows_lie_apart():
     scores = {case: {"core": {"dsc": 0.5}} for case in "abc"}
-    entry = {"classes": {"core": {}}, "cases": scores}
+    entry = {"classes": {"core": {"dsc": {"mean": 0.5}}}, "cases": scores}
     rows = [row._replace(runs=(type("One", (), {"entry": entry})(),)) for row in ROWS]
     joints = [Joint(row.label, np.full((3, 3, 3, 3), 1 / 9), 0.1) for row in rows]
     table = Table(rows, ("core", "mean"), {}, {}, [])

@@ -9,6 +9,7 @@ import pytest
 from mijax.configs import phantom
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate, export
+from mijax.inference.scores import METRICS, VOLUME
 from mijax.inference.scoring import make_scoring
 from mijax.inference.volumes import even_slices
 from mijax.report import make_report
@@ -55,10 +56,12 @@ def measured(seed):
 def segmented(seed, mean=0.7):
     dsc = np.random.default_rng(seed).normal(mean, 0.02, len(CASES)).clip(0, 1)
     cases = {
-        case: {"core": {"dsc": float(d), "hd95": 5.0, "assd": 1.0}}
+        case: {"core": {**dict.fromkeys((*METRICS, VOLUME), 1.0), "dsc": float(d)}}
         for case, d in zip(CASES, dsc, strict=True)
     }
-    return {"mean_dsc": float(dsc.mean()), "classes": {"core": {}}, "cases": cases}
+    mean = float(dsc.mean())
+    return {"mean_dsc": mean, "classes": {"core": {"dsc": {"mean": mean}}}, "cases": cases,
+            "patients": {case: case for case in CASES}, "nsd_tolerance": {"core": 2}}  # fmt: skip
 
 
 def rows_of(folders):

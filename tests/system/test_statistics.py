@@ -36,7 +36,7 @@ def style():
         yield
 
 
-def row(label, dsc, *, cases=CASES, later=True, best=None):
+def row(label, dsc, *, cases=CASES, best=None):
     """A row of (seeds, cases, classes) DSC; NSD is a tenth more, volumes are 100 · (1 + DSC) ml."""
     runs = []
     for seed, scores in enumerate(np.asarray(dsc)):
@@ -44,24 +44,25 @@ def row(label, dsc, *, cases=CASES, later=True, best=None):
         for case, by_class in zip(cases, scores.tolist(), strict=False):
             found[case] = {}
             for name, d in zip(CLASSES, by_class, strict=True):
-                values = {"dsc": d, "hd95": 10 * (1 - d), "assd": 5 * (1 - d)}
-                more = {"nsd": d + 0.1, "volume_error": 100 * (d - 0.5), "volume": 100.0}
-                found[case][name] = values | (more if later else {})
+                found[case][name] = {
+                    "dsc": d, "nsd": d + 0.1, "hd95": 10 * (1 - d), "assd": 5 * (1 - d),
+                    "volume_error": 100 * (d - 0.5), "volume": 100.0,
+                }  # fmt: skip
         mean = float(scores.mean())
         entry = {"step": 4, "split": "test", "mean_dsc": mean, "cases": found,
-                 "classes": {name: {} for name in CLASSES}}  # fmt: skip
-        if later:
-            entry["nsd_tolerance"] = dict.fromkeys(CLASSES, 2.0)
-            entry["calibration"] = {
-                region: {
-                    "ece": 0.1,
-                    "cases": {case: by * float(s.mean()) for case, s in zip(found, scores)},  # noqa: B905
-                    "voxels": [0] * 13 + [1000, 3000],
-                    "probability": [None] * 13 + [0.9, 0.95],
-                    "accuracy": [None] * 13 + [0.5, 0.9],
-                }
-                for region, by in (("all", 0.1), ("foreground", 0.5))
+                 "patients": {case: case for case in cases},
+                 "classes": {name: {"dsc": {"mean": 0.5}} for name in CLASSES},
+                 "nsd_tolerance": dict.fromkeys(CLASSES, 2.0)}  # fmt: skip
+        entry["calibration"] = {
+            region: {
+                "ece": 0.1,
+                "cases": {case: by * float(s.mean()) for case, s in zip(found, scores)},  # noqa: B905
+                "voxels": [0] * 13 + [1000, 3000],
+                "probability": [None] * 13 + [0.9, 0.95],
+                "accuracy": [None] * 13 + [0.5, 0.9],
             }
+            for region, by in (("all", 0.1), ("foreground", 0.5))
+        }
         checkpoints = {"best": (4, best or mean), "last": (6, mean)}
         run = SimpleNamespace(folder=Path(f"{label}{seed}"))
         splits = Splits(labelled=("l",), unlabelled=(), validation=("v",), test=tuple(cases))
@@ -195,8 +196,12 @@ def test_bland_altman(table, values):
     heights = sorted(line.get_ydata()[0] for line in axes[1, 1].lines)
     limits = error.mean() + 1.96 * error.std(ddof=1) * np.array([-1, 0, 1])
     np.testing.assert_allclose(heights, sorted([0, *limits]))
-    old = make_table([row("A", drawn(0, 0.6), later=False)])
-    assert bland_altman(old) is None and reliability_diagram(old.rows) is None
+
+
+def test_rows_without_a_calibration_have_no_diagram():
+    alone = row("A", drawn(0, 0.6))
+    alone.runs[0].entry["calibration"] = None
+    assert reliability_diagram([alone]) is None and make_table([alone]).errors == [{}]
 
 
 def test_volumes_of_few_patients_or_of_many_ml():
@@ -315,7 +320,7 @@ def test_the_interval_of_a_difference_is_over_patients_as_it_is():
     better = dsc + np.where(np.arange(11) < 5, 0.3, -0.05)[None, :, None]
     rows = [row(name, d, cases=cases) for name, d in (("A", better), ("B", dsc))]
     for one in rows:
-        one.runs[0].entry["patients"] = dict.fromkeys(cases[:5], "p")
+        one.runs[0].entry["patients"] |= dict.fromkeys(cases[:5], "p")
     found = make_table(rows, against="A").comparisons[1]
     differences = np.array([0.3, *[-0.05] * 6])
     assert found.difference == pytest.approx(differences.mean()) and found.patients == 7
@@ -338,17 +343,4 @@ def test_cases_that_show_no_class():
     table = make_table(rows, against="A")
     assert table.unseen == CLASSES and bland_altman(table) is None
     text = to_markdown(table, checkpoint="best")
-    assert "No case shows body, core" in text and "scored before" not in text
-
-
-def test_rows_scored_before_a_metric_was_there_say_so():
-    rows = [row("Old", drawn(0, 0.6), later=False), row("New", drawn(1, 0.7))]
-    table = make_table(rows, against="New")
-    old, new = table.cells["nsd"]["mean"]
-    assert (old.mean, old.undefined, new.p) == (None, 0, None) and new.mean > 0.7
-    text = to_markdown(table, checkpoint="best")
-    assert "| Old | – | – | – |" in text and "python -m mijax.evaluate --workdir RUN" in text
-    assert next(csv.DictReader(io.StringIO(cases_to_csv(table))))["nsd"] == ""
-    alone = make_table(rows[:1])
-    assert list(alone.cells) == ["dsc", "hd95", "assd"]
-    assert "scored before" not in to_markdown(alone, checkpoint="best")
+    assert "No case shows body, core" in text

@@ -46,9 +46,11 @@ if row in STOPPED:
 if row in FAILING:
     sys.exit(3)
 dsc = {"full": 0.9, "partial": 0.5}[row] + int(seed) / 100
-case = {"body": {"dsc": dsc, "hd95": 1.0, "assd": 0.5}}
+names = ("nsd", "hd95", "assd", "volume_error", "volume")
+case = {"body": {"dsc": dsc, **dict.fromkeys(names, 1.0)}}
 steps = json.loads(CONFIGS[folder.name])["steps"]
-entry = {"step": steps, "split": "test", "mean_dsc": dsc, "classes": {"body": {}},
+entry = {"step": steps, "split": "test", "mean_dsc": dsc, "patients": {"a": "a", "b": "b"},
+         "nsd_tolerance": {"body": 2}, "classes": {"body": {"dsc": {"mean": dsc}}},
          "cases": {"a": case, "b": case}}
 (folder / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
 """

@@ -16,7 +16,7 @@ import mijax.report
 from mijax.configs import phantom
 from mijax.data import Volume
 from mijax.inference.calibration import Estimate
-from mijax.inference.scores import METRICS
+from mijax.inference.scores import METRICS, VOLUME
 from mijax.report import make_report
 from mijax.report.excerpts import make_excerpt
 from mijax.report.joints import Joint
@@ -143,11 +143,12 @@ def page(tmp_path_factory):
         splits = {"labelled": ["l"], "unlabelled": ["u"], "validation": ["v"], "test": CASES}
         (run / "splits.json").write_text(json.dumps(splits))
         scores = {
-            name: {c: {**dict.fromkeys(METRICS, 1.0), "dsc": dsc} for c in CLASSES[1:]}
+            name: {c: {**dict.fromkeys((*METRICS, VOLUME), 1.0), "dsc": dsc} for c in CLASSES[1:]}
             for name, dsc in zip(CASES, means, strict=True)
         }
         entry = {"step": 400, "split": "test", "mean_dsc": 0.5, "cases": scores}
-        entry["classes"] = {name: {} for name in CLASSES[1:]}
+        entry["patients"] = {case: case for case in CASES}
+        entry["classes"] = {name: {"dsc": {"mean": 0.5}} for name in CLASSES[1:]}
         entry["nsd_tolerance"] = dict.fromkeys(CLASSES[1:], 2.0)
         (run / "scores.json").write_text(json.dumps({"best": entry, "last": entry}))
         runs.append(run)
