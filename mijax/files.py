@@ -14,11 +14,19 @@ _log = logging.getLogger("mijax")
 
 
 def write_atomically(path, content):
-    """Writes a text or bytes in one piece: a reader sees the old file or the new one."""
+    """Writes a text or bytes in one piece: a reader sees the old file or the new one.
+
+    Where something fails, whatever there was stays as it is, and nothing lies beside it.
+    """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}")  # each process of a run writes its own
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(part, path)
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 @contextlib.contextmanager

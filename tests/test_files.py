@@ -1,10 +1,32 @@
-"""Locks between processes, and file systems that have none."""
+"""Files in one piece, locks between processes, and file systems that have none."""
 
 import errno
+import os
 
 import pytest
 
-from mijax.files import locked
+from mijax.errors import UserError
+from mijax.files import in_one_piece, locked, write_atomically
+
+
+def by_part(path, content):
+    with in_one_piece(path) as part:
+        part.write_text(content)
+
+
+@pytest.mark.parametrize("write", [write_atomically, by_part])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_what_was_there_alone(tmp_path, monkeypatch, write, error):
+    path = tmp_path / "file"
+    write(path, "old")
+
+    def replace(*_):
+        raise error
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises((OSError, UserError, KeyboardInterrupt)):
+        write(path, "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_one_holds_it_at_a_time(tmp_path):
