@@ -14,20 +14,28 @@ import csv
 
 import numpy as np
 
+from mijax.errors import UserError
 from mijax.report.chance import holm, interval, nanmean, paired_p, resampled_means
 
 FULL, PARTIAL = "Full supervision", "Partial supervision"
 AGAINST = ("Ours (KL)", "UniMatch + Ours (KL)")
+_COLUMNS = ("method", "seed", "patient", "class", "dsc", "hd95", "assd")
 
 
 def read_scores(file):
     """Classes, and {row: (seeds, patients, classes, 3)}: DSC in %, HD95 and ASSD, of a file.
 
     Means over the cases of a patient. Seeds and patients are in order.
+
+    Raises:
+      UserError: if it has other columns.
     """
     found = collections.defaultdict(list)
     with open(file, encoding="utf-8") as lines:
-        for line in csv.DictReader(lines):
+        reader = csv.DictReader(lines)
+        if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+            raise UserError(f"{file} has no column {missing[0]}; they are {', '.join(_COLUMNS)}")
+        for line in reader:
             key = line["method"], int(line["seed"]), line["patient"], line["class"]
             found[key].append([float(line[name] or "nan") for name in ("dsc", "hd95", "assd")])
     classes = list(dict.fromkeys(key[3] for key in found))
@@ -98,9 +106,17 @@ def of_file(file, *, full="", names=(), against=AGAINST):
       full: file that has the row of full supervision; the same by default.
       names: of the rows; all by default. From the lowest mean to the highest.
       against: names of rows.
+
+    Raises:
+      UserError: if there is no full or partial supervision, or none of ``names``.
     """
     classes, rows = read_scores(file)
-    rows[FULL] = read_scores(full or file)[1][FULL]
+    of_full = read_scores(full)[1] if full else rows
+    if FULL not in of_full:
+        raise UserError(f"{full or file} has no row {FULL}; name a file that has it by --full")
+    rows[FULL] = of_full[FULL]
+    if missing := [name for name in (PARTIAL, *names) if name not in rows]:
+        raise UserError(f"{file} has no row {missing[0]}; its rows are {', '.join(rows)}")
     others = [name for name in names or rows if name not in (FULL, PARTIAL)]
     others.sort(key=lambda name: means(rows[name]).mean())
     yield "\n".join(rows_of(classes, rows, [FULL, PARTIAL, *others]))
@@ -117,8 +133,11 @@ def main():
     parser.add_argument("--rows", nargs="+", default=(), help="rows to print; all by default")
     parser.add_argument("--against", nargs="+", default=AGAINST, help="rows that are tested")
     values = parser.parse_args()
-    found = of_file(values.scores, full=values.full, names=values.rows, against=values.against)
-    print("\n\n".join(found))
+    options = {"full": values.full, "names": values.rows, "against": values.against}
+    try:
+        print("\n\n".join(of_file(values.scores, **options)))
+    except (UserError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

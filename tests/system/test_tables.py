@@ -1,5 +1,6 @@
 """The printed tables of accuracy are those of the scores that are kept beside them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,22 @@ def test_acdc(labelled):
     assert len(printed) == 3
     for table in printed:
         assert table in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["acdc_1_labelled.csv"], "acdc_1_labelled.csv has no row Full supervision; .* by --full"),
+        (["acdc_3_labelled.csv", "--rows=Ours"], "acdc_3_labelled.csv has no row Ours; its rows a"),
+        (["hippocampus_1_labelled.csv"], "has no column method; they are method, seed, patient, "),
+        (["nowhere.csv"], "No such file or directory: .*nowhere.csv"),
+    ],
+)
+def test_a_row_or_file_that_is_not_there_is_one_line(arguments, line, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tables", str(BENCHMARKS / arguments[0]), *arguments[1:]])
+    with pytest.raises(SystemExit, match="2"):
+        tables.main()
+    assert re.search(line, capsys.readouterr().err.splitlines()[-1])
 
 
 def test_what_a_table_says(tmp_path):
