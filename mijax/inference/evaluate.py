@@ -24,7 +24,7 @@ _log = logging.getLogger("mijax")
 
 
 def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
-    """Scores the last and the best checkpoint of a run and writes its scores.json and trust.json.
+    """Scores the last and the best checkpoint of a run and writes its trust.json and scores.json.
 
     Cases are those of the test split, or of the validation split where there is no test, as
     in the paper.
@@ -78,10 +78,10 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
         scores[name] = {"step": predictor.step, **about, **by_step[predictor.step]}
     if (step := scores["last"]["step"]) < run.config.steps:
         _log.warning("scored at step %d of %d: not finished", step, run.config.steps)
-    if parallel.is_first():
-        write_json(run.folder / "scores.json", scores)
     if best.segments:
         settle_trust(best, source, splits)
+    if parallel.is_first():  # last, since a run that has its scores is done
+        write_json(run.folder / "scores.json", scores)
     return scores
 
 

@@ -37,7 +37,7 @@ class Predictions(NamedTuple):
       classes: names, background first.
       excerpts: ``excerpts.Excerpt`` of the best, the median and the worst case.
       joints: of ``joints.Joint``; the first is that of the true labels.
-      notes: about rows that could not be had.
+      notes: about what could not be had of a row.
       maps: ``{case: Maps}`` of each row, or None for a row without a network.
       estimates: ``{label of row: {case: Estimate}}`` of the rows whose first run has a calibration.
       volume: ``name -> data.Volume``.
@@ -78,7 +78,12 @@ def predict(rows, *, data_dir, cases):
             notes.append(f"{row.label} is missing here: {error}")
             seen.append(None)
             continue
-        found, trusted = _look(row.runs[0], predictor, of_row, names)
+        try:
+            known = read_trust(row.runs[0].run)
+        except UserError as error:
+            notes.append(f"{row.label} is missing among the estimated DSC: {error}")
+            known = {"calibration": None}
+        found, trusted = _look(row.runs[0], predictor, of_row, names, known)
         seen.append(found)
         if trusted:
             estimates[row.label] = trusted
@@ -98,12 +103,8 @@ def predict(rows, *, data_dir, cases):
     return Predictions(source.classes, excerpts, joints, notes, seen, estimates, source.volume)
 
 
-def _look(one, predictor, source, names):
+def _look(one, predictor, source, names, known):
     """``{case: Maps}`` by a ``runs.Scored``, and ``{case: Estimate}``, empty if uncalibrated."""
-    try:
-        known = read_trust(one.run)
-    except UserError:
-        known = {"calibration": None}
     affines, maps, estimates = {}, {}, {}
 
     def volumes():

@@ -968,6 +968,12 @@ def test_report_of_a_run(copied, monkeypatch):
     assert true.joint[1, 1].trace() == pytest.approx(1)  # a label agrees with itself
     assert 0 <= ours.information < true.information
 
+    (run.folder / "trust.json").unlink()
+    found = predict(rows, data_dir=None, cases=1)
+    (note,) = found.notes
+    assert not found.estimates and note.startswith("Ours (KL) is missing among the estimated DSC: ")
+    assert note.endswith(f"python -m mijax.evaluate --workdir {run.folder} writes it")
+
 
 def test_a_row_without_its_checkpoint_is_noted(copied, png_alone):
     run = copied("local_mi")

@@ -21,6 +21,7 @@ from mijax.inference.signals import disagreement, shape, signals, slice_sums, vo
 from mijax.inference.trust import Look, caveats, learn, look, read_trust, trust
 from mijax.inference.trust_table import TrustTable
 from mijax.inference.voices import _matrix, make_voices
+from mijax.runs.folder import is_done
 from mijax.runs.source import open_data
 
 # Signals -----------------------------------------------------------------------------------
@@ -529,10 +530,16 @@ def test_a_run_that_has_not_learned_it(run, scans, tmp_path, told):
     assert told[0].startswith("no trust.csv: ")
 
 
-def test_evaluation_learns_it_where_it_is_missing(run):
+def test_evaluation_learns_it_where_it_is_missing(run, monkeypatch):
     path = run.folder / "trust.json"
     path.unlink()
+    (run.folder / "scores.json").unlink(missing_ok=True)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Predictor, "look", interrupt)
+        evaluate(run)
+    assert not is_done(run.folder)  # the same command has to learn it
     evaluate(run)
+    assert is_done(run.folder)
     known, text = read_trust(run), path.read_text()
     marked = json.loads(text) | {"cases": 9}
     write_json(path, marked)
