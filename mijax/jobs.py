@@ -1,5 +1,6 @@
 """The jobs of a table: a run for each row and seed, one after another or one a process."""
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 from mijax import commands, methods
 from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Notice, Preempted, UserError
-from mijax.files import locked
+from mijax.files import locked, writing_to
 from mijax.report.runs import settings
 from mijax.runs.folder import absolute, is_done, open_run, settle_origins
 from mijax.runs.source import cases_of, same_volumes
@@ -122,8 +123,10 @@ def run_jobs(jobs, *, total):
             continue
         place = f"job {number} of {total}: " if len(jobs) == total else ""
         _log.info(f"{place}{job.folder.name}")
-        lock_file = job.folder.parent / ".locks" / job.folder.name
-        with locked(lock_file) as lock:
+        with contextlib.ExitStack() as stack:
+            with writing_to(job.folder.parent):
+                lock_file = job.folder.parent / ".locks" / job.folder.name
+                lock = stack.enter_context(locked(lock_file))
             if lock is None:
                 _log.info(f"{job.folder.name} is left to the process that is at it")
                 continue
@@ -212,8 +215,10 @@ def _rows_there_are(rows, config, cases):
 
 def _all_labelled(path, cases, output):
     """A copy of given splits for full supervision, with all labels that there are."""
-    output.mkdir(parents=True, exist_ok=True)
-    write_splits(output / "full_splits.json", all_labelled(read_splits(path), cases or ()))
+    splits = all_labelled(read_splits(path), cases or ())
+    with writing_to(output):
+        output.mkdir(parents=True, exist_ok=True)
+        write_splits(output / "full_splits.json", splits)
     return output / "full_splits.json"
 
 

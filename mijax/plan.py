@@ -22,7 +22,7 @@ _log = logging.getLogger("mijax")
 
 def main(argv):
     """Prints the plan."""
-    from mijax.files import write_json  # these take seconds to import
+    from mijax.files import write_json, writing_to  # these take seconds to import
     from mijax.planning import Choice, apply, describe, make_plan, try_plan
     from mijax.planning.cost import step_cost
     from mijax.progress import doing
@@ -38,7 +38,8 @@ def main(argv):
         commands.fail("that configuration is not planned: give configs/folder.py or --config.plan")
     output = values.output and Path(values.output)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        with writing_to(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
     commands.prepare_jax(config)
     plan = made = make_plan(config, given=given(settled(sys.argv[1:]))[1])
     for line in describe(made):
@@ -57,7 +58,8 @@ def main(argv):
         for line in describe(plan, made):
             print(line)
     if output:
-        write_json(output, plan)
+        with writing_to(output):
+            write_json(output, plan)
 
 
 def _memory():

@@ -169,6 +169,14 @@ def test_splits_that_cannot_be_drawn_are_refused(root, cache, run_here):
     assert code == 1 and lines[-1].endswith("data.splits.labelled=-2: must not be negative")
 
 
+def test_an_output_that_cannot_be_written_is_one_line(root, cache, run_here, tmp_path):
+    (tmp_path / "file").touch()
+    command = ["mijax.plan", "--config", "configs/folder.py", "--notry", f"--config.cache={cache}"]
+    command += [f"--config.data.source.dir={root}", f"--output={tmp_path}/file/plan.json"]
+    code, out, lines = run_here(*command)
+    assert (code, out) == (1, "") and lines[-1].startswith(f"cannot write to {command[-1][9:]}: ")
+
+
 def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_path):
     """Before it, a flag that was wrong leaves nothing behind."""
     config = config_of(root, cache)

@@ -275,6 +275,16 @@ def test_list(launch, capsys):
     assert states == ["-", "-", "done", "-"]
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_an_output_that_is_a_file_is_one_line(launch, tmp_path, given):
+    launch.output.touch()
+    flag = f"--config.data.splits.file={tmp_path / 'splits.json'}"
+    splits = {"labelled": ["phantom_0000"], "unlabelled": ["phantom_0001"], "test": []}
+    write_json(tmp_path / "splits.json", {**splits, "validation": ["phantom_0002"]})
+    with pytest.raises(UserError, match=f"^cannot write to {launch.output}: "):
+        launch.call(*[flag] * given, seeds=1)
+
+
 def test_runs_all_skips_what_is_done_and_ends_in_the_report(launch, capsys, told):
     assert launch.call(failing=("full",)) == 1
     assert "full-seed0 failed with exit code 3" in told
