@@ -87,15 +87,17 @@ def main(argv):
     if first:
         print(table(scores))
         if values.report:
-            _report(run, data_dir=values.data_dir)
+            _report(run)
 
 
-def _report(run, *, data_dir=None):
+def _report(run):
     """Writes RUN/report. What goes wrong there is logged: the run itself is done and scored."""
     import jax
 
+    data_dir = run.config.data.source.dir or None  # that of its config.json may be an older one
     if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
-        _log.info("python -m mijax.report %s makes a report", run.folder)
+        given = f" --data_dir={data_dir}" if data_dir else ""
+        _log.info("python -m mijax.report %s%s makes a report", run.folder, given)
         return
     try:
         from mijax.report import make_report

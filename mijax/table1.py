@@ -121,8 +121,10 @@ def _report(jobs, folder):
     from mijax.report import make_report
 
     done = [job for job in jobs if job.done]
-    commands.prepare_jax(done[0].config)
-    print(make_report([job.folder for job in done], folder))
+    config = done[0].config
+    commands.prepare_jax(config)
+    data_dir = config.data.source.dir or None  # they may have moved since the runs were scored
+    print(make_report([job.folder for job in done], folder, data_dir=data_dir))
 
 
 def define_flags():

@@ -1000,5 +1000,12 @@ def test_a_report_that_fails_does_not_fail_the_training(write, told, monkeypatch
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr("mijax.report.make_report", fail)
-    main._report(open_run(write("a", dsc=drawn(0, 0.5))))
+    run, asked = open_run(write("a", dsc=drawn(0, 0.5))), {}
+    main._report(run)
     assert told == ["no report (ZeroDivisionError: by nothing)"]
+
+    monkeypatch.setattr("mijax.report.make_report", lambda *_, **options: asked.update(options))
+    for given, wanted in (("", None), ("/moved", "/moved")):
+        run.config.data.source.dir = given
+        main._report(run)
+        assert asked == {"data_dir": wanted}

@@ -324,6 +324,17 @@ def test_an_array_ends_in_the_report(launch, capsys):
     assert "--index is below 2" in capsys.readouterr().err
 
 
+def test_the_report_looks_for_the_data_where_they_are_now(folder, tmp_path, monkeypatch):
+    values = {"data.source.dir": str(folder), "data.splits.test": 0}
+    (job,) = jobs_of(values, output=tmp_path / "table", file="configs/folder.py", rows=["partial"])
+    done(job.folder, job.config)
+    asked = {}
+    monkeypatch.setattr("mijax.report.make_report", lambda *_, **options: asked.update(options))
+    monkeypatch.setattr(commands, "prepare_jax", lambda config: None)
+    table1._report([job], tmp_path / "table" / "report")
+    assert asked == {"data_dir": str(folder)}
+
+
 def test_a_job_that_another_process_is_at_is_left_to_it(launch, told):
     (launch.output / ".locks").mkdir(parents=True)
     with (launch.output / ".locks" / "full-seed0").open("w") as lock:
