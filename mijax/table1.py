@@ -85,6 +85,7 @@ def _planned(config, asked, output, *, keep):
     a job has saved a checkpoint; else it is made, and written with ``keep``.
     """
     from mijax.files import locked, read_json, write_json, writing_to
+    from mijax.runs.folder import Run
     from mijax.runs.source import cases_of
 
     path = output / "plan.json"
@@ -95,7 +96,7 @@ def _planned(config, asked, output, *, keep):
             stack.enter_context(locked(output / ".locks" / "plan", wait=True))
         plan = read_json(path) if path.exists() else {}
         same = plan.get("made_of") == made_of
-        if not same and plan and any(output.glob("*-seed*/checkpoints/[0-9]*")):
+        if not same and plan and any(Run(f, None).begun for f in output.glob("*-seed*")):
             _log.info("%s holds, as jobs have begun; another --output has a plan of its own", path)
         elif not same:
             plan = _plan(asked) | {"made_of": made_of}

@@ -23,6 +23,7 @@ from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, validation_patients
 from mijax.progress import out_of_memory
+from mijax.runs.folder import Run
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
 
@@ -49,7 +50,8 @@ def settle_plan(config, folder, *, given=()):
     """
     if not config.plan:
         return None
-    path, begun = Path(folder) / FILE, any((Path(folder) / "checkpoints").glob("[0-9]*"))
+    path = Path(folder) / FILE
+    begun = Run(Path(folder), config).begun
     plan = read_json(path) if begun and path.exists() else make_plan(config, given=given)
     apply(config, [Choice(**choice) for choice in plan["choices"]], given=given)
     config.plan = False

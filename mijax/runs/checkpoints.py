@@ -14,9 +14,9 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from mijax import parallel
 from mijax.errors import UserError
 from mijax.files import read_json, write_atomically
+from mijax.runs.folder import CHECKSUMS
 
 STATE, NETWORK = "state", "network"  # items of a checkpoint: to train on, to predict with
-_CHECKSUMS = "SHA256SUMS"
 _log = logging.getLogger("mijax")
 
 
@@ -102,7 +102,7 @@ class Checkpoints:
         if parallel.is_first():
             folder = self._folder(step)
             lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
-            write_atomically(folder / _CHECKSUMS, "".join(lines))
+            write_atomically(folder / CHECKSUMS, "".join(lines))
         parallel.barrier("checkpoint is saved")
         self._sound = {*self._sound, step} & set(self._manager.all_steps())
 
@@ -199,25 +199,25 @@ def _manager(directory):
 
 
 def _digests(folder):
-    files = (f for f in folder.rglob("*") if f.is_file() and _CHECKSUMS not in f.name)
+    files = (f for f in folder.rglob("*") if f.is_file() and CHECKSUMS not in f.name)
     return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 
 def _damage(folder):
     """What is wrong with the files of a checkpoint, or an empty string."""
     try:
-        lines = (folder / _CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return "its save did not finish"
     except (OSError, ValueError):
-        return f"{_CHECKSUMS} cannot be read"
+        return f"{CHECKSUMS} cannot be read"
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     try:
         found = _digests(folder)
     except FileNotFoundError:
         return "it is being removed"
     if any(not Path(name).name.startswith(".") for name in found.keys() - expected.keys()):
-        return f"{_CHECKSUMS} is incomplete"  # hidden ones are of file managers and of NFS
+        return f"{CHECKSUMS} is incomplete"  # hidden ones are of file managers and of NFS
     for name, digest in expected.items():
         if name not in found:
             return f"{name} is missing"

@@ -21,6 +21,7 @@ from mijax.options import LONGER, as_of_now, flat
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
 _SETTLED = ("splits.json", "annotation.json", "tracking.json")  # for a configuration
+CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
 _log = logging.getLogger("mijax")
 
 
@@ -46,8 +47,8 @@ class Run(NamedTuple):
 
     @property
     def begun(self):
-        """Whether it has saved a checkpoint."""
-        return any(self.checkpoints.glob("[0-9]*"))
+        """Whether it has saved a checkpoint, sound or not; one that a kill cut off is none."""
+        return any(f.parent.name.isdigit() for f in self.checkpoints.glob(f"*/{CHECKSUMS}"))
 
     def info(self):
         """Contents of info.json, see ``runs.info``."""

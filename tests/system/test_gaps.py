@@ -148,7 +148,7 @@ def test_labelled_cases_alone_have_unlabelled_slices(tiny, splits):
         load_training_set(open_data(config, nothing), splits, config, local_mi)
 
 
-def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told):
+def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told, saved, monkeypatch):
     given, config = tmp_path / "given.json", tiny("supervised")
     config.data.annotation.file = str(given)
     run, found = start_run(tmp_path / "run", config), index_data(config)
@@ -167,7 +167,7 @@ def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told):
     write_annotation(given, drawn)  # before there is a checkpoint
     settled = settle_annotation(run, found)
     assert settled == annotation_of(run) == Annotation(drawn)
-    (run.checkpoints / "4").mkdir(parents=True)
+    saved(run)
     write_annotation(given, {})
     assert settle_annotation(run, found) == settled
     assert told == [f"{run.folder} goes on with its own annotation.json: {given} differs"]

@@ -125,7 +125,7 @@ def test_the_annotation_of_those_held_out_stays(before, name):
     check_annotation_follows(before, {"a": Drawn(slices=(1,)), **drawn})
 
 
-def test_an_annotation_is_given_again_until_there_is_a_checkpoint(tiny, tmp_path):
+def test_an_annotation_is_given_again_until_there_is_a_checkpoint(tiny, tmp_path, saved):
     before, given, config = tmp_path / "before", tmp_path / "given.json", tiny("supervised")
     found, drawn = index_data(config), {"phantom_0001": Drawn((1,)), "phantom_0003": Drawn((2,))}
     names = [case.name for case in found.cases]
@@ -149,7 +149,7 @@ def test_an_annotation_is_given_again_until_there_is_a_checkpoint(tiny, tmp_path
     settle_splits(run, found.cases)
     with pytest.raises(UserError, match="case phantom_0003 is held out"):
         settle_annotation(run, found)
-    (run.checkpoints / "4").mkdir(parents=True)
+    saved(run)
     assert settle_annotation(run, found).cases["phantom_0001"] == Drawn((1, 2))
 
 

@@ -187,6 +187,7 @@ def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_p
     write_plan(tmp_path, settle_plan(config, tmp_path))
     assert config.data.patches.fit == "pad" and config.steps == 2000
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "4" / "SHA256SUMS").touch()
     plan = json.loads((tmp_path / "plan.json").read_text())
     for choice in plan["choices"]:
         if choice["key"] == "steps":

@@ -249,7 +249,7 @@ def test_cases_that_an_origin_of_the_origin_was_trained_on_are_refused(tiny, tmp
         check_leak(open_run(third), others, cases)
 
 
-def test_a_relative_origin_is_found_from_another_folder(tiny, tmp_path, monkeypatch):
+def test_a_relative_origin_is_found_from_another_folder(tiny, tmp_path, monkeypatch, saved):
     monkeypatch.chdir(tmp_path)
     splits = Splits(("a",), ("b",), ("v",), ("t",))
     for name, origin, its in (
@@ -264,7 +264,7 @@ def test_a_relative_origin_is_found_from_another_folder(tiny, tmp_path, monkeypa
     config = open_run("second").config
     config.init_from = config.grow_from = "first"
     (run.folder / "config.json").write_text(config.to_json_best_effort())
-    (run.checkpoints / "4").mkdir(parents=True)
+    saved(run)
     start_run("second", tiny("supervised", init_from="first", grow_from="first"))
 
 

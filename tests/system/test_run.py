@@ -17,10 +17,10 @@ from mijax.training import train
 
 
 @pytest.fixture
-def saved(tiny, tmp_path):
+def begun(tiny, tmp_path, saved):
     """Folder of a run that has a checkpoint."""
     run = start_run(tmp_path / "run", tiny("local_mi"))
-    (run.checkpoints / "4").mkdir(parents=True)
+    saved(run)
     return run.folder
 
 
@@ -40,10 +40,10 @@ def test_names_tell_runs_apart(tiny, tmp_path):
     assert name == "mean_teacher-1labelled-2unlabelled-seed3"  # whatever labelled_cases says
 
 
-def test_a_run_opens_as_it_was(saved, tiny):
+def test_a_run_opens_as_it_was(begun, tiny):
     first = json.loads(tiny("local_mi").to_json_best_effort())
-    assert json.loads(open_run(saved).config.to_json_best_effort()) == first
-    assert start_run(saved, tiny("local_mi")).folder == saved
+    assert json.loads(open_run(begun).config.to_json_best_effort()) == first
+    assert start_run(begun, tiny("local_mi")).folder == begun
 
 
 def test_contents_of_a_trained_run(uninterrupted):
@@ -82,7 +82,9 @@ def test_all_labels_and_splits_that_leave_some_aside_are_at_odds(tiny, tmp_path)
         settle(0, ("a", "a2"), ("b", "e"), ("c",), ("d",))
 
 
-def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(tiny, tmp_path, told):
+def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(
+    tiny, tmp_path, told, saved, monkeypatch
+):
     cases, file = [Case(name, name, True) for name in "abcde"], tmp_path / "mine.json"
     first, second, third = (Splits((x,), ("d",), ("e",), ()) for x in "abc")
     write_splits(file, first)
@@ -91,7 +93,7 @@ def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(tiny, tmp_p
     write_splits(file, second._replace(unlabelled=("d", "a")))
     second = second._replace(unlabelled=("a", "d"))  # in order, whichever was given
     assert settle_splits(run, cases) == read_splits(run.folder / "splits.json") == second
-    (run.checkpoints / "4").mkdir(parents=True)
+    saved(run)
     assert settle_splits(run, cases) == second and not told
     write_splits(file, third)
     assert settle_splits(run, cases) == read_splits(run.folder / "splits.json") == second
@@ -100,33 +102,33 @@ def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(tiny, tmp_p
     assert settle_splits(run, cases) == second and len(told) == 1
 
 
-def test_another_configuration_is_refused_by_its_differences(saved, tiny):
+def test_another_configuration_is_refused_by_its_differences(begun, tiny):
     config = tiny("local_mi")
     config.seed, config.method.weight = 1, 0.5
     with pytest.raises(UserError) as caught:
-        start_run(saved, config)
+        start_run(begun, config)
     message = str(caught.value)
     assert "config.seed is 0 there and 1 here" in message
     assert "config.method.weight is 30.0 there and 0.5 here" in message
-    assert "--workdir" in message and str(saved) in message and "\n" not in message
+    assert "--workdir" in message and str(begun) in message and "\n" not in message
     with pytest.raises(UserError, match=r"config.method.name is 'local_mi' there"):
-        start_run(saved, tiny("supervised"))
+        start_run(begun, tiny("supervised"))
 
 
-def test_a_longer_run_is_told_how(saved, tiny):
+def test_a_longer_run_is_told_how(begun, tiny):
     with pytest.raises(UserError) as caught:
-        start_run(saved, tiny("local_mi", steps=24))
+        start_run(begun, tiny("local_mi", steps=24))
     message = str(caught.value)
     assert "config.steps is 12 there and 24 here" in message
-    assert f"begin with its weights: --config FILE --config.steps=N --config.init_from={saved}" in (
+    assert f"begin with its weights: --config FILE --config.steps=N --config.init_from={begun}" in (
         message
     )
 
 
-def test_where_the_data_lies_is_no_difference(saved, tiny):
+def test_where_the_data_lies_is_no_difference(begun, tiny):
     config = tiny("local_mi")
-    config.cache, config.data.source.dir = "elsewhere", "moved"
-    assert start_run(saved, config).config.data.source.dir == "moved"
+    config.cache, config.data.source.dir = "elsewhere", "/moved"
+    assert start_run(begun, config).config.data.source.dir == "/moved"
 
 
 def test_the_folder_of_the_data_is_known_from_anywhere(tiny, tmp_path, monkeypatch):
@@ -205,6 +207,8 @@ def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     settled = [tmp_path / name for name in ("splits.json", "annotation.json", "tracking.json")]
     for path in settled:
         path.write_text("{}")
+    for name in ("4", "8.orbax-checkpoint-tmp"):  # of a save that a kill cut off
+        (run.checkpoints / name).mkdir(parents=True)
     start_run(tmp_path, tiny("local_mi"))
     assert all(path.exists() for path in settled)  # the same one goes on
     run = start_run(tmp_path, tiny("local_mi", seed=5))
@@ -227,12 +231,12 @@ def test_not_a_run(tmp_path):
         open_run(tmp_path)
 
 
-def test_a_run_of_another_version(saved):
-    config = json.loads((saved / "config.json").read_text())
+def test_a_run_of_another_version(begun):
+    config = json.loads((begun / "config.json").read_text())
     config["data"]["slices"] = config["data"].pop("patches")
-    (saved / "config.json").write_text(json.dumps(config))
+    (begun / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="a run of another version of mijax: it has no config.data"):
-        open_run(saved)
+        open_run(begun)
 
 
 def test_flip_was_a_truth_value(saved, tiny):
@@ -252,12 +256,12 @@ def test_flip_was_a_truth_value(saved, tiny):
 
 
 @pytest.mark.parametrize("content", ["", '{"seed": 0', "\0"])
-def test_damaged_configuration(saved, tiny, content):
-    (saved / "config.json").write_text(content)
+def test_damaged_configuration(begun, tiny, content):
+    (begun / "config.json").write_text(content)
     with pytest.raises(UserError, match=r"cannot read .*config\.json"):
-        open_run(saved)
+        open_run(begun)
     with pytest.raises(UserError, match=r"cannot read .*config\.json"):
-        start_run(saved, tiny("local_mi"))
+        start_run(begun, tiny("local_mi"))
 
 
 def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
@@ -294,7 +298,7 @@ def test_a_start_that_fails_leaves_what_was_there(tiny, tmp_path):
         assert left == {"set", "notes.txt"}
 
 
-@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoints/4/x"])
+@pytest.mark.parametrize("begun", ["metrics.jsonl", "checkpoints/4/SHA256SUMS"])
 def test_a_run_that_has_begun_stays(tiny, tmp_path, begun):
     run = start_run(tmp_path / "run", tiny("local_mi"))
     with pytest.raises(UserError), taken_back(run):

@@ -248,8 +248,11 @@ def test_a_plan_is_of_its_flags_and_cases_until_a_job_has_begun(
     assert planned("--config.data.patches.dims=3") == {"steps": 3}
     (folder / "imagesTr" / "case_8.nii.gz").touch()
     assert planned("--config.data.patches.dims=3") == {"steps": 4} and not told
-    (output / "partial-seed0" / "checkpoints" / "7").mkdir(parents=True)
-    assert planned() == {"steps": 4}
+    checkpoint = output / "partial-seed0" / "checkpoints" / "7"
+    checkpoint.mkdir(parents=True)
+    assert planned() == {"steps": 5} and not told  # its save was cut off
+    (checkpoint / "SHA256SUMS").touch()
+    assert planned("--config.data.patches.dims=3") == {"steps": 5}
     assert told == [f"{output / 'plan.json'} holds, as jobs have begun; another --output has a "
                     "plan of its own"]  # fmt: skip
     plan = json.loads((output / "plan.json").read_text())
