@@ -11,6 +11,7 @@ configuration and weights, and on its validation and test cases.
 
 import logging
 import sys
+from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -31,7 +32,7 @@ def main(argv):
     """Trains the run, or goes on with it, and scores it."""
     from mijax import parallel  # these take seconds to import
     from mijax.planning import settle_plan, write_plan
-    from mijax.runs.folder import default_folder, open_run, start_run
+    from mijax.runs.folder import Run, default_folder, open_run, start_run
     from mijax.runs.growth import grown_config
     from mijax.runs.tracking import TRACKERS, settle_tracking
 
@@ -73,8 +74,8 @@ def main(argv):
             _log.info("what was left open is as %s has it, with reasons", path)
         settle_tracking(run.folder, trackers)
     parallel.barrier("the run folder is there")
-    if not first:
-        run = start_run(folder, config)
+    if not first:  # the first may have failed meanwhile, and taken the folder back
+        run = Run(Path(folder), config)
 
     from mijax.inference import evaluate
     from mijax.inference.score_table import table

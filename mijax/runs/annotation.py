@@ -1,5 +1,6 @@
 """The annotation of a run: given once, and written into its folder."""
 
+from mijax import parallel
 from mijax.data import Annotation, check_annotation, read_annotation, write_annotation
 from mijax.errors import UserError
 from mijax.runs.folder import settled
@@ -36,16 +37,20 @@ def settle_annotation(run, found):
             raise UserError(f"{file}: {error}") from error
     if run.config.get("grow_from") and not run.begun:
         check_annotation_follows(run.config.grow_from, drawn)
-    if drawn is not None and not kept:
+    if drawn is not None and not kept and parallel.is_first():
         write_annotation(path, drawn)
-    return annotation_of(run)
+    return _annotation(drawn or {}, data)
 
 
 def annotation_of(run):
     """The ``data.Annotation`` of a run that is settled; of an older one that has none, all."""
-    path, data = run.folder / _NAME, run.config.data
+    path = run.folder / _NAME
+    return _annotation(read_annotation(path) if path.exists() else {}, run.config.data)
+
+
+def _annotation(drawn, data):
     return Annotation(
-        read_annotation(path) if path.exists() else {},
+        drawn,
         plane=data.patches.plane,
         empty_is_unlabelled="annotation" in data and data.annotation.empty_is_unlabelled,
     )

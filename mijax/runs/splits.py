@@ -2,6 +2,7 @@
 
 import logging
 
+from mijax import parallel
 from mijax.data import (
     Splits,
     all_labelled,
@@ -37,7 +38,7 @@ def settle_splits(run, cases):
             file=data.splits.file,
             annotation=data.annotation.file if "annotation" in data else "",
         )
-        write_splits(path, splits)
+        _write(path, splits)
         return splits
     complete = not make_method(run.config).examination
     splits = choose_splits(data, cases, given=kept, complete=complete)
@@ -58,8 +59,13 @@ def settle_splits(run, cases):
                 f"meant, give --config.data.splits.labelled={patients}"
             )
         splits = _in_order(splits)
-        write_splits(path, splits)
+        _write(path, splits)
     return splits
+
+
+def _write(path, splits):
+    if parallel.is_first():  # which takes back what it has written where a start fails
+        write_splits(path, splits)
 
 
 def _in_order(splits):

@@ -234,6 +234,13 @@ def test_new_run_then_workdir_alone(command, tiny, tmp_path, png_alone):
     assert "mijax: going on from step 12 of 12\n" in again[2]
 
 
+def test_another_process_than_the_first_makes_no_folder(command, tiny, tmp_path, monkeypatch):
+    """The first may have failed meanwhile, and taken it back."""
+    monkeypatch.setattr("mijax.parallel.is_first", lambda: False)
+    line = complaint(command(tiny("local_mi", steps=0), tmp_path / "run"))
+    assert "config.steps" in line and not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("source", ["folder", "msd", "nnunet", "spleen"])
 def test_no_data(command, tiny, tmp_path, source):
     config = tiny(

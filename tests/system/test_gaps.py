@@ -161,6 +161,10 @@ def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told, saved, mo
     assert not (run.folder / "annotation.json").exists()
     drawn = {"phantom_0001": Drawn((1, 2), ("body", "core"))}
     write_annotation(given, drawn)
+    with monkeypatch.context() as patch:
+        patch.setattr("mijax.parallel.is_first", lambda: False)
+        assert settle_annotation(run, found) == Annotation(drawn)
+        assert not (run.folder / "annotation.json").exists()
     settled = settle_annotation(run, found)
     assert settled == annotation_of(run) == Annotation(drawn)
     drawn = {"phantom_0001": Drawn((1, 2), ("core", "body"))}

@@ -89,6 +89,9 @@ def test_a_file_that_is_corrected_counts_until_there_is_a_checkpoint(
     first, second, third = (Splits((x,), ("d",), ("e",), ()) for x in "abc")
     write_splits(file, first)
     run = start_run(tmp_path / "run", tiny("supervised", data__splits__file=str(file)))
+    with monkeypatch.context() as patch:
+        patch.setattr("mijax.parallel.is_first", lambda: False)
+        assert settle_splits(run, cases) == first and not (run.folder / "splits.json").exists()
     assert settle_splits(run, cases) == settle_splits(run, cases) == first
     write_splits(file, second._replace(unlabelled=("d", "a")))
     second = second._replace(unlabelled=("a", "d"))  # in order, whichever was given
