@@ -17,7 +17,7 @@ from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Notice, Preempted, UserError
 from mijax.files import locked, writing_to
 from mijax.report.runs import settings
-from mijax.runs.folder import absolute, is_done, open_run, settle_origins
+from mijax.runs.folder import absolute, is_done, open_run, settle_paths
 from mijax.runs.source import cases_of, same_volumes
 from mijax.runs.splits import choose_splits
 
@@ -67,7 +67,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
                 "is told the method"
             )
 
-    output, jobs = Path(output), []
+    output, jobs = Path(absolute(output)), []
     base = _load(file, next(iter(ROWS.values()))[0], overrides)
     cases = cases_of(base)
     rows = _rows_there_are(rows, base, cases)
@@ -75,7 +75,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
         for row, (method, values) in _resolve(rows).items():
             wanted = {**overrides, **values, "seed": seed}
             if "init_from" in values:
-                wanted["init_from"] = absolute(output / f"{values['init_from']}-seed{seed}")
+                wanted["init_from"] = str(output / f"{values['init_from']}-seed{seed}")
             if "data.splits.labelled" in values and base.data.splits.file:
                 wanted["data.splits.file"] = str(
                     _all_labelled(base.data.splits.file, cases, output)
@@ -175,7 +175,7 @@ def _load(file, method, overrides):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=arguments)
     values(arguments)
-    settle_origins(values.config)
+    settle_paths(values.config)
     return values.config
 
 
@@ -239,7 +239,6 @@ def _check_same(job):
             Notice,
             stacklevel=2,
         )
-    settle_origins(config)  # earlier versions left them as they were given
     found, wanted = settings(config), settings(job.config)
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):

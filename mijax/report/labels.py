@@ -1,6 +1,7 @@
 """What tells rows apart: the settings in which they differ, and short labels made of those."""
 
 import json
+import os
 
 from mijax.errors import UserError
 
@@ -58,6 +59,8 @@ def given_labels(rows, names, folders):
 def differences(rows):
     """Settings in which rows differ: ``{key: [value of each row, None where it has none]}``.
 
+    Of paths it is what is left behind the folder that all of them are in.
+
     What one row was pre-trained with is no difference from rows that were not, but for the
     method.
     """
@@ -68,7 +71,7 @@ def differences(rows):
         within = key.startswith("init_from.") and key != _ORIGIN
         values = {json.dumps(each.get(key)) for each in settings if _ORIGIN in each or not within}
         if len(values) > 1:
-            found[key] = [each.get(key) for each in settings]
+            found[key] = _within([each.get(key) for each in settings])
     return found
 
 
@@ -85,6 +88,13 @@ def _short_keys(keys):
             length += 1
         found.append(ending(key, length))
     return found
+
+
+def _within(values):
+    """The values, paths among them as they are from the folder that all of these are in."""
+    paths = [value for value in values if isinstance(value, str) and os.path.isabs(value)]
+    shared = os.path.commonpath(map(os.path.dirname, paths)) if paths else ""
+    return [os.path.relpath(value, shared) if value in paths else value for value in values]
 
 
 def _text(value):

@@ -1,6 +1,7 @@
 """The folder of a run: made, opened, held, and given up where a start fails."""
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ from mijax.options import LONGER, as_of_now, flat
 
 # Where things lie says nothing about the result.
 _MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
+_PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
 _SETTLED = ("splits.json", "annotation.json", "tracking.json")  # for a configuration
 CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
 _log = logging.getLogger("mijax")
@@ -87,10 +89,11 @@ def absolute(path):
     return path and os.path.abspath(os.path.expanduser(path))
 
 
-def settle_origins(config):
-    """Makes the folders of other runs in a configuration absolute; ``config`` is changed."""
-    for key in ("init_from", "grow_from"):
-        config[key] = absolute(config.get(key, ""))
+def settle_paths(config):
+    """Makes folders and files that a configuration names absolute; ``config`` is changed."""
+    for *sections, key in (path.split(".") for path in _PATHS):
+        part = functools.reduce(lambda part, name: part.get(name, {}), sections, config)
+        part[key] = absolute(part.get(key, ""))
 
 
 def start_run(folder, config):
@@ -107,9 +110,8 @@ def start_run(folder, config):
         if "://" in str(place):
             raise UserError(f"{name} {place}: must be a folder; mount the bucket and name that")
     folder = Path(folder)
-    settle_origins(config)
+    settle_paths(config)
     wanted = json.loads(config.to_json_best_effort())
-    wanted["data"]["source"]["dir"] = absolute(wanted["data"]["source"]["dir"])
     for key, value in flat(wanted):
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{key} is {value}: must be a finite number")
@@ -139,7 +141,7 @@ def _gives_way(folder, wanted):
     """
     begun = Run(folder, None).begun
     found = read_json(folder / "config.json")
-    settle_origins(found)  # earlier versions left them as they were given
+    settle_paths(found)  # earlier versions left them as they were given
     differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
     if differences and begun:
         longer = LONGER.format(run=folder)
@@ -209,6 +211,7 @@ def open_run(folder):
             raise UserError(
                 f"{folder} is a run of another version of mijax: it has no config.{key}"
             )
+    settle_paths(config)  # earlier versions left them as they were given
     return Run(folder, config)
 
 

@@ -3,13 +3,12 @@
 import copy
 import json
 import logging
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data import all_labelled, check_splits, read_annotation, read_splits
 from mijax.errors import UserError
-from mijax.runs.folder import is_done, open_run
+from mijax.runs.folder import absolute, is_done, open_run
 
 _log = logging.getLogger("mijax")
 
@@ -54,11 +53,11 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
         read_annotation(annotation)
     config = copy.deepcopy(origin.config)
     config.grow_from = str(origin.folder.resolve())
-    config.data.splits.file = os.path.abspath(splits) if splits else ""
+    config.data.splits.file = absolute(splits)
     config.init_from = config.grow_from if weights else _first_weights(origin.config)
     before = origin.folder / "annotation.json"
     if annotation or before.exists():
-        config.data.annotation.file = os.path.abspath(annotation or before)
+        config.data.annotation.file = absolute(annotation or before)
     return config
 
 

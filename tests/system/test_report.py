@@ -527,6 +527,8 @@ def test_short_names_have_what_few_rows_have(write):
         {"method__weight": 0.5},
         {"method__scale": (0.9, 1.1)},
         {"data__splits__labelled": 4, "method__rotation": 5.0, "augmentation__rotation": 5.0},
+        {"data__splits__file": "/data/ours/a.json"},
+        {"data__splits__file": "/data/b.json"},
     ]
     folders = [write(f"run{i}", "local_mi", drawn(i, 0.6), **c) for i, c in enumerate(changes)]
     assert [row.label for row in rows_of(folders)] == [
@@ -534,6 +536,8 @@ def test_short_names_have_what_few_rows_have(write):
         "Ours (KL), weight=0.5",
         "Ours (KL), scale=(0.9,1.1)",
         "Ours (KL), method.rotation=5.0, labelled=4, augmentation.rotation=5.0",
+        "Ours (KL), file=ours/a.json",
+        "Ours (KL), file=b.json",
     ]
 
 

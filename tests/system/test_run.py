@@ -10,6 +10,7 @@ from mijax.data.volume import Case
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import evaluate
+from mijax.options import flat
 from mijax.runs.folder import default_folder, exclusive, open_run, start_run, taken_back
 from mijax.runs.info import fingerprint
 from mijax.runs.splits import settle_splits
@@ -134,10 +135,23 @@ def test_where_the_data_lies_is_no_difference(begun, tiny):
     assert start_run(begun, config).config.data.source.dir == "/moved"
 
 
-def test_the_folder_of_the_data_is_known_from_anywhere(tiny, tmp_path, monkeypatch):
+PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
+
+
+def test_paths_are_known_from_anywhere(tiny, tmp_path, saved, monkeypatch):
+    """However they are given, and where a version before wrote them as they were."""
     monkeypatch.chdir(tmp_path)
-    run = start_run("run", tiny("local_mi", data__source__dir="set"))
-    assert open_run(run.folder).config.data.source.dir == str(tmp_path / "set")
+    run = start_run("run", tiny("local_mi", **{key: "set" for key in PATHS}))
+    folder, whole = tmp_path / run.folder, {key: str(tmp_path / "set") for key in PATHS}
+    given = json.loads((folder / "config.json").read_text())
+    given["data"]["splits"]["file"] = given["data"]["annotation"]["file"] = "set"
+    saved(run)
+    for content in (json.loads((folder / "config.json").read_text()), given):
+        write_json(folder / "config.json", content)
+        found = dict(flat(open_run(folder).config.to_dict()))
+        assert {key: found[key] for key in PATHS} == whole
+        for path in ("set", "../" + tmp_path.name + "/set", tmp_path / "set"):
+            start_run(folder, tiny("local_mi", **{key: str(path) for key in PATHS}))
 
 
 def test_names_of_data_without_a_name(tiny):

@@ -370,6 +370,23 @@ def test_data_that_lie_elsewhere_than_those_of_the_scores_are_told(folder, tmp_p
         jobs_of(values | {"data.source.dir": str(tmp_path / "other")}, **options)
 
 
+def test_a_table_goes_on_however_its_folder_and_splits_are_written(tmp_path, monkeypatch):
+    file = str(Path(CONFIG).absolute())
+    splits = {"labelled": ["phantom_0000"], "unlabelled": ["phantom_0001"], "test": []}
+    write_json(tmp_path / "splits.json", {**splits, "validation": ["phantom_0002"]})
+
+    def make(output, splits):
+        return jobs_of({"data.splits.file": splits}, output=output, file=file)[:2]
+
+    monkeypatch.chdir(tmp_path)
+    for job in make("table", "splits.json"):
+        done(job.folder, job.config)
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    found = make("../table", "../splits.json"), make(tmp_path / "table", tmp_path / "splits.json")
+    assert all(job.done for jobs in found for job in jobs)
+
+
 def test_where_a_row_begins_is_known_from_anywhere(tmp_path, monkeypatch):
     options = {"file": str(Path(CONFIG).absolute()), "rows": ["supervised:boundary_iic"]}
     monkeypatch.chdir(tmp_path)
