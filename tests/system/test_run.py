@@ -256,20 +256,20 @@ def test_a_run_of_another_version(begun):
         open_run(begun)
 
 
-def test_flip_was_a_truth_value(saved, tiny):
+def test_flip_was_a_truth_value(begun, tiny):
     """As whose probability it is read, True as 1/2; and the configuration is the same."""
     wanted = tiny("local_mi", augmentation__flip=0.0, teacher__flip=1.0)
     stored = json.loads(wanted.to_json_best_effort())
     assert stored["method"]["flip"] == 0.5
     stored["method"]["flip"], stored["augmentation"]["flip"] = True, False
-    write_json(saved / "config.json", stored)
-    found = open_run(saved).config
+    write_json(begun / "config.json", stored)
+    found = open_run(begun).config
     flips = [found[section].flip for section in ("method", "augmentation", "teacher")]
     assert repr(flips) == "[0.5, 0.0, 1.0]"
-    assert start_run(saved, wanted).before is None  # goes on
+    assert start_run(begun, wanted).before is None  # goes on
     wanted.method.flip = 1.0
     with pytest.raises(UserError, match=r"config.method.flip is 0\.5 there and 1\.0 here"):
-        start_run(saved, wanted)
+        start_run(begun, wanted)
 
 
 @pytest.mark.parametrize("content", ["", '{"seed": 0', "\0"])
