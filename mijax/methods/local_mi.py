@@ -4,7 +4,7 @@ import jax
 
 from mijax.losses import kl_divergence, local_mutual_information, squared_error
 from mijax.methods.method import Aux, Method, Quantity, Row
-from mijax.methods.parts import check_least, check_positive, ramp
+from mijax.methods.parts import check_least, check_positive, class_entropy, ramp
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
 ROWS = {
@@ -17,6 +17,7 @@ ROWS = {
 }
 QUANTITIES = {
     "mutual_information": Quantity("Mutual information", "nats"),
+    "label_entropy": Quantity("Entropy of the labels", "nats"),
     "consistency": Quantity("Consistency"),
 }
 
@@ -115,6 +116,7 @@ def make(
             {
                 "supervised": supervised,
                 "mutual_information": information,
+                "label_entropy": class_entropy(batch.label, plain.logits.shape[-1]),
                 "consistency": distance,
             },
         )

@@ -250,6 +250,16 @@ def follow(teacher, params, batch_stats, step, *, decay):
     return jax.tree.map(average, teacher, student)
 
 
+def class_entropy(labels, classes):
+    """Entropy of the classes of a batch's labels, in nats; those of pixels without one don't count.
+
+    Mutual information between two predictions of images like these is at most this if they are
+    right. What is above it stands for classes that are predicted to be larger than they are.
+    """
+    counts = jnp.sum(jax.nn.one_hot(labels, classes), axis=range(labels.ndim))
+    return jnp.sum(jax.scipy.special.entr(counts / jnp.maximum(jnp.sum(counts), 1)))
+
+
 def ramp(step, length):
     """Sigmoid ramp-up from exp(−5) to 1 over ``length`` steps: exp(−5 (1 − t)²); 1 if 0.
 

@@ -23,6 +23,7 @@ from oracles import (
 )
 
 from mijax import losses, methods
+from mijax.methods.parts import class_entropy
 from mijax.training.gaps import make_label_loss
 
 GAP = 255
@@ -32,7 +33,7 @@ OF_METHOD = {
     "mixed_mi": {"prior_weight": 1.0},
 }
 # What they make of labels beside that is below.
-READERS = {"local_contrast", "mixed_mi"}
+READERS = {"local_contrast", "local_mi", "mixed_mi", "strong_mi"}
 
 
 def blind(logits, labels, *, mask=None):
@@ -71,6 +72,14 @@ def gappy(batch):
     label = batch.label.copy()
     label[0, :4, :4] = GAP
     return batch._replace(label=label), label == GAP
+
+
+def test_the_entropy_that_is_logged_is_of_the_pixels_with_a_label(gappy):
+    batch, gap = gappy
+    label = batch.label
+    shares = np.bincount(label[~gap]) / (~gap).sum()
+    assert_allclose(class_entropy(label, K), -(shares * np.log(shares)).sum(), rtol=1e-5)
+    assert class_entropy(np.full_like(label, GAP), K) == 0
 
 
 def test_a_pasted_gap_is_left_out(gappy, network, teacher):

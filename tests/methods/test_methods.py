@@ -220,6 +220,8 @@ def test_local_mi(consistency, factor, masked, shared, temperature, network, bat
     assert_allclose(aux.logs["supervised"], supervised, rtol=1e-5)
     assert_allclose(aux.logs["mutual_information"], information, rtol=1e-4)
     assert_allclose(aux.logs["consistency"], distance, rtol=1e-4)
+    shares = np.bincount(np.asarray(batch.label).ravel()) / batch.label.size
+    assert_allclose(aux.logs["label_entropy"], -(shares * np.log(shares)).sum(), rtol=1e-5)
     # Information is maximised: eq. 9 with the sign of its text.
     assert_allclose(value, supervised + 0.5 * (3 * distance - 2 * information), rtol=1e-4)
 

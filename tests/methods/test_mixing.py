@@ -153,7 +153,7 @@ def test_strong_mi_is_local_mi_and_unimatch_in_one(network, teacher, batch):
     theirs, other = of("unimatch", **strong)
     assert_allclose(together, ours + theirs - other.logs["supervised"], rtol=1e-5)
     assert abs(ours - other.logs["supervised"]) > 1e-3 and theirs - other.logs["supervised"] > 1e-3
-    assert {*other.logs, "mutual_information", "consistency"} == {*aux.logs}
+    assert {*other.logs, "mutual_information", "label_entropy", "consistency"} == {*aux.logs}
 
 
 def test_strong_mi_without_ours_is_unimatch(network, teacher, batch):

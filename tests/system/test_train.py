@@ -42,8 +42,8 @@ def test_log_holds_the_losses_and_the_validation(uninterrupted):
     log = log_of(uninterrupted("local_mi"))
     losses = [line for line in log if "loss" in line]
     assert [line["step"] for line in losses] == [2, 4, 6, 8, 10, 12]
-    names = {"supervised", "mutual_information", "consistency", "loss", "learning_rate"}
-    assert all(line.keys() == {"step", *names} for line in losses)
+    names = {"supervised", "mutual_information", "label_entropy", "consistency", "loss"}
+    assert all(line.keys() == {"step", "learning_rate", *names} for line in losses)
     mean, of_class = "validation_dsc_percent", "validation_dsc_percent/"
     validations = [line for line in log if mean in line]
     assert [line["step"] for line in validations] == [4, 8, 12]
