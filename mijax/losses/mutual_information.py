@@ -65,7 +65,7 @@ def mutual_information(joint, *, marginal_weight=1.0):
     Args:
       joint: (..., k, k), non-negative; each k × k block is normalised here.
       marginal_weight: w; above 1 favours balanced clusters (IIC's lamb). With 1/2 this is
-        −(H(k|l) + H(l|k))/2, at most 0, to which classes of more equal size add nothing.
+        −(H(k|l) + H(l|k))/2, at most 0, which all of one class reaches as well.
 
     Returns:
       (...) one value a joint, in float32 or wider. Cells of probability 0 add 0, and their
@@ -79,11 +79,11 @@ def mutual_information(joint, *, marginal_weight=1.0):
     >>> joints = jnp.stack([jnp.eye(2), jnp.eye(2)[::-1], jnp.ones((2, 2))])
     >>> [f"{x:.3f}" for x in mutual_information(joints)]  # the same, swapped, independent
     ['0.693', '0.693', '0.000']
-    >>> rare = jnp.stack([jnp.diag(jnp.array([0.9, 0.1])), jnp.diag(jnp.array([0.5, 0.5]))])
-    >>> [f"{x:.3f}" for x in mutual_information(rare)]  # grows with the class that is rare
-    ['0.325', '0.693']
-    >>> [f"{abs(x):.3f}" for x in mutual_information(rare, marginal_weight=0.5)]
-    ['0.000', '0.000']
+    >>> sure = jnp.stack([jnp.diag(jnp.array([1 - x, x])) for x in (0.5, 0.1, 0.0)])
+    >>> [f"{x:.3f}" for x in mutual_information(sure)]  # the more equal the classes, the larger
+    ['0.693', '0.325', '0.000']
+    >>> [f"{abs(x):.3f}" for x in mutual_information(sure, marginal_weight=0.5)]
+    ['0.000', '0.000', '0.000']
     """
     _check_joint(joint)
     # Not in half precision, where TINY would be 0.
