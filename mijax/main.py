@@ -32,7 +32,7 @@ def main(argv):
     """Trains the run, or goes on with it, and scores it."""
     from mijax import parallel  # these take seconds to import
     from mijax.planning import settle_plan, write_plan
-    from mijax.runs.folder import Run, default_folder, open_run, start_run
+    from mijax.runs.folder import Run, check_processes, default_folder, open_run, start_run
     from mijax.runs.growth import grown_config
     from mijax.runs.tracking import TRACKERS, settle_tracking
 
@@ -67,6 +67,7 @@ def main(argv):
     _log.info("devices: %s", parallel.devices())
     with doing("planning", logged=False):
         plan = settle_plan(config, folder, given=given(settled(sys.argv[1:]))[1])
+    check_processes(folder, config)
     if first:
         run = start_run(folder, config)
         if plan:

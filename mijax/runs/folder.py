@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import ml_collections
 
+from mijax import parallel
 from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError
@@ -20,7 +21,8 @@ from mijax.files import locked, read_json, write_json, writing_to
 from mijax.options import LONGER, as_of_now, flat
 
 # Where things lie says nothing about the result.
-_MAY_DIFFER = ("cache", "data.source.dir", "data.source.follow_links", "stream")
+_PLACES = ("cache", "data.source.dir", "data.source.follow_links")
+_MAY_DIFFER = (*_PLACES, "stream")
 _PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
 _SETTLED = ("splits.json", "annotation.json", "tracking.json")  # for a configuration
 CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
@@ -94,6 +96,25 @@ def settle_paths(config):
     for *sections, key in (path.split(".") for path in _PATHS):
         part = functools.reduce(lambda part, name: part.get(name, {}), sections, config)
         part[key] = absolute(part.get(key, ""))
+
+
+def check_processes(folder, config):
+    """Refuses processes of one run that were not started with the same flags.
+
+    Raises:
+      UserError: in each of them; it says what another one has instead.
+    """
+    own = json.loads(config.to_json_best_effort())
+    of_all = parallel.of_all(json.dumps([str(folder), own]))
+    for number, (other, found) in enumerate(map(json.loads, of_all)):
+        differences = _differences(found, own, _PLACES)
+        if other != str(folder):
+            differences.append(f"--workdir is {other} there and {folder} here")
+        if differences:
+            raise UserError(
+                f"process {number} of this run was started otherwise ({'; '.join(differences)}); "
+                "give all of them the same flags"
+            )
 
 
 def start_run(folder, config):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from mijax import parallel
+from mijax.configs.phantom import get_config
 from mijax.errors import UserError
 from mijax.runs.checkpoints import Checkpoints
+from mijax.runs.folder import check_processes
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 
@@ -79,7 +81,9 @@ commands.show(logging.getLogger("mijax"), logging.INFO)
 parallel._WAIT = int(sys.argv[1])
 parallel.join()
 of_the_host = parallel.put(np.array([np.nan, 5]), parallel.make_mesh())
-print(jax.process_index(), jax.process_count(), len(jax.devices()), *np.asarray(of_the_host))
+process = jax.process_index()
+assert parallel.of_all("é" * (2 * process + 1)) == ["é", "ééé"]
+print(process, jax.process_count(), len(jax.devices()), *np.asarray(of_the_host))
 """
 
 
@@ -107,6 +111,24 @@ def joined(*environments, seconds=60):
 def test_clusters_are_known_by_their_variables(cluster):
     found = joined(cluster(0), cluster(1))
     assert [out for _, out, _ in found] == ["0 2 2 nan 5.0", "1 2 2 nan 5.0"]
+
+
+def test_other_flags_in_one_of_the_processes(monkeypatch):
+    """Each of them is told what differs, but for where the data and the cache lie there."""
+    config = get_config("mean_teacher")
+    texts = []
+    for changed in ({"cache": "a", "data.source.dir": "b"}, {"seed": 1}):
+        with config.unlocked():
+            config.update_from_flattened_dict(changed)
+        monkeypatch.setattr(parallel, "of_all", lambda text: texts.append(text) or [text])
+        check_processes("runs/a", config)
+    monkeypatch.setattr(parallel, "of_all", lambda text: [*texts, text])
+    with pytest.raises(UserError, match=r"process 0 .* \(config\.seed is 0 there and 1 here\)"):
+        check_processes("runs/a", config)
+    del texts[0]
+    check_processes("runs/a", config)
+    with pytest.raises(UserError, match="process 0 .*--workdir is runs/a there and runs/b here"):
+        check_processes("runs/b", config)
 
 
 @pytest.mark.parametrize(
