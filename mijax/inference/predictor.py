@@ -53,7 +53,7 @@ class Predictor:
         self.step = checkpoints.step_of(checkpoint)
         info = self.run.info()
         self.classes, self.channels = tuple(info["classes"]), info["channels"]
-        self.numbered = info.get("numbered", True)  # not noted by earlier versions
+        self.numbered = info["numbered"]
         self.network = make_network(self.run.config, classes=len(self.classes), devices=devices)
         self.weights = self._restored()
         self._with_voices = make_voices(self.network, self.run.config.augmentation)

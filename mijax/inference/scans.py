@@ -79,8 +79,7 @@ def predict_files(
     """
     source, output = Path(source), Path(output)
     info = run.info()
-    channels = info["channels"]
-    numbered = info.get("numbered", True)  # not noted by earlier versions
+    channels, numbered = info["channels"], info["numbered"]
     scans = find_scans(source, channels=channels, numbered=numbered, series=series)
     if others := not_scans(source, scans, output=output):
         _log.warning(others)

@@ -9,12 +9,10 @@ import math
 from pathlib import Path
 
 from mijax.data import (
-    Annotation,
     check_slice_options,
     complete_patients,
     count_patients,
     draw_splits,
-    read_annotation,
     read_splits,
 )
 from mijax.errors import UserError
@@ -23,6 +21,7 @@ from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, validation_patients
 from mijax.progress import out_of_memory
+from mijax.runs.annotation import annotation_in
 from mijax.runs.folder import Run
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
@@ -96,7 +95,7 @@ def make_plan(config, *, given=()):
         )
     recipe = index_data(config)
     labelled = _labelled(config.data.splits, recipe.cases, kept.get("data.splits.validation"))
-    annotation, fixed = _annotation(config.data), []
+    annotation, fixed = annotation_in(config.data.annotation.file, config.data), []
     if any(drawn.slices is not None for drawn in annotation.cases.values()):
         if "data.patches.plane" not in kept:
             reason = f"the slices of {config.data.annotation.file} are across it"
@@ -113,15 +112,6 @@ def make_plan(config, *, given=()):
     apply(trial, made, given=given)
     check_config(trial)
     return {"fingerprint": found, "choices": [choice._asdict() for choice in made]}
-
-
-def _annotation(data):
-    """What of the labels counts; slices are across the plane of the configuration."""
-    return Annotation(
-        read_annotation(data.annotation.file) if data.annotation.file else {},
-        plane=data.patches.plane,
-        empty_is_unlabelled=data.annotation.empty_is_unlabelled,
-    )
 
 
 def _annotated(recipe, annotation):

@@ -22,7 +22,8 @@ def settle_annotation(run, found):
       UserError: if it does not fit the data, or the run that this one has grown from.
     """
     path, data = run.folder / _NAME, run.config.data
-    kept, drawn = settled(run, _NAME, data.annotation.file, read_annotation), None
+    kept = settled(run, _NAME, data.annotation.file, read_annotation)
+    drawn = None
     if file := kept or data.annotation.file:
         drawn = read_annotation(file)
         try:
@@ -39,18 +40,19 @@ def settle_annotation(run, found):
         check_annotation_follows(run.config.grow_from, drawn)
     if drawn is not None and not kept and parallel.is_first():
         write_annotation(path, drawn)
-    return _annotation(drawn or {}, data)
+    return annotation_in(file, data)
 
 
 def annotation_of(run):
     """The ``data.Annotation`` of a run that is settled; of an older one that has none, all."""
     path = run.folder / _NAME
-    return _annotation(read_annotation(path) if path.exists() else {}, run.config.data)
+    return annotation_in(path if path.exists() else None, run.config.data)
 
 
-def _annotation(drawn, data):
+def annotation_in(file, data):
+    """The ``data.Annotation`` that a file and a configuration's ``data`` say; of no file, all."""
     return Annotation(
-        drawn,
+        read_annotation(file) if file else {},
         plane=data.patches.plane,
         empty_is_unlabelled="annotation" in data and data.annotation.empty_is_unlabelled,
     )

@@ -55,8 +55,8 @@ class Run(NamedTuple):
         return any(f.parent.name.isdigit() for f in self.checkpoints.glob(f"*/{CHECKSUMS}"))
 
     def info(self):
-        """Contents of info.json, see ``runs.info``."""
-        return read_json(self.folder / "info.json")
+        """Contents of info.json, see ``runs.info``; earlier versions did not note ``numbered``."""
+        return {"numbered": True, **read_json(self.folder / "info.json")}
 
 
 def default_folder(config):
