@@ -69,4 +69,8 @@ def missing_outputs(
                     f"{path} exists already; --overwrite replaces it. It is no label map of "
                     f"{scan.reference.name}, or not whole: {error}"
                 ) from error
-    return {name: [path for path in paths if path not in found] for name, paths in wanted.items()}
+    # What is beside a label map that is to be written may be of another run.
+    return {
+        name: [path for path in paths if path not in found] if paths[0] in found else paths
+        for name, paths in wanted.items()
+    }

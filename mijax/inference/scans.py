@@ -97,6 +97,7 @@ def predict_files(
     known, unknown = trust_or_why_not(run) if trust else (None, "")
     table = TrustTable(output, below=below if known else None, fresh=overwrite or not known)
     done = [s.name for s in scans if not missing[s.name] and (not known or s.name in table)]
+    label_maps = [outputs(scan, output)[0] for scan in scans]
     begun, failed, at_work = set(done), [], deque()
     if done:
         _log.info(
@@ -149,6 +150,8 @@ def predict_files(
             path, soft, doubt, seg = outputs(scan, output)
             if path in missing[scan.name]:
                 table.drop(scan.name)
+                for file in {soft, doubt, seg}.difference(missing[scan.name], label_maps):
+                    file.unlink(missing_ok=True)  # of a label map that was there
             elif not _is_of(path, one.labels):
                 fail(scan, f"{path} is of another run or flags, or edited; --overwrite replaces it")
                 continue

@@ -9,8 +9,9 @@ import pytest
 import SimpleITK as sitk
 from nibabel import orientations
 
+from mijax.data.formats.header import check_header
 from mijax.data.formats.imagefile import read_image
-from mijax.data.formats.imagewriter import label_ending, write_image
+from mijax.data.formats.imagewriter import check_written, label_ending, write_image
 from mijax.errors import UserError
 
 SHAPE = (5, 4, 3)
@@ -139,6 +140,19 @@ def test_a_failure_leaves_no_file(tmp_path):
         )
     assert sorted(f.name for f in tmp_path.iterdir()) == ["label.nii.gz", "scan.nii.gz"]
     assert (tmp_path / "label.nii.gz").read_bytes() == b"before"
+
+
+def test_probabilities_may_be_larger_than_what_is_read(tmp_path, monkeypatch):
+    monkeypatch.setitem(check_header.__kwdefaults__, "largest", 200)  # bytes, instead of 4 GiB
+    nib.save(nib.Nifti1Image(LABELS, np.eye(4)), tmp_path / "scan.nii.gz")
+    path, scan = tmp_path / "soft.nii.gz", tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 3), np.float32), np.eye(4)), path)
+    check_written(path, reference=scan, classes=None)
+    with pytest.raises(UserError, match="can be read; crop or resample it"):
+        read_image(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="truncated"):
+        check_written(path, reference=scan, classes=None)
 
 
 @pytest.mark.parametrize("ending", [".mha", ".nrrd"])

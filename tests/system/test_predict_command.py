@@ -318,7 +318,8 @@ def test_an_interrupted_prediction_goes_on_with_what_is_missing(
         done, failed = predict_files(run, scans, new, **options)
     assert (sorted(done), sorted(failed)) == (sorted(SCANS), BAD)
     after = contents(new)
-    assert before.items() - after.items() == {("case.nii.gz", before["case.nii.gz"])}
+    again = {"case.nii.gz", "case_probabilities.nii.gz"}  # which may have been of another run
+    assert before.items() - after.items() == {(name, before[name]) for name in again}
     for name in contents(predicted[0]):
         np.testing.assert_allclose(
             read_image(new / name)[0], read_image(predicted[0] / name)[0], atol=1e-6
@@ -361,6 +362,21 @@ def test_probabilities_may_be_asked_for_later(run, scans, predicted, tmp_path):
     after = contents(tmp_path)
     soft = after.pop("case_probabilities.nii.gz")
     assert after == before and soft[0] == contents(predicted[0])["case_probabilities.nii.gz"][0]
+
+
+def test_nothing_stays_beside_a_new_label_map(run, scans, tmp_path):
+    """Probabilities of a label map that was there, by another run for all that is known."""
+    shutil.copy(scans / "case.nii.gz", tmp_path)
+    shutil.copy(scans / "case.nii.gz", tmp_path / "case_probabilities.nii.gz")  # a scan as well
+    out, options = tmp_path / "out", {"checkpoint": "last", "trust": False}
+    predict_files(run, tmp_path, out, probabilities=False, overwrite=False, **options)
+    before = contents(out)
+    (out / "case_disagreement.nii.gz").write_bytes(b"of another run")
+    (out / "case.nii.gz").unlink()
+    predict_files(run, tmp_path, out, probabilities=False, overwrite=False, **options)
+    after = contents(out)
+    assert after.keys() == before.keys() == {"case.nii.gz", "case_probabilities.nii.gz"}
+    assert after["case_probabilities.nii.gz"] == before["case_probabilities.nii.gz"]
 
 
 def test_two_files_of_one_name(run, scans, tmp_path):

@@ -129,6 +129,9 @@ def test_other_flags_in_one_of_the_processes(monkeypatch):
     check_processes("runs/a", config)
     with pytest.raises(UserError, match="process 0 .*--workdir is runs/a there and runs/b here"):
         check_processes("runs/b", config)
+    monkeypatch.undo()
+    config.learning_rate = float("nan")  # refused later, for what it is
+    check_processes("runs/a", config)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import numpy as np
 from mijax.data.volume import spacing_of
 from mijax.errors import UserError, tell
 
-_LARGEST = 2**32  # bytes of voxels of one file
 _SIZES = (1e-6, 1e4)  # millimetres of a voxel, least and most
 
 
-def check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.ndarray) -> None:
+def check_header(
+    path: Path, shape: tuple[int, ...], bytes_: int, affine: np.ndarray, *, largest: float = 2**32
+) -> None:
     """Refuses what is no volume, exceeds any memory, or lies nowhere.
 
     Args:
@@ -19,6 +20,7 @@ def check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.nda
       shape: as ``volume_shape`` gives it.
       bytes_: of its voxels.
       affine: (4, 4), voxels to millimetres.
+      largest: bytes of voxels of one file.
 
     Raises:
       UserError: names the file and what is wrong with its header.
@@ -27,9 +29,9 @@ def check_header(path: Path, shape: tuple[int, ...], bytes_: int, affine: np.nda
         raise UserError(
             f"{path}: shape {shape}; a volume (x, y, z), or (x, y, z, channel), is needed"
         )
-    if bytes_ > _LARGEST:
+    if bytes_ > largest:
         raise UserError(
-            f"{path}: shape {shape} takes {bytes_ / 2**30:.3g} GiB, and {_LARGEST / 2**30:g} GiB "
+            f"{path}: shape {shape} takes {bytes_ / 2**30:.3g} GiB, and {largest / 2**30:g} GiB "
             "can be read; crop or resample it, or repair the header"
         )
     if not np.isfinite(affine).all():

@@ -8,7 +8,7 @@ import numpy as np
 from mijax.data.formats.dicom.stack import Stack
 from mijax.data.formats.geometry import check_same_geometry
 from mijax.data.formats.imagefile import has_ending, itk_header, read_header, read_image
-from mijax.data.formats.nifti import NIFTI, nifti_header
+from mijax.data.formats.nifti import NIFTI, check_nifti, nifti_header
 from mijax.data.formats.nrrd import NRRD
 from mijax.errors import UserError
 from mijax.files import in_one_piece
@@ -53,19 +53,24 @@ def check_written(path: Path, *, reference: Path | Stack, classes: int | None) -
       path: of the image.
       reference: the other file, of which the header alone is read. That it cannot be is no fault of
         the image.
-      classes: number of those that a label map has; None of other images.
+      classes: number of those that a label map has; None of other images, which are NIfTI and may
+        be larger than what is read.
 
     Raises:
       UserError: what is wrong with the image.
     """
-    values, affine = read_image(path)
-    if classes and not (values.ndim == 3 and np.isin(values, np.arange(classes)).all()):
-        raise UserError(f"{path}: its values are no label map of {classes} classes")
+    if classes is None:
+        shape, affine = check_nifti(path)
+    else:
+        values, affine = read_image(path)
+        shape = values.shape
+        if not (values.ndim == 3 and np.isin(values, np.arange(classes)).all()):
+            raise UserError(f"{path}: its values are no label map of {classes} classes")
     try:
         shape_0, affine_0 = read_header(reference)
     except UserError:  # told of by whoever needs the other file
         return
-    check_same_geometry(path, values.shape[:3], affine, reference, shape_0[:3], affine_0)
+    check_same_geometry(path, shape[:3], affine, reference, shape_0[:3], affine_0)
 
 
 def _nifti_like(values: np.ndarray, reference: Path | Stack) -> nib.Nifti1Image:

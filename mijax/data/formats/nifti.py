@@ -22,6 +22,7 @@ from mijax.errors import UserError
 
 NIFTI = (".nii.gz", ".nii")
 _BEFORE = 2**26  # bytes before the voxels: the header and its extensions, which nibabel holds
+_PART = 2**24  # bytes of voxels that are read at once
 _DEFLATE = 1032  # times that deflate can shrink a stream, and no more
 _MILLIMETRES = {1: 1e3, 3: 1e-3}  # by xyzt_units: metre, micron; ITK takes all others for mm
 _SILENT = logging.Logger("nibabel", logging.CRITICAL + 1)  # it names no file
@@ -49,29 +50,54 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     with _readable(path) as file:
         header, shape, affine = _sound_header(path, file)
-        dtype = header.get_data_dtype()
-        size = math.prod(shape) * dtype.itemsize
-        start = header.get_data_offset() or header.single_vox_offset
-        length = path.stat().st_size * (_DEFLATE if _is_packed(path) else 1)
-        if not header.sizeof_hdr <= start <= length - size:
-            raise EOFError(f"{size} bytes of voxels at {start} are announced")
-        file.seek(start)
+        size, at = _announced(path, file, header), 0
         voxels = bytearray(size)
-        if (found := file.readinto(voxels)) < size:
-            raise EOFError(f"{found} bytes of voxels instead of {size}")
-        if file.read(1):
-            raise UserError(
-                f"{path}: more than the {size} bytes of voxels that its header announces; "
-                "copy it again"
-            )
-        values = np.frombuffer(voxels, dtype).reshape(shape, order="F")
+        for part in _parts(path, file, size):
+            voxels[at : at + len(part)] = part
+            at += len(part)
+        values = np.frombuffer(voxels, header.get_data_dtype()).reshape(shape, order="F")
         return apply_read_scaling(values, *header.get_slope_inter()), affine
+
+
+def check_nifti(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of ``read_nifti``, and its errors, at any size; holds no voxels."""
+    with _readable(path) as file:
+        header, shape, affine = _sound_header(path, file, largest=math.inf)
+        for _ in _parts(path, file, _announced(path, file, header)):
+            pass
+        return shape, affine
 
 
 def read_nifti_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine of ``read_nifti``, and its errors, but for those of the voxels."""
     with _readable(path) as file:
         return _sound_header(path, file)[1:]
+
+
+def _announced(path: Path, file, header) -> int:
+    """Bytes of voxels by a header, to whose start the file is moved, where it can hold them."""
+    size = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    start = header.get_data_offset() or header.single_vox_offset
+    length = path.stat().st_size * (_DEFLATE if _is_packed(path) else 1)
+    if not header.sizeof_hdr <= start <= length - size:
+        raise EOFError(f"{size} bytes of voxels at {start} are announced")
+    file.seek(start)
+    return size
+
+
+def _parts(path: Path, file, size: int):
+    """Yields the voxels, and refuses fewer or more bytes of them than are announced."""
+    found = 0
+    while found < size:
+        part = file.read(min(size - found, _PART))
+        if not part:
+            raise EOFError(f"{found} bytes of voxels instead of {size}")
+        yield part
+        found += len(part)
+    if file.read(1):
+        raise UserError(
+            f"{path}: more than the {size} bytes of voxels that its header announces; copy it again"
+        )
 
 
 @contextlib.contextmanager
@@ -86,13 +112,13 @@ def _readable(path: Path):
         ) from error
 
 
-def _sound_header(path: Path, file):
+def _sound_header(path: Path, file, **limits):
     """The header at the start of a file, the shape of the volume, and its affine, all judged."""
     header, unknown = _read_header(file)
     dtype, shape = header.get_data_dtype(), header.get_data_shape()
     affine = _millimetres(header) @ np.asarray(header.get_best_affine(), np.float64)
     check_kind(path, dtype)
-    check_header(path, volume_shape(shape), math.prod(shape) * dtype.itemsize, affine)
+    check_header(path, volume_shape(shape), math.prod(shape) * dtype.itemsize, affine, **limits)
     if not np.isfinite(header["pixdim"][1:4]).all() or np.isinf(header["scl_slope"]):
         raise UserError(f"{path}: NaN or infinity in pixdim or scl_slope; repair the header")
     if header.get_data_offset() > _BEFORE:
