@@ -13,13 +13,10 @@ from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
 from mijax.runs.annotation import annotation_of
-from mijax.runs.folder import Run, is_done, open_run
+from mijax.runs.folder import ANNOTATION, MAY_DIFFER, Run, is_done, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
-_OF_A_RUN = {
-    "seed", "name", "cache", "data.source.dir", "data.source.follow_links", "log_every",
-    "predict_batch",
-}  # fmt: skip
+_OF_A_RUN = {*MAY_DIFFER, "seed", "name", "log_every", "predict_batch"}
 _log = logging.getLogger("mijax")
 
 
@@ -69,13 +66,15 @@ class Row(NamedTuple):
         That of the run that its weights came from is under ``init_from.``, of its data the number
         of labelled patients alone.
         """
-        found = settings(self.config)
-        found.pop("init_from", None)  # a folder, another for every seed
-        if found.get("grow_from"):  # likewise, and it has as many labels as there were then
-            found["grow_from"] = True
+        found, origin = settings(self.config), _settings(self.runs[0].origin or {})
+        if found.get("grow_from"):  # it has as many labels as there were then
             found["data.splits.labelled"] = len(self.splits.labelled)
-        origin = _settings(self.runs[0].origin or {})
-        origin.pop("init_from", None)
+        for of_a_run in (found, origin):  # folders of runs are others for every seed
+            of_a_run.pop("init_from", None)
+            if parent := of_a_run.get("grow_from"):
+                of_a_run["grow_from"] = True
+                if of_a_run.get("data.annotation.file") == str(Path(parent, ANNOTATION)):
+                    of_a_run["data.annotation.file"] = True
         return found | {
             f"init_from.{key}": value
             for key, value in origin.items()

@@ -3,10 +3,8 @@
 from mijax import parallel
 from mijax.data import Annotation, check_annotation, read_annotation, write_annotation
 from mijax.errors import UserError
-from mijax.runs.folder import settled
+from mijax.runs.folder import ANNOTATION, settled
 from mijax.runs.growth import check_annotation_follows
-
-_NAME = "annotation.json"  # beside the splits.json of the run
 
 
 def settle_annotation(run, found):
@@ -21,8 +19,8 @@ def settle_annotation(run, found):
     Raises:
       UserError: if it does not fit the data, or the run that this one has grown from.
     """
-    path, data = run.folder / _NAME, run.config.data
-    kept = settled(run, _NAME, data.annotation.file, read_annotation)
+    path, data = run.folder / ANNOTATION, run.config.data
+    kept = settled(run, ANNOTATION, data.annotation.file, read_annotation)
     drawn = None
     if file := kept or data.annotation.file:
         drawn = read_annotation(file)
@@ -45,7 +43,7 @@ def settle_annotation(run, found):
 
 def annotation_of(run):
     """The ``data.Annotation`` of a run that is settled; of an older one that has none, all."""
-    path = run.folder / _NAME
+    path = run.folder / ANNOTATION
     return annotation_in(path if path.exists() else None, run.config.data)
 
 

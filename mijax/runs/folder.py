@@ -22,9 +22,10 @@ from mijax.options import LONGER, as_of_now, flat
 
 # Where things lie says nothing about the result.
 _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
-_MAY_DIFFER = (*_PLACES, "stream")
+MAY_DIFFER = (*_PLACES, "stream")
 _PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
-_SETTLED = ("splits.json", "annotation.json", "tracking.json")  # for a configuration
+ANNOTATION = "annotation.json"  # of a run, and where a run that grows from it finds it
+_SETTLED = ("splits.json", ANNOTATION, "tracking.json")  # for a configuration
 CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
 _log = logging.getLogger("mijax")
 
@@ -166,7 +167,7 @@ def _gives_way(folder, wanted):
     begun = Run(folder, None).begun
     found = read_json(folder / "config.json")
     settle_paths(found)  # earlier versions left them as they were given
-    differences = _differences(found, wanted, _MAY_DIFFER if begun else ())
+    differences = _differences(found, wanted, MAY_DIFFER if begun else ())
     if differences and begun:
         longer = LONGER.format(run=folder)
         steps_only = all(d.startswith("config.steps ") for d in differences)

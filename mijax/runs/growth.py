@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mijax.data import all_labelled, check_splits, read_annotation, read_splits
 from mijax.errors import UserError
-from mijax.runs.folder import absolute, is_done, open_run
+from mijax.runs.folder import ANNOTATION, absolute, is_done, open_run
 
 _log = logging.getLogger("mijax")
 
@@ -55,7 +55,7 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
     config.grow_from = str(origin.folder.resolve())
     config.data.splits.file = absolute(splits)
     config.init_from = config.grow_from if weights else _first_weights(origin.config)
-    before = origin.folder / "annotation.json"
+    before = Path(config.grow_from, ANNOTATION)
     if annotation or before.exists():
         config.data.annotation.file = absolute(annotation or before)
     return config
@@ -173,7 +173,7 @@ def _taken(before, cases):
 
 def _annotation(folder):
     """{case: ``data.Drawn``} of a run; of one that was annotated whole, or is older, {}."""
-    path = Path(folder) / "annotation.json"
+    path = Path(folder) / ANNOTATION
     return read_annotation(path) if path.exists() else {}
 
 

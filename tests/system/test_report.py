@@ -650,6 +650,23 @@ def test_runs_that_have_grown_from_one_at_different_times_are_two_rows(write):
         rows_of(folders)
 
 
+def test_seeds_that_have_grown_twice_of_partly_annotated_runs_are_one_row(write):
+    """Each from runs of its own seed; and one that streamed its data is a seed as well."""
+    folders = []
+    for seed in (0, 1):
+        before, now = f"/first-{seed}", f"/second-{seed}"
+        file = {"data__annotation__file": f"{now}/annotation.json", "stream": bool(seed)}
+        grown = {"grow_from": now, "init_from": now, **file}
+        folders.append(write(f"third-{seed}", dsc=drawn(seed, 0.5), seed=seed, **grown))
+        origin = phantom.get_config("supervised")
+        origin.seed, origin.grow_from, origin.init_from = seed, before, before
+        info = json.loads((folders[-1] / "info.json").read_text())
+        info["init_from"] = json.loads(origin.to_json_best_effort())
+        (folders[-1] / "info.json").write_text(json.dumps(info))
+    (row,) = rows_of(folders)
+    assert [one.seed for one in row.runs] == [0, 1]
+
+
 @pytest.mark.parametrize("other", [{"labelled": 9}, {"unlabelled": 4}, {"drawn": True}])
 def test_runs_of_other_training_cases_are_no_seeds_of_a_row(write, other):
     drawn_in_part, given = other.pop("drawn", False), {"data__splits__labelled": 0}
