@@ -12,6 +12,7 @@ those it stands for; and splits.json, to train with by --config.data.splits.file
 goes on after an interruption.
 """
 
+import shlex
 import sys
 
 from absl import flags
@@ -62,13 +63,17 @@ def main(argv):
 
 def next_command(values, candidates):
     """What trains with the choice, of the flags ``values``."""
+    output = shlex.quote(f"{values.output}/splits.json")
     if not values.workdir:
-        return f"--config.data.splits.file={values.output}/splits.json"
-    how = f"python -m mijax.main --grow {values.workdir} --workdir NEW"
+        how = f"--config.data.splits.file={output}"
+        if candidates.set_aside:
+            how += f" --config.data.splits.labelled={len(candidates.labelled) + values.count}"
+        return how
+    how = f"python -m mijax.main --grow {shlex.quote(values.workdir)} --workdir NEW"
     if values.data_dir is not None:
-        how += f" --data_dir {values.data_dir}"
+        how += f" --data_dir {shlex.quote(values.data_dir)}"
     if candidates.set_aside:  # or it takes all labels
-        how += f" --splits {values.output}/splits.json"
+        how += f" --splits {output}"
     return how
 
 

@@ -14,6 +14,7 @@ from mijax.inference.signals import shape
 from mijax.inference.trust import FILE, learn, read_trust
 from mijax.progress import doing
 from mijax.runs.annotation import annotation_of
+from mijax.runs.growth import splits_before
 from mijax.runs.info import check_names, check_roles, fingerprint
 from mijax.runs.leak import check_leak
 from mijax.runs.method import make_method
@@ -48,7 +49,8 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     """
     source = open_data(run.config, annotation_of(run))
     examination = make_method(run.config).examination
-    splits = read_splits(run.folder / "splits.json", source.cases, complete=not examination)
+    path = run.folder / "splits.json"
+    splits = splits_before(path, source.cases, complete=not examination)
     best = Predictor(run)
     if not examination:
         check_names(run, source.classes)
@@ -56,7 +58,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]
     patients = {case.name: case.patient for case in source.cases if case.name in names}
-    check_roles(run, splits)
+    check_roles(run, read_splits(path))
     check_leak(run, splits, source.cases)
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)

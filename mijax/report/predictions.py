@@ -85,6 +85,11 @@ def predict(rows, *, data_dir, cases):
             known = {"calibration": None}
         found, trusted = _look(row.runs[0], predictor, of_row, names, known)
         seen.append(found)
+        if trusted and known["step"] != predictor.step:
+            notes.append(
+                f"{row.label}: the estimated DSC were learned with the checkpoint of step "
+                f"{known['step']}, and the label maps are of step {predictor.step}"
+            )
         if trusted:
             estimates[row.label] = trusted
         if _images(row.runs[0].run) == _images(first):

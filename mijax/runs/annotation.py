@@ -34,7 +34,7 @@ def settle_annotation(run, found):
             )
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-    if run.config.get("grow_from") and not run.begun:
+    if run.config.grow_from and not run.begun:
         check_annotation_follows(run.config.grow_from, drawn)
     if drawn is not None and not kept and parallel.is_first():
         write_annotation(path, drawn)
@@ -52,5 +52,5 @@ def annotation_in(file, data):
     return Annotation(
         read_annotation(file) if file else {},
         plane=data.patches.plane,
-        empty_is_unlabelled="annotation" in data and data.annotation.empty_is_unlabelled,
+        empty_is_unlabelled=data.annotation.empty_is_unlabelled,
     )

@@ -63,7 +63,7 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
 
 def _first_weights(config):
     """``config.init_from`` of the first of the runs that one has grown from with its weights."""
-    while config.init_from and config.init_from == config.get("grow_from"):
+    while config.init_from and config.init_from == config.grow_from:
         config = open_run(config.grow_from).config
     return config.init_from
 
@@ -109,17 +109,17 @@ def grown_splits(folder, cases, *, file="", annotation=""):
     return splits
 
 
-def splits_before(file, cases):
+def splits_before(file, cases, *, complete=True):
     """The splits of a run, without its unlabelled cases that are no longer in the data set.
 
     Raises:
-      UserError: as ``data.read_splits``; so if another case is gone.
+      UserError: as ``data.read_splits`` and ``check_splits``; so if another case is gone.
     """
     before, names = read_splits(file), {case.name for case in cases}
     gone = [name for name in before.unlabelled if name not in names]
     before = before._replace(unlabelled=tuple(n for n in before.unlabelled if n in names))
     try:
-        check_splits(before, cases)
+        check_splits(before, cases, complete=complete)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     if gone:
@@ -191,7 +191,7 @@ def _check_follows(file, splits, before, folder):
 
 def lineage(run):
     """``Ancestor`` of each run that a run has grown from, the first of them first."""
-    if not run.config.get("grow_from"):
+    if not run.config.grow_from:
         return []
     parent = open_run(run.config.grow_from)
     labelled = len(read_splits(parent.folder / "splits.json").labelled)

@@ -106,7 +106,7 @@ def check_roles(run, splits):
 
 def check_grown(run, volumes):
     """Logs that the validation volumes are not those of the run that a run has grown from."""
-    if not (before := run.config.get("grow_from")):
+    if not (before := run.config.grow_from):
         return
     found = fingerprint(volumes)
     if open_run(before).info().get("data", found) != found:

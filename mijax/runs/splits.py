@@ -31,18 +31,18 @@ def settle_splits(run, cases):
     """
     path, data = run.folder / "splits.json", run.config.data
     kept = settled(run, path.name, data.splits.file, lambda file: _in_order(read_splits(file)))
-    if run.config.get("grow_from") and not kept:
+    if run.config.grow_from and not kept:
         splits = grown_splits(
             run.config.grow_from,
             cases,
             file=data.splits.file,
-            annotation=data.annotation.file if "annotation" in data else "",
+            annotation=data.annotation.file,
         )
         _write(path, splits)
         return splits
     complete = not make_method(run.config).examination
     splits = choose_splits(data, cases, given=kept, complete=complete)
-    if run.config.get("grow_from") and not data.splits.file:
+    if run.config.grow_from and not data.splits.file:
         more = len(all_labelled(splits, cases).labelled) - len(splits.labelled)
         if more:
             _log.warning(

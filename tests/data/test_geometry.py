@@ -342,6 +342,24 @@ def test_voxels_without_a_size_are_told_of(tmp_path, ending, axes):
     assert np.linalg.norm(affine[:3, 2]) == 1
 
 
+@pytest.mark.parametrize(
+    ("ending", "key", "instead", "note"),
+    [
+        ("mha", b"TransformMatrix", [], "no TransformMatrix; its axes are taken as LPS"),
+        ("nrrd", b"space:", [b"space dimension: 3"], "no space; taken as left-posterior-superior"),
+    ],
+)
+def test_a_side_that_is_not_said_is_told_of(tmp_path, ending, key, instead, note):
+    path = tmp_path / f"a.{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(image_values(0).T), str(path))
+    lines = path.read_bytes().split(b"\n", 14)
+    (place,) = (i for i, line in enumerate(lines) if line.startswith(key))
+    path.write_bytes(b"\n".join([*lines[:place], *instead, *lines[place + 1 :]]))
+    with pytest.warns(Notice, match=note):
+        affine = read_image(path)[1]
+    np.testing.assert_array_equal(np.diag(affine), [-1, -1, 1, 1])
+
+
 def test_a_size_that_does_not_count_may_be_missing(tmp_path):
     content = bytearray(nib.Nifti1Image(image_values(0), np.eye(4)).to_bytes())
     content[80:92] = bytes(12)

@@ -121,6 +121,15 @@ def test_an_image_of_images_ts_may_get_a_label(tmp_path, v1):
     assert {path.parent.name for path in entry.images} == {"imagesTs"}
 
 
+def test_labels_of_labels_ts_are_not_read_and_that_is_told(tmp_path):
+    root = write_msd(tmp_path / "set")
+    write_nifti(root / "labelsTs" / "test_0.nii.gz", label_values(1))
+    layout, (note,) = noted(root)
+    assert not any(e.case.labelled for e in layout.entries if e.case.name == "test_0")
+    assert note.startswith(f"{root}/labelsTs: not read, and imagesTs is taken as unlabelled; put")
+    layout_of(root, test_images=False)  # no word of it
+
+
 def test_labels_without_an_image_are_counted(tmp_path):
     root = write_msd(tmp_path / "set")
     for name in ("b", "a"):

@@ -255,9 +255,16 @@ def test_no_case_shows_any_class():
     assert np.isnan(mean) and by_class == {}
 
 
-def test_options_are_noted(copied):
+def test_options_are_noted(copied, told):
+    """And scans of no label may have been taken out of the folder, which says nothing of these."""
     run = copied("local_mi")
+    for name in ("splits", "info"):
+        path = run.folder / f"{name}.json"
+        found = json.loads(path.read_text())
+        found.get("splits", found)["unlabelled"].append("taken_out")
+        path.write_text(json.dumps(found))
     plain = evaluate(run)
+    assert "1 unlabelled case(s)" in told[0] and "are gone (taken_out, …)" in told[0]
     scores = evaluate(run, largest_component=True, mirror=True)
     assert json.loads((run.folder / "scores.json").read_text()) == scores
     assert all(entry[name] for entry in scores.values() for name in OPTIONS)

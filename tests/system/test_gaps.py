@@ -181,8 +181,6 @@ def test_the_annotation_of_a_run_is_settled_once(tiny, tmp_path, told, saved, mo
     assert (source.volume("phantom_0001").label[..., [0, 3]] == UNLABELLED).all()
     config.data.annotation.empty_is_unlabelled = True
     assert annotation_of(run).empty_is_unlabelled
-    del config.data.annotation  # a run of an earlier version
-    assert not annotation_of(run).empty_is_unlabelled
 
 
 # Scores --------------------------------------------------------------------------------

@@ -195,11 +195,11 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored,
 @pytest.mark.xdist_group("runs")
 def test_says_when_validation_cases_were_annotated_anew(copied, told):
     old = copied("supervised")
-    run = SimpleNamespace(config={"grow_from": str(old.folder)})
+    run = SimpleNamespace(config=SimpleNamespace(grow_from=str(old.folder)))
     source = open_data(old.config)
     volumes = [source.volume(n) for n in read_splits(old.folder / "splits.json").validation]
     check_grown(run, volumes)
-    check_grown(SimpleNamespace(config={}), volumes[:0])
+    check_grown(old, volumes[:0])
     assert not told
     check_grown(run, [volumes[0]._replace(label=1 - np.minimum(volumes[0].label, 1)), *volumes[1:]])
     assert told == [

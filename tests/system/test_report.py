@@ -989,7 +989,13 @@ def test_report_of_a_run(copied, monkeypatch):
     assert true.joint[1, 1].trace() == pytest.approx(1)  # a label agrees with itself
     assert 0 <= ours.information < true.information
 
-    (run.folder / "trust.json").unlink()
+    path = run.folder / "trust.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 1}))
+    (note,) = predict(rows, data_dir=None, cases=1).notes
+    assert note.startswith(
+        "Ours (KL): the estimated DSC were learned with the checkpoint of step 1,"
+    )
+    path.unlink()
     found = predict(rows, data_dir=None, cases=1)
     (note,) = found.notes
     assert not found.estimates and note.startswith("Ours (KL) is missing among the estimated DSC: ")

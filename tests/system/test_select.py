@@ -201,8 +201,13 @@ def test_the_command(command, bare, tmp_path):
 def test_what_trains_with_the_next_ones(data_dir, set_aside, more):
     """--grow alone takes all labels, those that were set aside as well."""
     values = SimpleNamespace(workdir="RUN", data_dir=data_dir, output="NEXT")
-    how = select.next_command(values, SimpleNamespace(set_aside=set_aside))
+    candidates = SimpleNamespace(set_aside=set_aside, labelled=("a",))
+    how = select.next_command(values, candidates)
     assert how == f"python -m mijax.main --grow RUN --workdir NEW{more}"
+    values = SimpleNamespace(workdir=None, output="MY NEXT", count=2)
+    how = select.next_command(values, candidates)
+    assert how.startswith("--config.data.splits.file='MY NEXT/splits.json'")
+    assert how.endswith(" --config.data.splits.labelled=3") == set_aside
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from mijax.data.formats.fields import add_field, bad_field, check_forms, open_he
 from mijax.data.formats.header import tell_of_size
 from mijax.data.formats.voxels import ZLIB, check_voxels
 from mijax.data.text import is_number
-from mijax.errors import UserError
+from mijax.errors import UserError, tell
 
 METAIMAGE = (".mha", ".mhd")
 _HEADER = 2**16  # bytes of a header
@@ -71,6 +71,8 @@ def check_metaimage(path: Path) -> None:
     _check_ignored(path, fields)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         tell_of_size(path)
+    if not fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}:
+        tell(f"{path}: no TransformMatrix; its axes are taken as LPS, which is a guess")
     metaimage_voxels(path)
 
 

@@ -10,7 +10,7 @@ from mijax.data.formats.fields import add_field, bad_field, check_forms, open_he
 from mijax.data.formats.header import tell_of_size
 from mijax.data.formats.voxels import GZIP, check_voxels
 from mijax.data.text import is_number
-from mijax.errors import UserError
+from mijax.errors import UserError, tell
 
 NRRD = (".nrrd", ".nhdr")
 _MAGIC = 11  # bytes of the first line, at most
@@ -63,6 +63,8 @@ def check_nrrd(path: Path) -> None:
     _check_geometry(path, fields, spatial)
     if not fields.keys() & {"spacings", "spacedirections"}:
         tell_of_size(path)
+    if "space" not in fields:
+        tell(f"{path}: no space; taken as left-posterior-superior, which is a guess")
     nrrd_voxels(path)
 
 

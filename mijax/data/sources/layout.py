@@ -82,6 +82,11 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     for name, found in folders.items():
         if others := left_out(root / name, found.values(), endings):
             tell(others)
+    if test_images and stems(root / "labelsTs", endings):
+        tell(
+            f"{root / 'labelsTs'}: not read, and imagesTs is taken as unlabelled; put its labels "
+            "into labelsTr, or leave it out by --config.data.source.test_images=False"
+        )
     if not folders["imagesTr"]:
         raise UserError(f"{root / 'imagesTr'}: no images; those in {', '.join(endings)} are taken")
     labels = folders.pop("labelsTr")
