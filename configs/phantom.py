@@ -10,6 +10,7 @@ OF_METHOD = {
     "mean_teacher": {"decay": 0.99},
     "uamt": {"decay": 0.99},
     "ict": {"decay": 0.99},
+    "local_contrast": {"rounds": 1},  # with as many validations as there are
 }
 
 

@@ -108,10 +108,15 @@ def flat(tree, prefix=""):
 
 
 def as_of_now(value, key=""):
-    """A stored value, or a dict by key of such: earlier versions had True for a ``flip`` of 1/2."""
+    """A value read from JSON, or a dict by key of such, as a configuration has it: with tuples.
+
+    Earlier versions had True for a ``flip`` of 1/2.
+    """
     if isinstance(value, dict):
         return {k: as_of_now(v, k) for k, v in value.items()}
-    return value / 2 if isinstance(value, bool) and key.split(".")[-1] == "flip" else value
+    if isinstance(value, bool) and key.split(".")[-1] == "flip":
+        return value / 2
+    return tuples(value)
 
 
 def tuples(value):

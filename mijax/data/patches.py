@@ -41,7 +41,8 @@ def check_shape(volume, slices):
 
 def voxel_size(slices):
     """Millimetres of a voxel of 3-D images along each axis, or None where it differs."""
-    if slices.dims == 2 or not (slices.depth_spacing and slices.spacing):
+    resized = slices.fit == "resize"  # after the spacing
+    if slices.dims == 2 or resized or not (slices.depth_spacing and slices.spacing):
         return None
     return slices.depth_spacing, slices.spacing, slices.spacing
 

@@ -99,6 +99,7 @@ def make(
         0, boundary_weight=boundary_weight, hidden=hidden, translation=translation,
         brightness=brightness, contrast=contrast, gamma=gamma,
     )  # fmt: skip
+    check_positive(**{f"spacing[{i}]": size for i, size in enumerate(spacing)})
     if window < 3 or window % 2 == 0:
         raise ValueError(f"window is odd and at least 3, not {window}")
     ranges = {"rotation": rotation, "shear": shear, "scale": scale, "flip": flip}
@@ -116,6 +117,10 @@ def make(
             raise UserError(
                 f"config.method.feature: {feature} has {times(size)} pixels of the {times(whole)} "
                 "of an image, whose boundaries it is to have; take Up_conv2"
+            )
+        if len(spacing) not in (0, len(whole)):
+            raise UserError(
+                f"config.method.spacing: {len(whole)} numbers, or none, and not {spacing}"
             )
         return {"head": head.init(key, jnp.zeros(start.features[feature]))["params"]}, {}
 

@@ -15,6 +15,19 @@ QUANTITIES = {
 }
 
 
+def check_batches(labelled, unlabelled):
+    """Refuses numbers of images that cannot be mixed.
+
+    Raises:
+      UserError: for these.
+    """
+    if labelled % 2 or unlabelled < labelled:
+        raise UserError(
+            "copy_paste mixes an even number of labelled images with as many unlabelled ones: "
+            f"config.labelled_batch {labelled} and config.unlabelled_batch {unlabelled} do not do"
+        )
+
+
 def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
     """Σ over two mixtures: L(labelled region) + weight · L(pseudo-labelled region).
 
@@ -47,11 +60,7 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
 
     def loss(params, memory, batch, *, forward, label_loss, step, key):
         count, others = batch.image.shape[0], batch.unlabelled.shape[0]
-        if count % 2 or others < count:
-            raise UserError(
-                "copy_paste mixes an even number of labelled images with as many unlabelled ones: "
-                f"config.labelled_batch {count} and config.unlabelled_batch {others} do not do"
-            )
+        check_batches(count, others)
         unlabelled = batch.unlabelled[:count]
         box_key, teacher_key, student_key = jax.random.split(key, 3)
         teacher = jax.lax.stop_gradient(memory["network"])

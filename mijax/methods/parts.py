@@ -9,6 +9,8 @@ from mijax.losses.pointwise import wide
 from mijax.methods.method import Aux, Rounds
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
+_UNLABELLED = 255  # the label of a pixel that has none
+
 
 def check_least(least, **values):
     """Raises ValueError where a value is below ``least``; one that learns is not looked at."""
@@ -144,7 +146,10 @@ def with_consistency(method, consistency, *, weight, decay, ramp_steps):
             key=consistency_key,
         )
         value = value + weight * ramp(step, ramp_steps) * distance
-        return value, Aux(aux.batch_stats, aux.logs | {"teacher_consistency": distance} | logs)
+        name = "teacher_consistency"
+        if name in aux.logs:  # of a method that has a teacher of its own
+            name = f"outer_{name}"
+        return value, Aux(aux.batch_stats, aux.logs | {name: distance} | logs)
 
     def update(memory, params, batch_stats, step):
         return {
@@ -253,9 +258,12 @@ def follow(teacher, params, batch_stats, step, *, decay):
 def class_entropy(labels, classes):
     """Entropy of the classes of a batch's labels, in nats; those of pixels without one don't count.
 
+    Where classes were not drawn, what may be one of them counts as background.
+
     Mutual information between two predictions of images like these is at most this if they are
     right. What is above it stands for classes that are predicted to be larger than they are.
     """
+    labels = jnp.where((labels >= classes) & (labels != _UNLABELLED), 0, labels)
     counts = jnp.sum(jax.nn.one_hot(labels, classes), axis=range(labels.ndim))
     return jnp.sum(jax.scipy.special.entr(counts / jnp.maximum(jnp.sum(counts), 1)))
 

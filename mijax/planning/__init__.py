@@ -175,13 +175,15 @@ def try_plan(config, plan, cost, *, memory=None):
 
 def smaller(made, *, devices):
     """The choices with one that makes a step smaller, or None where none is left."""
-    by_key, least = {choice.key: choice for choice in made}, math.lcm(2, devices)
-    for key in ("unlabelled_batch", "labelled_batch"):
-        if key in by_key and by_key[key].value > least:
-            value = max(by_key[key].value // 2 // least, 1) * least
-            reason = "halved, so that a step fits into the memory"
-            return [Choice(key, value, reason) if c.key == key else c for c in made]
-    return None
+    least = math.lcm(2, devices)
+    batches = [c for c in made if c.key in ("labelled_batch", "unlabelled_batch")]
+    if all(choice.value <= least for choice in batches):
+        return None
+    # The larger one; of two alike the labelled one, as a method may mix it with as many others.
+    larger = max(batches, key=lambda choice: (choice.value, choice.key == "labelled_batch"))
+    value = max(larger.value // 2 // least, 1) * least
+    halved = larger._replace(value=value, reason="halved, so that a step fits into the memory")
+    return [halved if choice == larger else choice for choice in made]
 
 
 def apply(config, made, *, given=()):

@@ -4,12 +4,14 @@ from mijax.data import check_slice_options
 from mijax.errors import UserError
 from mijax.inference.network import precision
 from mijax.losses.labels import LABEL_LOSSES
+from mijax.methods import copy_paste
 from mijax.methods.parts import check_least
 from mijax.models import NORMS, check_levels, total_stride
 from mijax.runs.method import make_method
 from mijax.runs.source import slice_options
 from mijax.training.build import hypergradient_of
 from mijax.training.optimizer import OPTIMIZERS, SCHEDULES
+from mijax.training.rounds import round_starts
 from mijax.transforms import check_ranges
 
 _LEAST = {
@@ -30,15 +32,25 @@ def check_config(config):
     check_slice_options(**slice_options(config.data.patches))
     check_numbers(config)
     check_augmentation(config)
-    if config.data.patches.dims == 3 and config.method.name == "position_contrast":
-        raise UserError("method position_contrast compares slices: config.data.patches.dims is 2")
+    if config.method.name == "position_contrast":
+        if config.data.patches.dims == 3:
+            raise UserError(
+                "method position_contrast compares slices: config.data.patches.dims is 2"
+            )
+        if config.predict_batch < 2:
+            raise UserError(
+                "method position_contrast tells images apart: config.predict_batch is at least 2"
+            )
     method = make_method(config)
+    round_starts(method.rounds, config)
     least = method.least_unlabelled if method.unlabelled else 1
     if config.unlabelled_batch < least:
         raise UserError(
             f"method {config.method.name} mixes or compares unlabelled images: "
             f"config.unlabelled_batch is at least {least}, not {config.unlabelled_batch}"
         )
+    if config.method.name == "copy_paste":
+        copy_paste.check_batches(config.labelled_batch, config.unlabelled_batch)
     if method.rounds and config.data.patches.fit == "whole":
         raise UserError(
             f"method {config.method.name} keeps pseudo-labels of images of one size: "

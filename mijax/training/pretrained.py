@@ -4,7 +4,7 @@ import jax
 
 from mijax.errors import UserError
 from mijax.inference.predictor import Predictor
-from mijax.models import makes_logits
+from mijax.models import check_levels, makes_logits
 
 
 def pretrained(origin, run, like, *, classes, devices=None):
@@ -42,9 +42,21 @@ def pretrained(origin, run, like, *, classes, devices=None):
             for key in path[1:]:
                 found = found.get(key.key, {})
             if getattr(found, "shape", None) != wanted.shape:
-                raise UserError(
-                    f"config.init_from: the network of {origin.folder} is another one "
-                    f"({jax.tree_util.keystr(path[1:])}); give both the same config.model and "
-                    "number of channels"
-                )
+                raise _another(origin, jax.tree_util.keystr(path[1:]))
+    if _unseen(origin.config) != _unseen(run.config):
+        raise _another(origin, "its levels, their strides or the norm")
     return network, batch_stats
+
+
+def _another(origin, what):
+    return UserError(
+        f"config.init_from: the network of {origin.folder} is another one ({what}); give both the "
+        "same config.model and number of channels"
+    )
+
+
+def _unseen(config):
+    """What a network may have besides, or have otherwise, with all the weights of another."""
+    model, dims = config.model, config.data.patches.dims
+    strides, _ = check_levels(model.strides, model.kernels, depth=len(model.widths), dims=dims)
+    return len(model.widths), strides, model.norm

@@ -80,6 +80,8 @@ def test_the_entropy_that_is_logged_is_of_the_pixels_with_a_label(gappy):
     shares = np.bincount(label[~gap]) / (~gap).sum()
     assert_allclose(class_entropy(label, K), -(shares * np.log(shares)).sum(), rtol=1e-5)
     assert class_entropy(np.full_like(label, GAP), K) == 0
+    undrawn = np.where(label == 0, K + 1, label)  # background, or a class that was not drawn
+    assert class_entropy(undrawn, K) == class_entropy(label, K)
 
 
 def test_a_pasted_gap_is_left_out(gappy, network, teacher):

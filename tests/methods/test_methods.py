@@ -124,6 +124,11 @@ def test_weights_may_learn(name, featured, batch):
         ("global_local_mi", {"features": ("Up_conv2",) * 3}, "features are there once each"),
         ("boundary_iic", {"temperature": -1.0}, "boundary_iic: temperature is above 0, not -1.0"),
         ("boundary_iic", {"clusters": 1}, "boundary_iic: clusters is at least 2, not 1"),
+        (
+            "boundary_iic",
+            {"spacing": (1.0, 0.0)},
+            r"spacing\[1\] is above 0, not 0.0",
+        ),
         ("local_contrast", {"temperature": 0.0}, "temperature is above 0, not 0.0"),
         ("local_contrast", {"anchors": 0}, "local_contrast: anchors is at least 1, not 0"),
         ("position_contrast", {"width": 0}, "position_contrast: width is above 0, not 0"),
@@ -317,6 +322,15 @@ def test_a_teacher_adds_to_the_loss_of_its_method(network, teacher, batch):
     assert_allclose(value, alone + 0.7 * distance, rtol=1e-5)
     assert aux.logs.keys() == aux_alone.logs.keys() | {"teacher_consistency"}
     assert all(aux.logs[name] == value for name, value in aux_alone.logs.items())
+
+
+def test_a_teacher_on_a_method_that_has_one_is_logged_beside_it(network, teacher, batch):
+    own = methods.build("mean_teacher", **{**STILL, "scale": (0.7, 0.7)}, weight=1.0)
+    method = methods.with_teacher(own, **{**STILL, "scale": (1.25, 1.25)}, weight=1.0)
+    memory = memory_of(teacher)
+    value, aux = loss_of(method, network, batch, {"student": memory, "teacher": memory["teacher"]})
+    terms = ("supervised", "teacher_consistency", "outer_teacher_consistency")
+    assert_allclose(value, sum(aux.logs[term] for term in terms), rtol=1e-5)
 
 
 def test_a_teacher_of_weight_0_only_averages(network, teacher, batch):

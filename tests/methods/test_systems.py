@@ -182,6 +182,12 @@ def test_boundaries_are_those_of_a_feature_as_large_as_the_image(featured):
         method.init(KEY, start._replace(unlabelled_shape=(1, 99, 98)))
 
 
+def test_a_size_of_voxels_for_each_axis(featured):
+    method = methods.build("boundary_iic", spacing=(10.0, 1.0, 1.0))
+    with pytest.raises(UserError, match=r"config.method.spacing: 2 numbers, or none, and not \(10"):
+        method.init(KEY, start_with_features(featured))
+
+
 # Pre-training --------------------------------------------------------------------------
 
 
@@ -285,6 +291,14 @@ def test_position_contrast(featured, batch):
         values.append(-np.mean([np.log(np.exp(z[i] @ z[j] / 0.07) / total) for j in positives]))
     value, _, _ = loss_with_heads(method, featured, batch._replace(image=None, label=None), heads)
     assert_allclose(value, np.mean(values), rtol=1e-4)
+    twice = batch.unlabelled[[0, 1, 0]]  # either of the two is the same image
+    measures = method.examination.measures(
+        {"network": featured, **heads},
+        twice,
+        features=lambda network, x: {"bottleneck": x @ network["bottleneck"]},
+        key=KEY,
+    )
+    assert measures["retrieval"] == 1
 
 
 @pytest.mark.parametrize("name", ["local_mi", "global_local_mi", "mean_teacher"])

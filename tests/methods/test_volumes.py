@@ -1,8 +1,11 @@
 """Methods on 3-D images: each takes them, and of one plane they are slices."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from oracles import (
     CHANNELS,
     KEY,
@@ -24,6 +27,7 @@ from mijax import methods
 from mijax.configs import spleen3d
 from mijax.losses import edge_strength
 from mijax.methods import Batch, boundary_iic
+from mijax.options import as_of_now
 from mijax.runs.method import make_method
 
 DEPTH = 4
@@ -90,13 +94,20 @@ def test_volumes_of_one_plane_are_slices(name):
 
 
 @pytest.mark.parametrize(
-    ("dims", "depth_spacing", "wanted"),
-    [(3, 3.0, (3.0, 0.8, 0.8)), (3, None, None), (2, 3.0, None)],
+    ("changes", "wanted"),
+    [
+        ({}, (3.0, 0.8, 0.8)),
+        ({"depth_spacing": None}, None),
+        ({"dims": 2}, None),
+        ({"fit": "resize"}, None),  # which comes after the spacing
+    ],
 )
-def test_boundaries_know_how_thick_slices_are(monkeypatch, dims, depth_spacing, wanted):
+def test_boundaries_know_how_thick_slices_are(monkeypatch, changes, wanted):
+    """Of a run that goes on as well, whose configuration was read from its folder."""
     config = spleen3d.get_config("boundary_iic")
-    config.data.patches.update({"dims": dims, "depth_spacing": depth_spacing})
+    config.data.patches.update({"dims": 3, "depth_spacing": 3.0} | changes)
     config.method.update(OF_METHOD["boundary_iic"])
+    config = ConfigDict(as_of_now(json.loads(config.to_json_best_effort())))
     seen = []
 
     def noted(images, *, spacing, **options):

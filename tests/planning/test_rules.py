@@ -259,6 +259,7 @@ def test_batches_are_halved_until_nothing_is_left():
         sizes.append((values["labelled_batch"], values["unlabelled_batch"]))
         made = smaller(made, devices=1)
     assert sizes[0][0] == sizes[0][1] and sizes[-1] == (2, 2) and len(set(sizes)) == len(sizes)
+    assert all(labelled <= unlabelled for labelled, unlabelled in sizes)  # as copy_paste needs it
 
 
 def test_halved_batches_divide_over_the_devices():

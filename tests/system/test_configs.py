@@ -15,11 +15,13 @@ from mijax import configs, methods
 from mijax.configs import common
 from mijax.inference.network import evaluated, make_network
 from mijax.methods import Unlabelled
+from mijax.runs.method import make_method
 from mijax.runs.source import open_data, slice_volume
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
 from mijax.training.config_checks import remarks
 from mijax.training.ragged import Ragged
+from mijax.training.rounds import round_starts
 
 FOLDER = Path(configs.__file__).parent
 NAMES = sorted(f.stem for f in FOLDER.glob("[a-z]*.py") if f.stem != "common")
@@ -74,6 +76,7 @@ def test_every_phase_of_every_method_ends_with_the_training_or_before(name):
     for method in methods.names():
         config = get_config(name, method)
         assert not [*remarks(config)]
+        round_starts(make_method(config).rounds, config)
         if method in common.RAMPS and "ramp_steps" not in getattr(
             importlib.import_module(f"mijax.configs.{name}"), "OF_METHOD", {}
         ).get(method, {}):

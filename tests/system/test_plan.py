@@ -114,7 +114,7 @@ def test_batches_shrink_to_the_memory(root, cache, runs):
 
     config = config_of(root, cache)
     plan = try_plan(config, make_plan(config), cost, memory=20_000)
-    assert tried == [(16, 16), (16, 8), (8, 8)]  # which divide over eight devices
+    assert tried == [(16, 16), (8, 16), (8, 8)]  # which divide over eight devices
     values = {choice["key"]: choice for choice in plan["choices"]}
     assert values["labelled_batch"]["value"] == 8
     assert values["labelled_batch"]["reason"] == "halved, so that a step fits into the memory"

@@ -210,6 +210,9 @@ def test_names_that_come_again_in_another_folder_are_told(finetuned, monkeypatch
     [
         ({"model.widths": (4, 12)}, "config.init_from: the network of .* is another one .*Conv2a"),
         ({"model.widths": (4, 8, 8)}, "config.init_from: the network of .* is another one"),
+        ({"model.widths": (4,)}, "config.init_from: the network of .* is another one .its levels"),
+        ({"model.strides": ((1, 2),)}, "config.init_from: the network of .* is another one .its"),
+        ({"model.norm": "instance"}, "config.init_from: the network of .* is another one .its"),
         ({"data.splits.seed": 3}, "config.init_from: .* of the validation and test cases"),
         ({"init_from": "nowhere"}, "nowhere is not a run"),
     ],

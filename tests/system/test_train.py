@@ -401,6 +401,17 @@ def test_a_single_unlabelled_image_is_refused_where_it_teaches_nothing(tiny, nam
         check_config(tiny(name, unlabelled_batch=1))
 
 
+def test_batches_and_rounds_that_do_not_do_are_refused_before_data_are_read(tiny):
+    with pytest.raises(UserError, match="labelled_batch 3 and config.unlabelled_batch 4 do not do"):
+        check_config(tiny("copy_paste", labelled_batch=3, unlabelled_batch=4))
+    with pytest.raises(UserError, match="labelled_batch 4 and config.unlabelled_batch 2 do not do"):
+        check_config(tiny("copy_paste", labelled_batch=4, unlabelled_batch=2))
+    with pytest.raises(UserError, match=r"config.method.rounds \(9\) do not fit into config.steps"):
+        check_config(tiny("local_contrast", method__rounds=9))
+    with pytest.raises(UserError, match="config.predict_batch is at least 2"):
+        check_config(tiny("position_contrast", predict_batch=1))
+
+
 def test_a_single_unlabelled_image_is_enough_for_others(tiny):
     local = {"features": ("Up_conv2",), "importance": (1.0,), "radius": (1,)}
     local = {f"method.{key}": value for key, value in local.items()}
