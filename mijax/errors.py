@@ -1,6 +1,7 @@
 """What is told to the user as a line: exceptions instead of a traceback, and notices."""
 
 import importlib
+import shlex
 import sys
 import warnings
 
@@ -56,6 +57,11 @@ def needs(package, extra):
 def counted(number, thing):
     """Some things for a message: 1 case, 2 cases."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def quoted(path):
+    """A path for a command in a message, as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def times(shape):

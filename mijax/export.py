@@ -11,6 +11,7 @@ and after it, a model card, checksums, and a Dockerfile. See docs/runs.md.
 from absl import flags
 
 from mijax import commands
+from mijax.errors import quoted
 
 
 def main(argv):
@@ -27,7 +28,8 @@ def main(argv):
     # One device: the program would otherwise ask for as many as there are here.
     predictor = Predictor(values.workdir, checkpoint=values.checkpoint, devices=jax.devices()[:1])
     write_bundle(predictor, values.output, overwrite=values.overwrite)
-    commands.tell(f"{values.output}: python {values.output}/predict.py predicts with it")
+    how = f"python {quoted(f'{values.output}/predict.py')}"
+    commands.tell(f"{values.output}: {how} predicts with it")
 
 
 def define_flags():

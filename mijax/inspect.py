@@ -6,13 +6,12 @@ cannot be used is named with the reason; the exit code is then 1. JAX is not nee
 
 import hashlib
 import logging
-import shlex
 from pathlib import Path
 
 import numpy as np
 
 from mijax import commands
-from mijax.errors import UserError, counted
+from mijax.errors import UserError, counted, quoted
 
 _log = logging.getLogger("mijax")
 
@@ -101,7 +100,7 @@ def describe(root):
 
 
 def _next(root, layout, links):
-    data = f"--config configs/folder.py --config.data.source.dir={shlex.quote(str(root))}"
+    data = f"--config configs/folder.py --config.data.source.dir={quoted(root)}"
     data += " --config.data.source.follow_links=True" if links else ""
     if any(entry.case.labelled for entry in layout.entries):
         return f"next: python -m mijax.plan {data}"

@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
-from mijax.errors import needs
+from mijax.errors import needs, quoted
 from mijax.options import given, settled
 from mijax.progress import doing, out_of_memory
 
@@ -98,8 +98,8 @@ def _report(run):
 
     data_dir = run.config.data.source.dir or None  # that of its config.json may be an older one
     if jax.process_count() > 1:  # it restores checkpoints, which all of them would have to
-        given = f" --data_dir={data_dir}" if data_dir else ""
-        _log.info("python -m mijax.report %s%s makes a report", run.folder, given)
+        given = f" --data_dir={quoted(data_dir)}" if data_dir else ""
+        _log.info("python -m mijax.report %s%s makes a report", quoted(run.folder), given)
         return
     try:
         from mijax.report import make_report

@@ -2,10 +2,9 @@
 
 import importlib.util
 import re
-import shlex
 from pathlib import Path
 
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 
 LONGER = (
     "its learning rate has fallen to 0 at config.steps, so it cannot be made longer; a new run can "
@@ -89,7 +88,7 @@ def listing(file):
     comments = _comments(_HOME / "common.py") | _comments(path)
     lines = [f"\n{file}:"]
     for key, value in flat(config.to_dict()):
-        flag = f"  --config.{key}={'' if value is None else shlex.quote(str(value))}"
+        flag = f"  --config.{key}={'' if value is None else quoted(value)}"
         lines.append(f"{flag:48}  {comments.get(key, '')}".rstrip())
     name = config.method.name
     module = name if "." in name else f"mijax.methods.{name}"

@@ -21,7 +21,7 @@ from mijax import commands
 
 def main(argv):
     """Predicts the scans of the command line."""
-    from mijax.data.formats.label_names import write_label_names
+    from mijax.data.formats.label_names import LABEL_NAMES, write_label_names
     from mijax.inference.scans import predict_files
     from mijax.runs.folder import open_run
 
@@ -49,8 +49,9 @@ def main(argv):
         dicom_seg=values.dicom_seg,
         codes=values.codes,
     )
-    if values.label_names and done:
-        write_label_names(Path(values.output), run.info()["classes"])
+    names = Path(values.output, LABEL_NAMES)  # those that are there may be of another run
+    if done and (values.label_names or names.exists()):
+        write_label_names(names.parent, run.info()["classes"])
     if failed:
         total = len(done) + len(failed)
         commands.fail(f"{len(done)} of {total} done; failed: {', '.join(failed)}", code=1)

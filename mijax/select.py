@@ -12,13 +12,13 @@ those it stands for; and splits.json, to train with by --config.data.splits.file
 goes on after an interruption.
 """
 
-import shlex
 import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
+from mijax.errors import quoted
 from mijax.options import given, settled
 
 
@@ -57,21 +57,21 @@ def main(argv):
         )
     for line in summary(selection):
         print(line)
-    how = next_command(values, selection.candidates)
+    how = next_command(values, selection.candidates, selection.chosen)
     commands.tell(f"written to {values.output}; when the labels are there, train with {how}")
 
 
-def next_command(values, candidates):
-    """What trains with the choice, of the flags ``values``."""
-    output = shlex.quote(f"{values.output}/splits.json")
+def next_command(values, candidates, chosen):
+    """What trains with the chosen patients, of the flags ``values``."""
+    output = quoted(f"{values.output}/splits.json")
     if not values.workdir:
         how = f"--config.data.splits.file={output}"
-        if candidates.set_aside:
-            how += f" --config.data.splits.labelled={len(candidates.labelled) + values.count}"
+        if candidates.spare.intersection(candidates.chosen(chosen).unlabelled):
+            how += f" --config.data.splits.labelled={len(candidates.labelled) + len(chosen)}"
         return how
-    how = f"python -m mijax.main --grow {shlex.quote(values.workdir)} --workdir NEW"
+    how = f"python -m mijax.main --grow {quoted(values.workdir)} --workdir NEW"
     if values.data_dir is not None:
-        how += f" --data_dir {shlex.quote(values.data_dir)}"
+        how += f" --data_dir {quoted(values.data_dir)}"
     if candidates.set_aside:  # or it takes all labels
         how += f" --splits {output}"
     return how

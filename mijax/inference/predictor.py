@@ -6,7 +6,7 @@ import numpy as np
 
 from mijax import parallel
 from mijax.data import Volume
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.inference.network import make_network
 from mijax.inference.trust import Look, look, read_trust, trust
 from mijax.inference.voices import make_voices
@@ -147,7 +147,7 @@ class Predictor:
         if not self.segments:
             raise UserError(
                 f"{self.run.folder} learned without labels and segments nothing; fine-tune it with "
-                f"--config.init_from={self.run.folder}"
+                f"--config.init_from={quoted(self.run.folder)}"
             )
 
     @property

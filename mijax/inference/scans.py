@@ -151,7 +151,7 @@ def predict_files(
             if path in missing[scan.name]:
                 table.drop(scan.name)
                 for file in {soft, doubt, seg}.difference(missing[scan.name], label_maps):
-                    file.unlink(missing_ok=True)  # of a label map that was there
+                    _leave_behind(file, overwrite)
             elif not _is_of(path, one.labels):
                 fail(scan, f"{path} is of another run or flags, or edited; --overwrite replaces it")
                 continue
@@ -180,6 +180,15 @@ def _segments(run, scans, codes):
         raise UserError("--dicom_seg is of DICOM series, and these scans are of another format")
     needs("highdicom", "dicom")
     return segments_of(run.info()["classes"], codes and Path(codes))
+
+
+def _leave_behind(file, overwrite):
+    """What is beside a new label map, and of another."""
+    if file.exists() and overwrite:
+        file.unlink()
+        _log.info("%s is removed: it was of the label map before", file)
+    elif file.exists():
+        _log.warning("%s is not of the new label map; --overwrite removes such files", file)
 
 
 def _is_of(path, labels):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data import native_slice, to_native
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.files import read_json
 from mijax.inference.calibration import (
     LEAST,
@@ -157,7 +157,7 @@ def read_trust(run):
       UserError: if it is not there, or damaged.
     """
     path = run.folder / FILE
-    again = f"python -m mijax.evaluate --workdir {run.folder} writes it"
+    again = f"python -m mijax.evaluate --workdir {quoted(run.folder)} writes it"
     if not path.exists():
         raise UserError(f"{run.folder} has no {FILE}; {again}")
     found = read_json(path)

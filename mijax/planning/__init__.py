@@ -15,7 +15,7 @@ from mijax.data import (
     draw_splits,
     read_splits,
 )
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
 from mijax.planning.fingerprint import fingerprint
@@ -205,8 +205,9 @@ def describe(plan, before=None):
     for choice in plan["choices"]:
         if before is None or choice not in before["choices"]:
             value = str(tuples(choice["value"])).replace(" ", "")
-            flag = f"--config.{choice['key']}={value}"
-            yield (f"no {flag[:-5]}" if value == "None" else flag) + f"\n    {choice['reason']}"
+            flag = f"--config.{choice['key']}"
+            flag = f"no {flag}" if value == "None" else f"{flag}={quoted(value)}"
+            yield f"{flag}\n    {choice['reason']}"
     if spent := plan.get("cost"):
         seconds = spent["seconds"]
         shown = f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"

@@ -30,14 +30,16 @@ def fingerprint(recipe, labelled):
         raise UserError("there is no case to plan for")
     seen = grids(geometries.values())
     learned = [case for case in recipe.cases if case.name in labelled]
-    volumes = (recipe.read(case.name) for case in _spread(learned or recipe.cases))
-    looks = [
-        look(volume if learned else volume._replace(label=None), len(recipe.classes))
-        for volume in volumes
-    ]
-    counts = [found.counts for found in looks if found.counts is not None]
-    counts = np.sum([np.zeros(len(recipe.classes)), *(count[:-1] for count in counts)], 0)
-    share = counts / max(counts.sum(), 1)
+    looks, counts, voxels = [], *np.zeros((2, len(recipe.classes)))
+    for case in _spread(learned or recipe.cases):
+        volume = recipe.read(case.name)
+        found = look(volume if learned else volume._replace(label=None), len(recipe.classes))
+        looks.append(found)
+        if found.counts is not None:
+            drawn = ~np.isin(np.arange(len(recipe.classes)), volume.undrawn)
+            counts += found.counts[:-1]
+            voxels += found.counts[:-1].sum() * drawn
+    share = counts / np.maximum(voxels, 1)
     levels = np.median([found.levels for found in looks], axis=0)
     return {
         "cases": len(recipe.cases),

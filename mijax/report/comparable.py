@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.inference.scores import METRICS, OPTIONS, VOLUME
 
 _PLACE = {"dir", "follow_links"}  # of config.data.source; the rest says which volumes they are
@@ -25,8 +25,8 @@ def read_scores(folder, checkpoint):
         both = {name: (one.get("step"), one.get("mean_dsc")) for name, one in scores.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); python -m mijax.evaluate --workdir {folder} writes it "
-            "again"
+            f"{path} is damaged ({error}); python -m mijax.evaluate --workdir {quoted(folder)} "
+            "writes it again"
         ) from error
     return entry, both
 
@@ -89,24 +89,27 @@ def check_comparable(first, other):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: {name} of case "
             f"{case} was annotated otherwise when they were scored; python -m mijax.evaluate "
-            "scores again"
+            "--workdir RUN scores again"
         )
     if _are_others(*((_scored_cases(one), one.entry.get("data")) for one in (first, other))):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: their cases had other "
-            "labels or voxel grids when they were scored; python -m mijax.evaluate scores again"
+            "labels or voxel grids when they were scored; python -m mijax.evaluate --workdir RUN "
+            "scores again"
         )
     tolerances = [one.entry.get("nsd_tolerance") for one in (first, other)]  # None of measures
     if tolerances[0] != tolerances[1]:
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: their NSD is of "
-            "different tolerances; python -m mijax.evaluate --nsd_tolerance scores again"
+            "different tolerances; python -m mijax.evaluate --workdir RUN --nsd_tolerance=… scores "
+            "again"
         )
     options = [[bool(one.entry.get(name)) for name in OPTIONS] for one in (first, other)]
     if options[0] != options[1]:
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: one was scored with "
-            f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate scores again"
+            f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate "
+            "--workdir RUN scores again"
         )
     if _are_others(
         *((one.splits.validation, one.run.info().get("data")) for one in (first, other))

@@ -101,6 +101,6 @@ def _text(value):
     """A value as a flag has it, without blanks, at which a label is broken into lines."""
     if value is None:
         return "absent"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"({','.join(map(_text, value))})"
     return str(value)

@@ -16,7 +16,9 @@ from mijax.runs.annotation import annotation_of
 from mijax.runs.folder import ANNOTATION, MAY_DIFFER, Run, is_done, open_run
 
 # Of a configuration: what tells the runs of a row apart, or where things lie, or how it is shown.
-_OF_A_RUN = {*MAY_DIFFER, "seed", "name", "log_every", "predict_batch"}
+_OF_A_RUN = {
+    *MAY_DIFFER, "seed", "name", "log_every", "predict_batch", "steps_per_dispatch", "model.remat",
+}  # fmt: skip
 _log = logging.getLogger("mijax")
 
 
@@ -67,6 +69,8 @@ class Row(NamedTuple):
         of labelled patients alone.
         """
         found, origin = settings(self.config), _settings(self.runs[0].origin or {})
+        if self.pretraining:  # measures are of batches
+            found["predict_batch"] = self.config.predict_batch
         if found.get("grow_from"):  # it has as many labels as there were then
             found["data.splits.labelled"] = len(self.splits.labelled)
         for of_a_run in (found, origin):  # folders of runs are others for every seed
@@ -187,7 +191,7 @@ def _origin(run):
     if not origin:
         raise UserError(
             f"{run.folder / 'info.json'} does not say what {run.config.init_from} was, which the "
-            f"run began with; python -m mijax.main --workdir {run.folder} writes it again"
+            "run began with, as it is of an earlier version or was damaged; leave the run out"
         )
     return as_of_now(origin)
 

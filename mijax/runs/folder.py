@@ -16,7 +16,7 @@ import ml_collections
 from mijax import parallel
 from mijax.configs import common
 from mijax.data import read_splits
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.files import locked, read_json, write_json, writing_to
 from mijax.options import LONGER, as_of_now, flat
 
@@ -25,7 +25,7 @@ _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
 MAY_DIFFER = (*_PLACES, "stream")
 _PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
 ANNOTATION = "annotation.json"  # of a run, and where a run that grows from it finds it
-_SETTLED = ("splits.json", ANNOTATION, "tracking.json")  # for a configuration
+_SETTLED = ("splits.json", ANNOTATION, "tracking.json", "plan.json")  # for a configuration
 CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
 _log = logging.getLogger("mijax")
 
@@ -169,7 +169,7 @@ def _gives_way(folder, wanted):
     settle_paths(found)  # earlier versions left them as they were given
     differences = _differences(found, wanted, MAY_DIFFER if begun else ())
     if differences and begun:
-        longer = LONGER.format(run=folder)
+        longer = LONGER.format(run=quoted(folder))
         steps_only = all(d.startswith("config.steps ") for d in differences)
         raise UserError(
             f"{folder} holds a run of another configuration ({'; '.join(differences)}); "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data import all_labelled, check_splits, read_annotation, read_splits
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.runs.folder import ANNOTATION, absolute, is_done, open_run
 
 _log = logging.getLogger("mijax")
@@ -44,8 +44,8 @@ def grown_config(folder, *, splits="", annotation="", weights=True):
     origin = open_run(folder)
     if not is_done(origin.folder):
         raise UserError(
-            f"{folder} is not finished and scored; python -m mijax.main --workdir {folder} goes on "
-            "with it"
+            f"{folder} is not finished and scored; python -m mijax.main --workdir {quoted(folder)} "
+            "goes on with it"
         )
     if splits:
         read_splits(splits)
@@ -140,9 +140,9 @@ def check_annotation_follows(folder, now):
     before, then = read_splits(Path(folder) / "splits.json"), _annotation(folder)
     if then and now is None:
         raise UserError(
-            f"config.grow_from: {folder} was annotated in part; give "
-            f"--config.data.annotation.file={folder}/annotation.json, or a file that says what of "
-            "it is annotated now ({}: all)"
+            f"config.grow_from: {folder} was annotated in part; give --config.data.annotation.file="
+            f"{quoted(Path(folder, ANNOTATION))}, or a file that says what of it is annotated now "
+            "({}: all)"
         )
     held_out = {*before.validation, *before.test}
     if changed := sorted(name for name in held_out if (now or {}).get(name) != then.get(name)):

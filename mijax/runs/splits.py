@@ -12,7 +12,7 @@ from mijax.data import (
     read_splits,
     write_splits,
 )
-from mijax.errors import UserError
+from mijax.errors import UserError, quoted
 from mijax.runs.folder import settled
 from mijax.runs.growth import grown_splits
 from mijax.runs.method import make_method
@@ -47,7 +47,7 @@ def settle_splits(run, cases):
         if more:
             _log.warning(
                 "%d training case(s) have got labels since %s began and are unlabelled in it: "
-                "--grow %s --workdir NEW takes them in", more, run.folder, run.folder
+                "--grow %s --workdir NEW takes them in", more, run.folder, quoted(run.folder)
             )  # fmt: skip
     if not kept:
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)

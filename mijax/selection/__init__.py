@@ -109,6 +109,10 @@ def _select(config, *, count, output, predictor, splits=None):
 
         refuse_without_size(config, found)
     candidates = find_candidates(config.data, found.cases, count=count, given=splits)
+    if predictor:
+        from mijax.selection import network  # imports JAX
+
+        network.check_channels(predictor, found.channels)
     output, names = Path(output), [n for scans in candidates.scans.values() for n in scans]
     _make(output, splits or config.data.splits.file)
     source = prepare_data(config, found)
@@ -127,9 +131,6 @@ def _select(config, *, count, output, predictor, splits=None):
             by="image, axes in order",
         )
     else:
-        from mijax.selection import network  # imports JAX
-
-        network.check_channels(predictor, found.channels)
         weights = network.identity(predictor)
         rows = of_cases(
             lambda volumes: network.features(predictor, volumes), "embedding", by=weights

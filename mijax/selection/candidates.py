@@ -19,7 +19,7 @@ class Candidates(NamedTuple):
       labelled: those that have labels already, or were chosen before.
       bare: validation and test cases without a label, which are to be annotated as well.
       drawn: whether these were drawn at random; else a file says them.
-      set_aside: whether all training patients have labels: some were set aside on purpose.
+      spare: unlabelled cases that have labels: they were set aside on purpose.
     """
 
     splits: Splits
@@ -27,7 +27,12 @@ class Candidates(NamedTuple):
     labelled: tuple[str, ...]
     bare: frozenset[str]
     drawn: bool
-    set_aside: bool
+    spare: frozenset[str]
+
+    @property
+    def set_aside(self):
+        """Whether all training patients have labels."""
+        return self.spare.issuperset(self.splits.unlabelled)
 
     @property
     def patients(self):
@@ -94,7 +99,7 @@ def find_candidates(data, cases, *, count, given=None):
         tuple(labelled),
         bare=frozenset(name for name in held_out if not by_name[name].labelled),
         drawn=not (given or data.splits.file),
-        set_aside=not all_labelled(splits, cases).unlabelled,
+        spare=frozenset(splits.unlabelled) - {*all_labelled(splits, cases).unlabelled},
     )
 
 

@@ -1,7 +1,7 @@
 """Range checks of a configuration, before any data are read."""
 
 from mijax.data import check_slice_options
-from mijax.errors import UserError
+from mijax.errors import UserError, needs
 from mijax.inference.network import precision
 from mijax.losses.labels import LABEL_LOSSES
 from mijax.methods import copy_paste
@@ -56,6 +56,8 @@ def check_config(config):
             f"method {config.method.name} keeps pseudo-labels of images of one size: "
             "config.data.patches.fit is not whole"
         )
+    if config.stream:
+        needs("grain", "stream")
     precision(config)
     if config.label_loss not in LABEL_LOSSES:
         raise UserError(

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mijax import parallel
-from mijax.errors import Preempted, UserError
+from mijax.errors import Preempted, UserError, quoted
 from mijax.inference.network import evaluated
 from mijax.options import flat
 from mijax.progress import doing
@@ -27,7 +27,7 @@ from mijax.training.feed import feed
 from mijax.training.gaps import have_gaps
 from mijax.training.log_means import LogMeans
 from mijax.training.metrics_log import MetricsLog
-from mijax.training.pretrained import pretrained
+from mijax.training.pretrained import check_origin, pretrained
 from mijax.training.rounds import begin_round, round_starts
 from mijax.training.training_set import (
     check_classes,
@@ -72,6 +72,8 @@ def _train(run, devices):
         _log.info(line)
     found = index_data(config)
     splits, annotation = settle_splits(run, found.cases), settle_annotation(run, found)
+    if config.init_from and not run.begun:
+        check_origin(open_run(config.init_from), config)
     check_leak(run, splits, found.cases)
     if config.hypergradient.weights and not splits.test:
         _log.warning(
@@ -207,7 +209,7 @@ def _stopped(notice, step, run):
     kind = KeyboardInterrupt if notice == "Ctrl-C" else Preempted
     return kind(
         f"stopped by {notice} after step {step} of {run.config.steps} and saved; the same command "
-        f"goes on, and so does python -m mijax.main --workdir {run.folder}"
+        f"goes on, and so does python -m mijax.main --workdir {quoted(run.folder)}"
     )
 
 

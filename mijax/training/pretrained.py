@@ -43,9 +43,17 @@ def pretrained(origin, run, like, *, classes, devices=None):
                 found = found.get(key.key, {})
             if getattr(found, "shape", None) != wanted.shape:
                 raise _another(origin, jax.tree_util.keystr(path[1:]))
-    if _unseen(origin.config) != _unseen(run.config):
-        raise _another(origin, "its levels, their strides or the norm")
     return network, batch_stats
+
+
+def check_origin(origin, config):
+    """Refuses to begin with the network of a run that is another one by its configuration.
+
+    Raises:
+      UserError: if it has other levels, strides or another norm, whatever the shapes of weights.
+    """
+    if _unseen(origin.config) != _unseen(config):
+        raise _another(origin, "its levels, their strides or the norm")
 
 
 def _another(origin, what):

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from mijax.data import UNLABELLED, slice_flags, slice_shape
-from mijax.errors import UserError, times
+from mijax.errors import UserError, quoted, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
 from mijax.runs.source import slice_volume
@@ -54,7 +54,7 @@ def refuse_without_size(config, found):
         what = "every slice of " if slices.dims == 2 else ""
         advice.append(f"{flags} holds {what}{len(geometries)} cases whole")
     if found.builder:  # a folder of files
-        advice.append(f"python -m mijax.inspect {config.data.source.dir} describes them")
+        advice.append(f"python -m mijax.inspect {quoted(config.data.source.dir)} describes them")
     raise UserError("; ".join(["no config.data.patches.size is given", *advice]))
 
 

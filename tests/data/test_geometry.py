@@ -112,8 +112,9 @@ def test_voxels_without_a_form_lie_where_nibabel_or_itk_put_them(tmp_path):
     write(tmp_path / "image.nii", image_values(0), AFFINE, codes=(0, 0))
     image = sitk.ReadImage(str(tmp_path / "image.nii"))
     sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(tmp_path / "label.nii"))
-    with pytest.warns(Notice, match="agrees with the pixdim as ITK reads it of"):
+    with pytest.warns(Notice) as told:
         volume = volume_of(tmp_path)
+    assert "agrees with the pixdim as ITK reads it of" in " ".join(str(w.message) for w in told)
     np.testing.assert_array_equal(volume.label, image_values(0) > 100)
 
 
@@ -280,6 +281,13 @@ def test_an_image_without_a_form_is_told_of(tmp_path):
     nib.save(image, tmp_path / "a.nii.gz")
     with pytest.warns(Notice, match="neither sform nor qform; its axes are taken as LAS"):
         read_scan(Scan("a", (tmp_path / "a.nii.gz",)), channels=1)
+
+
+def test_a_side_that_a_label_agrees_on_is_a_guess_as_well(tmp_path):
+    for name, values in (("image", image_values(0)), ("label", label_values(0))):
+        nib.save(nib.Nifti1Image(values, None), tmp_path / f"{name}.nii")
+    with pytest.warns(Notice, match="neither sform nor qform; its axes are taken as LAS"):
+        volume_of(tmp_path)
 
 
 # At which angles its axes are -----------------------------------------------------------

@@ -128,6 +128,8 @@ def test_labels_of_labels_ts_are_not_read_and_that_is_told(tmp_path):
     assert not any(e.case.labelled for e in layout.entries if e.case.name == "test_0")
     assert note.startswith(f"{root}/labelsTs: not read, and imagesTs is taken as unlabelled; put")
     layout_of(root, test_images=False)  # no word of it
+    (root / "labelsTs" / "gone.nii.gz").symlink_to(root / "nowhere")
+    noted(root)  # which is not looked into
 
 
 def test_labels_without_an_image_are_counted(tmp_path):

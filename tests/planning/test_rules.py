@@ -297,6 +297,12 @@ def test_the_fingerprint_of_volumes():
     assert seen["extent"]["most"] == [2.0, 10.0, 6.0]
     assert seen["axes"] == {"LAS": 4} and seen["window"] is None
     np.testing.assert_allclose(seen["share"]["organ"], 6 / 120)
+    half = unknown._replace(  # nobody drew it in one of the two
+        read=lambda name: (
+            read(name)._replace(undrawn=(1,), label=0 * label) if name == "a" else read(name)
+        )
+    )
+    np.testing.assert_allclose(fingerprint(half, "ab")["share"]["organ"], 6 / 120)
     assert fingerprint(unknown, ())["share"] == {"background": 0, "organ": 0}  # not theirs to know
     again = [*cases, Case("e", "a", False)]
     assert fingerprint(unknown._replace(cases=again), "b")["labelled_patients"] == 1
@@ -317,6 +323,6 @@ def test_a_plan_is_described(seconds, shown):
         )
     )
     assert "--config.data.patches.plane=axial\n    voxels" in lines[0]
-    assert "--config.data.patches.window=(-100.0,220.0)\n    the range of what" in lines[6]
+    assert "--config.data.patches.window='(-100.0,220.0)'\n    the range of what" in lines[6]
     assert lines[-1].startswith(f"a step takes 1.00 GiB and {shown}")
     assert f"{4 * seconds:.0f} min" in lines[-1]

@@ -364,19 +364,22 @@ def test_probabilities_may_be_asked_for_later(run, scans, predicted, tmp_path):
     assert after == before and soft[0] == contents(predicted[0])["case_probabilities.nii.gz"][0]
 
 
-def test_nothing_stays_beside_a_new_label_map(run, scans, tmp_path):
+def test_what_is_of_another_label_map_goes_or_is_told_of(run, scans, tmp_path, told):
     """Probabilities of a label map that was there, by another run for all that is known."""
     shutil.copy(scans / "case.nii.gz", tmp_path)
     shutil.copy(scans / "case.nii.gz", tmp_path / "case_probabilities.nii.gz")  # a scan as well
     out, options = tmp_path / "out", {"checkpoint": "last", "trust": False}
     predict_files(run, tmp_path, out, probabilities=False, overwrite=False, **options)
-    before = contents(out)
-    (out / "case_disagreement.nii.gz").write_bytes(b"of another run")
+    before, doubt = contents(out), out / "case_disagreement.nii.gz"
+    doubt.write_bytes(b"of another run")
     (out / "case.nii.gz").unlink()
     predict_files(run, tmp_path, out, probabilities=False, overwrite=False, **options)
+    assert doubt.exists() and f"{doubt} is not of the new label map" in " ".join(told)
     after = contents(out)
-    assert after.keys() == before.keys() == {"case.nii.gz", "case_probabilities.nii.gz"}
     assert after["case_probabilities.nii.gz"] == before["case_probabilities.nii.gz"]
+    predict_files(run, tmp_path, out, probabilities=False, overwrite=True, **options)
+    assert contents(out).keys() == {"case.nii.gz", "case_probabilities.nii.gz"}
+    assert f"{doubt} is removed" in " ".join(told)
 
 
 def test_two_files_of_one_name(run, scans, tmp_path):
@@ -416,6 +419,9 @@ def test_command(run, scans, run_module, run_here, tmp_path):
     assert lines[0].startswith("1 of 2 are there already and passed over")
     assert '"core"' in (tmp_path / "out" / "label_names.txt").read_text()
     assert (tmp_path / "out" / "label_names.ctbl").exists()
+    (tmp_path / "out" / "label_names.txt").write_text("of a run with other classes")
+    run_here("mijax.predict", *arguments)
+    assert '"core"' in (tmp_path / "out" / "label_names.txt").read_text()
 
 
 @pytest.mark.parametrize(

@@ -498,6 +498,28 @@ def test_labels(write):
     assert [row.label for row in rows_of(folders[::-1])] == list(runs)
 
 
+def test_how_a_run_was_computed_is_no_setting(write):
+    changes = {"model__remat": True, "steps_per_dispatch": 1, "stream": False, "predict_batch": 2}
+    folders = [write("a", dsc=drawn(0, 0.5)), write("b", dsc=drawn(1, 0.5), seed=1, **changes)]
+    (row,) = rows_of(folders)
+    assert len(row.runs) == 2
+
+
+def test_values_of_a_label_have_no_blanks(write):
+    folders = [
+        write(name, dsc=drawn(0, 0.5), augmentation__scale=scale)
+        for name, scale in (("a", (0.8, 1.2)), ("b", (0.7, 1.3)))
+    ]
+    origin = json.loads(phantom.get_config("local_mi").to_json_best_effort())
+    for folder, scale in zip(folders, ([0.5, 1.5], [0.6, 1.4]), strict=True):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"init_from": "x"}))
+        before = origin | {"augmentation": origin["augmentation"] | {"scale": scale}}
+        (folder / "info.json").write_text(json.dumps({"data": "0", "init_from": before}))
+    labels = " ".join(row.label for row in rows_of(folders))
+    assert "(0.8,1.2)" in labels and "(0.5,1.5)" in labels
+
+
 @pytest.mark.parametrize("changes", [{"labelled": 0}, {"file": "mine.json"}])
 def test_full_supervision_is_where_nothing_is_unlabelled(write, changes):
     """Not where the configuration takes every label there is, which may be few."""

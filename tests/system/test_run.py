@@ -11,7 +11,7 @@ from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import evaluate
 from mijax.options import flat
-from mijax.runs.folder import default_folder, exclusive, open_run, start_run, taken_back
+from mijax.runs.folder import _SETTLED, default_folder, exclusive, open_run, start_run, taken_back
 from mijax.runs.info import fingerprint
 from mijax.runs.splits import settle_splits
 from mijax.training import train
@@ -221,7 +221,7 @@ def test_cases_that_were_moved_are_refused(copied):
 
 def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     run = start_run(tmp_path, tiny("local_mi"))
-    settled = [tmp_path / name for name in ("splits.json", "annotation.json", "tracking.json")]
+    settled = [tmp_path / name for name in _SETTLED]
     for path in settled:
         path.write_text("{}")
     for name in ("4", "8.orbax-checkpoint-tmp"):  # of a save that a kill cut off

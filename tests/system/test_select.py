@@ -13,7 +13,7 @@ from PIL import Image
 
 from mijax import commands, select
 from mijax.configs import folder
-from mijax.data import read_splits, write_splits
+from mijax.data import Splits, read_splits, write_splits
 from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.signals import SUMS
@@ -21,6 +21,7 @@ from mijax.inference.trust import Look
 from mijax.runs.source import open_data
 from mijax.runs.splits import choose_splits
 from mijax.selection import network, select_first, select_next
+from mijax.selection.candidates import Candidates
 from mijax.selection.choice import coverage
 from mijax.selection.words import summary
 
@@ -201,13 +202,21 @@ def test_the_command(command, bare, tmp_path):
 def test_what_trains_with_the_next_ones(data_dir, set_aside, more):
     """--grow alone takes all labels, those that were set aside as well."""
     values = SimpleNamespace(workdir="RUN", data_dir=data_dir, output="NEXT")
-    candidates = SimpleNamespace(set_aside=set_aside, labelled=("a",))
-    how = select.next_command(values, candidates)
+    splits = Splits(("a1",), ("b1", "c1", "d1"), (), ())
+    spare = frozenset(splits.unlabelled if set_aside else ())
+    candidates = Candidates(
+        splits, {name: (f"{name}1",) for name in "abcd"}, ("a",), bare=(), drawn=False, spare=spare
+    )
+    how = select.next_command(values, candidates, ["b", "c"])
     assert how == f"python -m mijax.main --grow RUN --workdir NEW{more}"
-    values = SimpleNamespace(workdir=None, output="MY NEXT", count=2)
-    how = select.next_command(values, candidates)
-    assert how.startswith("--config.data.splits.file='MY NEXT/splits.json'")
-    assert how.endswith(" --config.data.splits.labelled=3") == set_aside
+    values = SimpleNamespace(workdir=None, output="MY NEXT")
+    for some in (spare, spare & {"d1"}):  # main asks for all labels, or for how many
+        candidates = candidates._replace(spare=some)
+        how = select.next_command(values, candidates, ["b", "c"])
+        assert how.startswith("--config.data.splits.file='MY NEXT/splits.json'")
+        assert how.endswith(" --config.data.splits.labelled=3") == set_aside
+    all_of_them = select.next_command(values, candidates, ["b", "c", "d"])
+    assert all_of_them == "--config.data.splits.file='MY NEXT/splits.json'"
 
 
 @pytest.mark.parametrize(

@@ -64,12 +64,13 @@ def check_same_geometry(
     )
 
 
-def tell_of_doubt(path: Path, shape) -> None:
+def tell_of_doubt(path: Path, shape, *, labelled: bool = False) -> None:
     """Tells (``Notice``) where the header of a sound image leaves open which side is left.
 
     Args:
       path: an image file.
       shape: of its array.
+      labelled: whether a label says by its own forms which of two is meant.
     """
     forms = affines_of(path)
     (first, affine), *others = forms.items()
@@ -77,7 +78,7 @@ def tell_of_doubt(path: Path, shape) -> None:
         axes = "".join(nib.aff2axcodes(affine))
         tell(f"{path}: neither sform nor qform; its axes are taken as {axes}, which is a guess")
         return
-    for other, affine_0 in others:
+    for other, affine_0 in others if not labelled else ():
         apart, mm = _distance(affine, affine_0, shape[:3])
         if apart > _SAME:
             tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mijax.files import write_atomically
 
+LABEL_NAMES = "label_names.txt"  # of ITK-SNAP
 _COLOURS = (  # Okabe and Ito's, told apart by people of every colour vision
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66),
     (0, 114, 178), (213, 94, 0), (204, 121, 167),
@@ -37,7 +38,7 @@ def write_label_names(folder: Path, classes: Sequence[str]) -> tuple[Path, Path]
     slicer = [
         f"{i} {'_'.join(name.split())} {r} {g} {b} {255 * (i > 0)}" for i, (name, (r, g, b)) in rows
     ]
-    paths = folder / "label_names.txt", folder / "label_names.ctbl"
+    paths = folder / LABEL_NAMES, (folder / LABEL_NAMES).with_suffix(".ctbl")
     for path, lines in zip(paths, (snap, slicer), strict=True):
         write_atomically(path, "\n".join(["# of mijax", *lines]) + "\n")
     return paths

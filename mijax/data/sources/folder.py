@@ -143,10 +143,9 @@ def read_volume(
     if entry.problem:
         raise UserError(entry.problem)
     image, affine = read_channels(entry.images, channels)
+    tell_of_doubt(entry.images[0], image.shape, labelled=entry.label is not None)
     label = None
-    if entry.label is None:
-        tell_of_doubt(entry.images[0], image.shape)
-    else:
+    if entry.label is not None:
         label, label_affine = read_image(entry.label)
         label = label[..., 0] if label.ndim == 4 and label.shape[3] == 1 else label
         check_same_geometry(

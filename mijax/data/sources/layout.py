@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data.sources.description import read_description
-from mijax.data.sources.listing import left_out, stems
+from mijax.data.sources.listing import left_out, stem_of, stems, visible
 from mijax.data.text import composed
 from mijax.data.volume import Case
 from mijax.errors import UserError, tell
@@ -82,9 +82,10 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     for name, found in folders.items():
         if others := left_out(root / name, found.values(), endings):
             tell(others)
-    if test_images and stems(root / "labelsTs", endings):
+    labels_ts = root / "labelsTs"
+    if test_images and labels_ts.is_dir() and any(stem_of(p, endings) for p in visible(labels_ts)):
         tell(
-            f"{root / 'labelsTs'}: not read, and imagesTs is taken as unlabelled; put its labels "
+            f"{labels_ts}: not read, and imagesTs is taken as unlabelled; put its labels "
             "into labelsTr, or leave it out by --config.data.source.test_images=False"
         )
     if not folders["imagesTr"]:
