@@ -52,7 +52,7 @@ def find_root(directory: str, *, name: str, advice: str) -> Path:
         raise UserError(f"no {name} folder given; {advice}")
     root = Path(directory).expanduser()
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; {advice}")
+        raise UserError(f"{root}: no such folder; {advice} (of a run that is trained, --data_dir)")
     return root
 
 
