@@ -42,7 +42,6 @@ def check_config(config):
                 "method position_contrast tells images apart: config.predict_batch is at least 2"
             )
     method = make_method(config)
-    round_starts(method.rounds, config)
     least = method.least_unlabelled if method.unlabelled else 1
     if config.unlabelled_batch < least:
         raise UserError(
@@ -56,6 +55,7 @@ def check_config(config):
             f"method {config.method.name} keeps pseudo-labels of images of one size: "
             "config.data.patches.fit is not whole"
         )
+    round_starts(method.rounds, config)
     if config.stream:
         needs("grain", "stream")
     precision(config)
