@@ -58,7 +58,7 @@ def evaluate(run, *, largest_component=False, mirror=False, nsd_tolerance=None):
     names = getattr(splits, split)
     volumes = [source.volume(name) for name in names]
     patients = {case.name: case.patient for case in source.cases if case.name in names}
-    check_roles(run, read_splits(path))
+    check_roles(run, read_splits(path))  # with those unlabelled ones that were taken out
     check_leak(run, splits, source.cases)
     if not examination and (line := partly_annotated(volumes, source.classes)):
         _log.info("%s cases: %s", split, line)

@@ -22,13 +22,12 @@ from mijax.planning.fingerprint import fingerprint
 from mijax.planning.rules import Choice, choices, validation_patients
 from mijax.progress import out_of_memory
 from mijax.runs.annotation import annotation_in
-from mijax.runs.folder import Run
+from mijax.runs.folder import PLAN, Run
 from mijax.runs.source import index_data, slice_options
 from mijax.training.config_checks import check_config
 
 _log = logging.getLogger("mijax")
 _SHARE = 0.8  # of the memory, that a step may fill
-FILE = "plan.json"
 
 
 def settle_plan(config, folder, *, given=()):
@@ -49,7 +48,7 @@ def settle_plan(config, folder, *, given=()):
     """
     if not config.plan:
         return None
-    path = Path(folder) / FILE
+    path = Path(folder) / PLAN
     begun = Run(Path(folder), config).begun
     plan = read_json(path) if begun and path.exists() else make_plan(config, given=given)
     apply(config, [Choice(**choice) for choice in plan["choices"]], given=given)
@@ -59,7 +58,7 @@ def settle_plan(config, folder, *, given=()):
 
 def write_plan(folder, plan):
     """Writes the plan of a run into its folder; gives its path."""
-    path = Path(folder) / FILE
+    path = Path(folder) / PLAN
     write_json(path, plan)
     return path
 

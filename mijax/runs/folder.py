@@ -25,7 +25,8 @@ _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
 MAY_DIFFER = (*_PLACES, "stream")
 _PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
 ANNOTATION = "annotation.json"  # of a run, and where a run that grows from it finds it
-_SETTLED = ("splits.json", ANNOTATION, "tracking.json", "plan.json")  # for a configuration
+PLAN = "plan.json"
+_SETTLED = ("splits.json", ANNOTATION, "tracking.json", PLAN)  # for a configuration
 CHECKSUMS = "SHA256SUMS"  # the last file that a save of a checkpoint writes
 _log = logging.getLogger("mijax")
 
