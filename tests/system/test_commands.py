@@ -1,5 +1,6 @@
 """What a user meets at the command line: help, results, and one line about each mistake."""
 
+import importlib
 import io
 import json
 import logging
@@ -99,6 +100,30 @@ def test_evaluate_a_run_again(uninterrupted, copied):
     assert scores["last"]["step"] == 12
     # Where the data lies now is said each time, not remembered.
     assert json.loads((run.folder / "config.json").read_text())["data"]["source"]["dir"] == ""
+
+
+def test_every_flag_of_evaluate_and_predict_is_taken(run_here, uninterrupted, monkeypatch):
+    asked = {}
+    keep = lambda *_, **options: asked.update(options) or ([], [])  # noqa: E731
+    workdir = f"--workdir={uninterrupted('local_mi').folder}"
+    module = importlib.import_module("mijax.inference.evaluate")  # not the function of that name
+    monkeypatch.setattr(module, "evaluate", keep)
+    monkeypatch.setattr("mijax.inference.score_table.table", str)
+    run_here("mijax.evaluate", workdir, "--largest_component", "--mirror", "--nsd_tolerance=body=1")
+    assert asked == {"largest_component": True, "mirror": True, "nsd_tolerance": {"body": 1.0}}
+    asked.clear()
+    monkeypatch.setattr("mijax.inference.scans.predict_files", keep)
+    bare = ("probabilities", "overwrite", "largest_component", "mirror", "disagreement")
+    given = {
+        "checkpoint": "last", "trust": False, "below": 0.7, "series": ["1.2"], "dicom_seg": True,
+        "codes": "codes.json", **dict.fromkeys(bare, True),
+    }  # fmt: skip
+    flags = [f"--{name}" for name in bare]
+    run_here(
+        "mijax.predict", workdir, "--input=in", "--output=out", "--checkpoint=last", "--notrust",
+        "--look_below=0.7", "--series=1.2", "--dicom_seg", "--codes=codes.json", *flags,
+    )  # fmt: skip
+    assert asked == given
 
 
 @pytest.mark.parametrize(

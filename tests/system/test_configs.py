@@ -14,11 +14,11 @@ from ml_collections import ConfigDict, config_flags
 from mijax import configs, methods
 from mijax.configs import common
 from mijax.inference.network import evaluated, make_network
-from mijax.methods import Unlabelled
+from mijax.methods import Start, Unlabelled
 from mijax.runs.method import make_method
 from mijax.runs.source import open_data, slice_volume
-from mijax.training.batches import TrainingSet
-from mijax.training.build import build
+from mijax.training.batches import Cropping, TrainingSet
+from mijax.training.build import augmentation_of, build
 from mijax.training.config_checks import remarks
 from mijax.training.ragged import Ragged
 from mijax.training.rounds import round_starts
@@ -126,6 +126,50 @@ def test_options_of_the_network_reach_it_from_a_file():
     assert {name: getattr(network.model, name) for name in options} == options
     assert network.stride == (1, 2)
     assert hash(network.model)  # nothing in it is a list
+
+
+def test_a_teacher_and_deep_supervision_reach_the_method():
+    config = get_config("phantom", "supervised")
+    start = Start({"w": np.ones(2)}, {}, {}, (4, 8, 8), None)
+    assert "teacher" not in make_method(config).init(jax.random.key(0), start)[1]
+    plain = make_method(config).loss
+    config.teacher.decay = 0.9
+    assert "teacher" in make_method(config).init(jax.random.key(0), start)[1]
+    config.teacher.decay, config.model.deep_supervision = 0.0, True
+    assert make_method(config).loss.__qualname__ != plain.__qualname__
+
+
+def test_augmentation_loss_and_optimizer_reach_the_step(monkeypatch):
+    config = get_config("phantom", "supervised")
+    config.augmentation.update({"flip": 0.25, "noise": 0.1, "crop": (32, 32), "foreground": 0.5})
+    options, cropping = augmentation_of(config)
+    left = config.augmentation.to_dict()
+    assert left.pop("tilt") == 0.0 and left.pop("foreground") == 0.5
+    assert options == left and cropping == Cropping(foreground=0.5)
+    solid = get_config("spleen3d", "supervised")
+    solid.augmentation.update({"rotation": 20.0, "tilt": 3.0})
+    options, _ = augmentation_of(solid)
+    assert options["rotation"] == (20.0, 3.0, 3.0)
+    patches = solid.data.patches
+    assert options["spacing"] == (patches.depth_spacing, patches.spacing, patches.spacing)
+
+    asked, made = {}, lambda *_: None
+
+    def keeping(name):
+        def make(kind, *arguments, **options):
+            asked[name] = kind, options
+            return made
+
+        return make
+
+    for name in ("make_optimizer", "make_label_loss", "make_train_step"):
+        monkeypatch.setattr(f"mijax.training.build.{name}", keeping(name))
+    config.update({"optimizer": "sgd", "label_loss": "dice", "weight_decay": 0.01})
+    build(config, classes=("a", "b"), channels=1, devices=jax.devices()[:1]).train_step(1)
+    assert asked["make_optimizer"] == ("sgd", {"weight_decay": 0.01, "momentum": config.momentum})
+    assert asked["make_label_loss"][0] == "dice"
+    step = asked["make_train_step"][1]
+    assert step["augmentation"] == augmentation_of(config)[0] and step["label_loss"] is made
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)

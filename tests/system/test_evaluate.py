@@ -140,6 +140,17 @@ def by_hand():
     return {"last": {"step": 4, "split": "test", **scored_by_hand([cube(1, 2), cube(1, 3)], truth)}}
 
 
+def test_distances_are_in_mm_along_the_axes_of_the_file():
+    """The first axis of the file has 5 mm, and it is the third of the patient."""
+    affine = np.diag([1, 1, 5.0, 1])[:, [2, 0, 1, 3]]
+    label = np.zeros((8, 8, 6), np.uint8)
+    label[2:4, 2:4, 1:3] = 1
+    volume = Volume("a", np.zeros((*label.shape, 1), np.float32), label, affine)
+    found = score([(np.roll(label, 1, 0), None)], [volume], CLASSES[:2])["cases"]["a"]["body"]
+    assert (found["hd95"], found["assd"]) == (5.0, 2.5)
+    assert found["nsd"] == pytest.approx(0.768, abs=1e-3)  # at 2 mm; of all of it at 5
+
+
 def test_undefined_distances_are_null(by_hand):
     entry = by_hand["last"]
     json.dumps(entry, allow_nan=False)

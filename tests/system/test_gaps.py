@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 
 from mijax import methods
-from mijax.data import UNLABELLED, Annotation, Drawn, Volume, draw_splits, write_annotation
+from mijax.data import (
+    UNLABELLED,
+    Annotation,
+    Drawn,
+    Volume,
+    draw_splits,
+    read_splits,
+    write_annotation,
+    write_splits,
+)
 from mijax.errors import UserError
+from mijax.inference import evaluate
 from mijax.inference.contours import contours
 from mijax.inference.score_table import table
 from mijax.inference.scores import (
@@ -25,6 +35,7 @@ from mijax.runs.annotation import annotation_of, settle_annotation
 from mijax.runs.folder import start_run
 from mijax.runs.info import fingerprint
 from mijax.runs.source import index_data, open_data, prepare_data
+from mijax.training import loop, train
 from mijax.training.build import build
 from mijax.training.gaps import have_gaps
 from mijax.training.training_set import check_classes, check_slices, load_training_set
@@ -129,6 +140,50 @@ def test_the_step_takes_them(tiny, splits):
     )
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
     assert set(logs) == {"loss", "supervised"}
+
+
+def test_a_run_learns_from_what_was_drawn(tiny, splits, tmp_path, monkeypatch):
+    """As far as its loop, with nothing compiled but the first state."""
+    annotation = Annotation(
+        {
+            splits.labelled[0]: Drawn(None, ("body",)),
+            splits.labelled[1]: Drawn((1, 3)),
+            splits.validation[0]: Drawn((2,)),
+        }
+    )
+    write_annotation(tmp_path / "drawn.json", annotation.cases)
+    write_splits(tmp_path / "splits.json", splits)
+
+    class Source(Redrawn):
+        def volume(self, name):
+            volume = self._source.volume(name)
+            if name == splits.labelled[0]:
+                volume.label[volume.label == 2] = 0
+            return self._annotation.restrict(volume, self.classes)
+
+    def prepared(config, found, annotation):
+        return Source(prepare_data(config, found), annotation)
+
+    monkeypatch.setattr(loop, "prepare_data", prepared)
+    monkeypatch.setattr(loop, "_loop", lambda *arguments: arguments)
+    config = tiny("supervised", data__annotation__file=str(tmp_path / "drawn.json"))
+    config.data.splits.file = str(tmp_path / "splits.json")
+    _, experiment, _, _, training_set, validation = train(start_run(tmp_path / "run", config))
+    assert experiment.train_step.keywords == {"gaps": True, "undrawn": ((2,),)}
+    assert len(training_set.label) == 4 + 2
+    assert set(np.unique(training_set.label[:4])) == {1, 3}  # 3: background or core
+    assert (validation[0].label[..., [0, 1, 3]] == UNLABELLED).all()
+
+
+def test_a_run_is_scored_by_what_was_drawn(copied):
+    run = copied("local_mi")
+    test = read_splits(run.folder / "splits.json").test
+    write_annotation(run.folder / "annotation.json", {test[0]: Drawn((1,))})
+    cases, source = evaluate(run)["last"]["cases"], open_data(run.config)
+    for name, slices in zip(test, ([1], [0, 1, 2, 3]), strict=True):
+        volume = source.volume(name)
+        drawn = (volume.label[..., slices] == 1).sum() * np.prod(volume.spacing) / 1000
+        assert cases[name]["body"]["volume"] == pytest.approx(drawn)
 
 
 def test_labelled_cases_alone_have_unlabelled_slices(tiny, splits):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from mijax import parallel
-from mijax.data import read_splits
+from mijax.data import draw_splits, read_splits
 from mijax.errors import UserError
 from mijax.losses import cross_entropy
 from mijax.models import UNet
 from mijax.runs.folder import start_run
-from mijax.runs.source import open_data
+from mijax.runs.method import make_method
+from mijax.runs.source import open_data, slice_volume
 from mijax.training import train
 from mijax.training.batches import pick
 from mijax.training.build import build
@@ -49,6 +50,16 @@ def test_a_run_logs_its_weights_and_keeps_them(learnt, restored):
         assert kept.hyper.log_factors[name] == state.hyper.log_factors[name] != 0
         assert log[name] != run.config.method[name]
         assert log[name] == pytest.approx(run.config.method[name], rel=0.5)
+
+
+def test_what_is_held_out_is_of_the_validation_cases(tiny):
+    config = tiny("local_mi", hypergradient__weights=("mi_weight",))
+    source = open_data(config)
+    splits = draw_splits(source.cases, labelled=2, validation=2, test=2, seed=1)
+    image, label = load_training_set(source, splits, config, make_method(config)).held_out
+    cut = [slice_volume(source.volume(name), config.data.patches) for name in splits.validation]
+    np.testing.assert_array_equal(image, np.concatenate([x.image for x in cut]))
+    np.testing.assert_array_equal(label, np.concatenate([x.label for x in cut]))
 
 
 def test_slopes_are_those_of_the_validation_loss_after_the_step(learnt, restored):

@@ -20,7 +20,7 @@ from mijax.inference.signals import SUMS
 from mijax.inference.trust import Look
 from mijax.runs.source import open_data
 from mijax.runs.splits import choose_splits
-from mijax.selection import network, select_first, select_next
+from mijax.selection import _of_patient, network, select_first, select_next
 from mijax.selection.candidates import Candidates
 from mijax.selection.choice import coverage
 from mijax.selection.words import summary
@@ -111,6 +111,7 @@ def test_no_splits_are_lost(bare, uninterrupted, copied, tmp_path):
     before, second = read_splits(bare.data.splits.file), tmp_path / "second"
     found = select_first(bare, count=1, output=second)
     assert {*before.labelled, *found.chosen} == set(read_splits(second / "splits.json").labelled)
+    assert not {*before.labelled} & {*found.chosen}
     assert not any("no validation case" in line for line in summary(found))
     # A file says who validates, and of them those without a label are named.
     line = f"validation, to be annotated as well: {before.validation[0]}"
@@ -132,6 +133,15 @@ def test_features_of_a_run(tiny, uninterrupted, tmp_path):
     assert not np.allclose(found.distances, plain.distances)
     with pytest.raises(UserError, match="is not a run"):
         select_first(config, count=2, output=tmp_path / "b", features=tmp_path)
+    # Into the folder of the descriptor, which has its own.
+    (tmp_path / "a" / "splits.json").unlink()
+    again = select_first(config, count=2, output=tmp_path / "a", features=run.folder)
+    np.testing.assert_array_equal(again.distances, found.distances)
+
+
+def test_the_scans_of_a_patient_count_as_one():
+    rows = {"a": {"x": np.array([0.0, 2])}, "b": {"x": np.array([4.0, 0])}}
+    np.testing.assert_array_equal(_of_patient(rows, ("a", "b"))["x"], [2, 1])
 
 
 def test_features_are_of_every_slice_whatever_the_batch(uninterrupted):

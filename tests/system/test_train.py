@@ -6,23 +6,28 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import optax
 import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from mijax import losses, methods, parallel
 from mijax.data import Volume, draw_splits
 from mijax.errors import UserError
+from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import start_run
 from mijax.runs.source import open_data, prepare_data
 from mijax.training import loop
-from mijax.training.batches import TrainingSet
+from mijax.training.batches import UNCROPPED, PerRole, Pick, TrainingSet, step_keys
 from mijax.training.build import build
 from mijax.training.config_checks import check_config
 from mijax.training.loop import dispatches, train
-from mijax.training.step import make_train_step
+from mijax.training.state import TrainState
+from mijax.training.step import augmented, make_train_step, make_update
 from mijax.training.training_set import check_classes, load_training_set
+
+KEY = np.zeros(2, np.uint32)
 
 
 def bytes_of(tree):
@@ -250,6 +255,55 @@ def test_forward_passes_of_a_step(parts, method, passes):
     )
     jax.eval_shape(step, experiment.like(8), training_set)
     assert seen == passes
+
+
+def test_the_memory_of_a_method_follows_the_network_and_is_evaluated():
+    method = SimpleNamespace(
+        loss=lambda params, memory, batch, **_: ((params["network"] ** 2), methods.Aux(batch, {})),
+        update=lambda memory, params, batch_stats, step: (*memory, params["network"], step),
+        predictor=lambda params, batch_stats, memory: (memory, batch_stats),
+        examination=None,
+    )
+    update = make_update(
+        None, method, optax.sgd(0.5), mesh=None, label_loss=None, hypergradient=None
+    )
+    params = {"network": jax.numpy.float32(3.0)}
+    state = TrainState(4, params, 0.0, (), optax.sgd(0.5).init(params), None)
+    state, _ = update(state, 7.0, None, None)
+    assert state.step == 5 and state.batch_stats == 7.0
+    assert state.memory == (0.0, 4) and state.params["network"] == 0.0
+    assert evaluated(method, state) == {"params": {"network": (0.0, 4)}, "batch_stats": 7.0}
+
+
+def test_a_round_begins_with_the_best_network(tiny, tmp_path, monkeypatch):
+    """Both of them with that of the first checkpoint, where the score falls."""
+    asked, build_plain = [], loop.build
+
+    class Asked(loop.Checkpoints):
+        def restore_network(self, step, sharding):
+            asked.append(step)
+            return super().restore_network(step, sharding)
+
+    def with_falling_score(*arguments, **options):
+        experiment, scores = build_plain(*arguments, **options), iter((0.9, 0.8, 0.7))
+        scoring = experiment.scoring._replace(validate=lambda *_: (next(scores), {}, {}))
+        return experiment._replace(scoring=scoring)
+
+    monkeypatch.setattr(loop, "Checkpoints", Asked)
+    monkeypatch.setattr(loop, "build", with_falling_score)
+    train(start_run(tmp_path, tiny("local_contrast")))
+    assert asked == [4, 4]
+
+
+def test_a_pseudo_label_is_that_of_its_slice():
+    labels = (np.arange(6)[:, None, None] + np.zeros((1, 4, 4))).astype(np.uint8)
+    index = np.array([4, 1, 4])
+    slices = Unlabelled(labels[index][..., None].astype(np.float32), np.zeros(3), index)
+    picks = PerRole(None, Pick(index, None), None)
+    batch = augmented(
+        TrainingSet(None, None, slices), picks, labels, step_keys(KEY, 0), {}, UNCROPPED
+    )
+    np.testing.assert_array_equal(batch.pseudo_label, batch.unlabelled[..., 0])
 
 
 def test_scan_in_the_loop_gives_the_same_log(uninterrupted, tiny, tmp_path, last_state):

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from mijax.configs import common, spleen3d
-from mijax.data import Volume
+from mijax.data import Volume, read_splits
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import Predictor, evaluate
 from mijax.inference.calibration import Calibration, calibrate, estimates
 from mijax.inference.scans import predict_files
-from mijax.inference.signals import disagreement, shape, signals, slice_sums, votes
+from mijax.inference.signals import SUMS, disagreement, shape, signals, slice_sums, votes
 from mijax.inference.trust import Look, caveats, learn, look, read_trust, trust
 from mijax.inference.trust_table import TrustTable
 from mijax.inference.voices import _matrix, make_voices
 from mijax.runs.folder import is_done
+from mijax.runs.info import fingerprint
 from mijax.runs.source import open_data
 
 # Signals -----------------------------------------------------------------------------------
@@ -108,6 +109,24 @@ def certain(weights, images):
 
 
 IMAGES = np.random.default_rng(1).normal(size=(2, 8, 8, 1)).astype(np.float32)
+
+
+def test_doubt_lies_where_the_image_has_it():
+    """In a volume of two turned axes."""
+    patches = common.get_config("supervised").data.patches
+    patches.update({"size": (16, 16), "fit": "pad", "intensity": "minmax", "spacing": None})
+
+    def voices(weights, images):
+        sums = np.zeros((len(images), 2, 3), np.float32)
+        probs = np.concatenate([1 - images, images], -1)
+        return {"probs": probs, "sums": sums, "disagreement": images}
+
+    network = SimpleNamespace(predict=None, slices=patches, stride=1, patch=None, batch=2)
+    image = np.random.default_rng(0).random((12, 10, 5)).astype(np.float32)
+    volume = Volume("a", image[..., None], None, np.diag([-1.0, 1, -2, 1]))
+    (one,) = look(network, None, [volume], lambda predict: voices, disagreement=True)
+    wanted = (image - image.min()) / np.ptp(image)
+    np.testing.assert_allclose(one.disagreement, wanted, atol=1e-6)
 
 
 def test_what_moves_with_the_image_is_agreed_on(heard):
@@ -549,18 +568,35 @@ def test_evaluation_learns_it_where_it_is_missing(run, monkeypatch):
     evaluate(run)
     assert path.read_text() == text
     assert known["calibration"] is None and known["cases"] == 2  # of which three are needed
+    source, splits = open_data(run.config), read_splits(run.folder / "splits.json")
+    assert known["data"] == fingerprint([source.volume(name) for name in splits.validation])
     assert known["step"] == json.loads((run.folder / "scores.json").read_text())["best"]["step"]
     assert known["annotated"]["body"]["cases"] == 4  # 2 labelled, 2 of the validation
     line = next(caveats(known, known["step"]))
     assert "not calibrated" in line and "3 validation patients in whom" in line
 
 
-def test_what_is_learned_of_three_cases_is_their_dsc(run):
-    source, predictor = open_data(run.config), Predictor(run)
-    volumes = [source.volume(case.name) for case in source.cases[:5] if case.labelled]
-    patients = {case.name: case.patient for case in source.cases}
-    known = learn(predictor.look(volumes), volumes, [], source.classes, patients)
-    again = json.loads(json.dumps(known, allow_nan=False))
-    assert again == known and again["cases"] == len(volumes)
+def test_what_is_learned_of_a_case_is_its_agreement_and_its_dsc():
+    """Of six cases of five patients: 10 pixels found, ``both`` of them by a copy that finds 10."""
+    both, rows = np.array([9, 8, 7, 6, 5, 4]), np.arange(10)
+    looks, volumes = [], []
+    for i, n in enumerate(both):
+        sums = np.ones((2, len(SUMS) + 2))
+        sums[:, SUMS.index("predicted")] = [90, 10]
+        sums[:, SUMS.index("pixels")] = 100
+        sums[1, -2:] = 10, n
+        label = np.zeros((10, 10, 1), np.uint8)
+        label[0] = 1
+        found = np.zeros_like(label)
+        found[0, rows >= i] = 1  # 10 − i of the 10, and nothing else
+        looks.append(Look(found, sums=sums))
+        volumes.append(Volume(f"case{i}", np.zeros((10, 10, 1, 1)), label, np.eye(4)))
+    patients = {f"case{i}": f"patient{min(i, 4)}" for i in range(6)}
+    known = learn(looks, volumes, [], ("background", "body"), patients)
+    dsc = np.array([2 * (10 - i) / (10 - i + 10) for i in range(6)])
+    wanted = calibrate(both[:, None] / 10, dsc[:, None], [*patients.values()])
+    assert known["calibration"] == wanted._asdict() and wanted.patients == 5
+    assert known["cases"] == 6 and known["annotated"]["body"]["cases"] == 6
+    assert json.loads(json.dumps(known, allow_nan=False)) == known
     (line,) = caveats({**known, "step": 4, "calibration": KNOWN["calibration"]}, 5)
     assert line == "learned with the checkpoint of step 4, and this is that of 5"
