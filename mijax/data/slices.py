@@ -1,5 +1,6 @@
 """Volumes to stacks of equal 2-D slices, or to 3-D images."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from mijax.errors import UserError, times
 PLANES = ("sagittal", "coronal", "axial")  # by the RAS+ axis that is cut across
 _FITS = ("pad", "crop", "resize", "whole")
 _LARGEST = 2**14  # pixels along an axis that is resampled
+_MOST = 2**31  # of a volume that is: 8 GiB
 _WHAT = {2: "slices", 3: "volumes"}  # by the number of axes of an image
 
 
@@ -159,13 +161,14 @@ def slice_shape(
     Raises:
       UserError: far too many pixels at that spacing.
     """
-    axes = _across_first(np.argsort(orientations.io_orientation(affine)[:, 0]), plane)[-dims:]
-    wanted = (depth_spacing, spacing, spacing)[-dims:]
+    across = _across_first(np.argsort(orientations.io_orientation(affine)[:, 0]), plane)
+    axes, wanted = across[-dims:], (depth_spacing, spacing, spacing)[-dims:]
     pixels = []
     for axis, mm in zip(axes, wanted, strict=True):
         millimetres = int(shape[axis]) * np.linalg.norm(affine[:3, axis])
         pixels.append(int(shape[axis]) if mm is None else max(1, round(millimetres / mm)))
-    if max(pixels) > _LARGEST:
+    voxels = math.prod(pixels) * (1 if dims == 3 else int(shape[across[0]]))
+    if max(pixels) > _LARGEST or voxels > max(_MOST, math.prod(map(int, shape[:3]))):
         flags = {"depth_spacing": depth_spacing, "spacing": spacing}
         given = ", ".join(f"data.patches.{k}={v!r}" for k, v in flags.items() if v is not None)
         raise UserError(

@@ -76,6 +76,7 @@ def propose_slices(
     spacing: float | None = None,
     dims: int = 2,
     depth_spacing: float | None = None,
+    stride: Sequence[int] = (1,),
 ) -> tuple[tuple[int, ...], float | None]:
     """A size that holds every slice, or every volume, whole, and the spacing it is at.
 
@@ -87,9 +88,10 @@ def propose_slices(
       plane: of the slices.
       spacing: where it is given already.
       dims, depth_spacing: see ``slices.to_slices``.
+      stride: of a network, that sizes have to be multiples of; one number or one an axis.
 
     Returns:
-      (h, w) or (d, h, w), multiples of 16; and millimetres, or None for the native ones.
+      (h, w) or (d, h, w), multiples of 16 as well; and millimetres, or None for the native ones.
     """
 
     def largest(spacing):
@@ -109,7 +111,8 @@ def propose_slices(
     if max(most[-2:]) > _LARGEST:
         spacing = round_to_two((spacing or median) * max(most[-2:]) / _LARGEST, up=True)
         most = largest(spacing)
-    return tuple(int(-(-n // _MULTIPLE) * _MULTIPLE) for n in most), spacing
+    multiple = np.lcm(stride, _MULTIPLE)
+    return tuple((-(-most // multiple) * multiple).tolist()), spacing
 
 
 def slice_flags(geometries: Mapping[str, Geometry], **options) -> str:

@@ -5,6 +5,7 @@ semi-supervised medical image segmentation, Medical Image Analysis 2023.
 """
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from mijax.methods.parts import check_least, check_positive
 from mijax.models import Projection
 from mijax.transforms import check_ranges, sample_view
 
-_CHUNK = 256  # slices that are labelled at a time
+_CHUNK = 256  # slices that are labelled at a time, of 256 × 256 pixels or fewer
 
 ROWS = {"local_contrast": Row("Local contrast", 51)}
 QUANTITIES = {
@@ -105,8 +106,7 @@ def make(
     def refresh(memory, predict, unlabelled):
         number = int(memory["round"]) + 1
         labels = [
-            predict(unlabelled.image[i : i + _CHUNK]).argmax(-1).astype(np.uint8)
-            for i in range(0, len(unlabelled.image), _CHUNK)
+            predict(images).argmax(-1).astype(np.uint8) for _, images in _chunks(unlabelled.image)
         ]
         labels = np.concatenate(labels)
         if gate:
@@ -130,6 +130,14 @@ def _pairs(kind, labelled, unlabelled):
     return [(i % labelled, labelled + i % unlabelled) for i in range(count)]
 
 
+def _chunks(images):
+    """Yields the place of the first of some images, and these."""
+    larger = -(-math.prod(images.shape[1:-1]) // 256**2)
+    count = max(1, _CHUNK // larger)
+    for i in range(0, len(images), count):
+        yield i, images[i : i + count]
+
+
 def _agreement(predict, unlabelled, ranges, number):
     """Mean foreground Dice (v,) of each volume between two predictions by way of T.
 
@@ -139,8 +147,7 @@ def _agreement(predict, unlabelled, ranges, number):
     for which in range(2):
         key = jax.random.fold_in(jax.random.key(number), which)
         chunks = []
-        for i in range(0, len(unlabelled.image), _CHUNK):
-            images = unlabelled.image[i : i + _CHUNK]
+        for i, images in _chunks(unlabelled.image):
             dims = images.ndim - 2
             view = sample_view(jax.random.fold_in(key, i), len(images), dims=dims, **ranges)
             probs = predict(np.asarray(view.apply(images)))

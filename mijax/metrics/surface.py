@@ -5,6 +5,9 @@ outside the mask, each counted once, as in MedPy. The NSD is of surface elements
 by marching cubes, each counted with its area in mm², as in its definition: where a tolerance is
 about as large as a voxel, and voxels are longer one way, a count of voxels would depend on which
 way a surface faces.
+
+A volume of a single slice is an image of two axes: its masks have contours, and their insides are
+no surface.
 """
 
 import math
@@ -43,6 +46,7 @@ def surface_distances(prediction, label, *, spacing):
     if not prediction.any() or not label.any():
         undefined = math.nan if prediction.any() or label.any() else 0.0
         return undefined, undefined
+    prediction, label, spacing = _without_single(prediction, label, spacing)
     box = _bounding_box(prediction | label)
     borders = [mask ^ ndimage.binary_erosion(mask) for mask in (prediction[box], label[box])]
     distances = np.concatenate(_directed(*borders, spacing))
@@ -54,8 +58,9 @@ def surface_dice(prediction, label, *, spacing, tolerance):
 
         NSD = (|S_τ| + |G_τ|) / (|S| + |G|)
 
-    |S| is the area of the surface S, and S_τ what of it is at most τ from the surface G. The values
-    are those of ``surface-distance`` (0.1), which has the areas of the elements.
+    |S| is the area of the surface S, and S_τ what of it is at most τ from the surface G; of a
+    single slice the length of a contour. The values are those of ``surface-distance`` (0.1), which
+    has the areas of the elements.
 
     Args:
       prediction: boolean mask (x, y, z).
@@ -88,11 +93,16 @@ def surface_dice(prediction, label, *, spacing, tolerance):
         raise ValueError(f"a tolerance is 0 mm or more, not {tolerance}")
     if not prediction.any() or not label.any():
         return float(not prediction.any() and not label.any())
+    prediction, label, spacing = _without_single(prediction, label, spacing)
     box = _bounding_box(prediction | label)
-    kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
+    if label.ndim == 3:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
+        areas = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
+    else:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
+        areas = lookup_tables.create_table_neighbour_code_to_contour_length(spacing)
     codes = [_neighbour_codes(mask[box], kernel) for mask in (prediction, label)]
-    surfaces = [(code > 0) & (code < 255) for code in codes]
-    areas = lookup_tables.create_table_neighbour_code_to_surface_area(tuple(spacing))
+    surfaces = [(code > 0) & (code < kernel.sum()) for code in codes]
     near = total = 0.0
     distances = _directed(*surfaces, spacing, within=tolerance + _ROUNDING)
     for code, surface, distance in zip(codes, surfaces, distances, strict=True):
@@ -111,8 +121,16 @@ def _check(prediction, label, spacing):
         raise ValueError(f"spacing is one number an axis of {label.shape}, not {tuple(spacing)}")
 
 
+def _without_single(prediction, label, spacing):
+    """Two masks and a spacing without the axes of a single voxel, as long as two are left."""
+    axes = sorted(range(label.ndim), key=lambda axis: label.shape[axis] > 1)
+    axes = [axis for axis in axes[:-2] if label.shape[axis] == 1]
+    kept = tuple(mm for axis, mm in enumerate(spacing) if axis not in axes)
+    return *(mask.squeeze(tuple(axes)) for mask in (prediction, label)), kept
+
+
 def _neighbour_codes(mask, kernel):
-    """(x + 1, y + 1, z + 1) uint8: which of the eight voxels around a corner are in the mask."""
+    """(x + 1, y + 1, …) uint8: which of the voxels around each corner are in the mask."""
     padded = np.pad(mask, 1).astype(np.uint8)
     codes = np.zeros([n + 1 for n in mask.shape], np.uint8)
     for place, bit in np.ndenumerate(kernel):

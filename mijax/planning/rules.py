@@ -6,20 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mijax.data.slices import PLANES
-from mijax.data.survey import round_to_two
 from mijax.errors import counted
 from mijax.models import plan_levels
+from mijax.planning.sizes import LEVELS, multiple_of, of_slices, of_volumes, stride
 
 _CUBIC = 3  # voxels are thick from this ratio on, as nnU-Net has it
 _DEEP = 16  # slices at least that make a volume
-_UNEVEN = 1.1  # spacings differ where one exceeds another by so much
 _PIXELS = {"cpu": 2**17, "gpu": 2**20, "tpu": 2**20}  # of the slices of a stream in a step
-_WIDEST = {"cpu": 128, "gpu": 512, "tpu": 512}  # pixels of a slice along an axis
-_PATCH = {"cpu": 2**16, "gpu": 2**21, "tpu": 2**21}  # voxels
 _FIRST = {"cpu": 8, "gpu": 16, "tpu": 16}  # channels of the finest level
 _STEPS = {"cpu": 2000, "gpu": 20_000, "tpu": 20_000}
 _MOST = 320  # channels of a level
-_LEVELS = {2: 5, 3: 6}
 _RARE = 0.01  # share of voxels
 _FEW = 20  # labelled patients
 _CROPPED = 96  # pixels of a side, from which on slices are cropped
@@ -77,12 +73,12 @@ def choices(found, *, device, devices, kept):
     axes = len(kept.get("data.patches.size", ()))
     reason = "as many as the size has" if axes else _about_dims(solid, ratio, depth, device)
     dims = choose("data.patches.dims", axes or (3 if solid else 2), reason)
-    size, grid = (_volumes if dims == 3 else _slices)(found, order, device, choose, kept)
+    size, grid = (of_volumes if dims == 3 else of_slices)(found, order, device, choose, kept)
     intensity = _intensities(found, choose, kept)
     _network(size, grid, dims, device, choose)
     pixels = _PIXELS[device] / math.prod(size)
     batch = 2 if dims == 3 else int(np.clip(round(pixels), 2, 16))
-    batch = _multiple(batch, math.lcm(2, devices))
+    batch = multiple_of(batch, math.lcm(2, devices))
     what = "voxels" if dims == 3 else "pixels"
     reason = f"so many of {' × '.join(map(str, size))} {what} are what a {device} takes well"
     batch = choose("labelled_batch", batch, reason)
@@ -104,7 +100,7 @@ def choices(found, *, device, devices, kept):
     labelled = kept.get("data.splits.labelled") or left
     _augmentation(found, labelled, dims, intensity, choose)
     if dims == 2 and labelled <= _FEW and min(size) >= _CROPPED:
-        multiple = max(16, _stride(kept))
+        multiple = max(16, stride(kept))
         choose(
             "augmentation.crop",
             tuple(max(round(n * 2 / 3 / multiple), 1) * multiple for n in size),
@@ -137,85 +133,6 @@ def _about_dims(solid, ratio, depth, device):
     return f"a {device} takes seconds a step of volumes: slices; give 3 to try"
 
 
-def _slices(found, order, device, choose, kept):
-    """Size of the slices, and millimetres of a pixel."""
-    least, median, most = (np.array(found["mm"][n])[order[1:]] for n in ("least", "median", "most"))
-    uneven = max(most) > _UNEVEN * min(least)
-    multiple = max(16, _stride(kept))
-    mm = float(np.median(median))
-    shapes = [np.array(found["voxels"][n])[order[1:]] for n in ("least", "median", "most")]
-    largest = shapes[2]
-    if (least == 1).all() and (most == 1).all() and (largest > 2 * shapes[0]).any():
-        choose("data.patches.spacing", None, "the files know no millimetres: all say 1")
-        reason = f"the median of slices of {shapes[0].min():.0f} to {largest.max():.0f} pixels"
-        if max(shapes[1]) > _WIDEST[device]:
-            reason += f", and no side above the {_WIDEST[device]} that a {device} takes well"
-        size = choose(
-            "data.patches.size",
-            tuple(_multiple(min(n, _WIDEST[device]), multiple) for n in shapes[1]),
-            reason,
-        )
-        choose("data.patches.fit", "resize", "pixels are of unknown, unequal sizes")
-        return size, (1.0, 1.0)
-    # Of one slice, in mm: a large number of pixels and large pixels may be of two.
-    extent = np.array(found["extent"]["most"])[order[1:]]
-    widest = np.array(kept.get("data.patches.size", (_WIDEST[device],) * 2))
-    spacing, reason = None, "all pixels are of one size"
-    if uneven or (largest > widest).any():
-        own, needed = round_to_two(mm), float(max(extent / widest))
-        spacings = own, round_to_two(needed), round_to_two(needed, up=True)
-        spacing = next(n for n in spacings if (np.round(extent / n) <= widest).all())
-        reason = f"pixels are {least.min():.2g} to {most.max():.2g} mm" if uneven else "few pixels"
-        reason += f"; {widest.max()} hold the largest slice" * (not uneven or spacing > own)
-    spacing = choose("data.patches.spacing", spacing, reason)
-    pixels = extent / spacing if spacing else largest
-    size = choose(
-        "data.patches.size",
-        tuple(_multiple(n, multiple) for n in pixels),
-        f"holds the largest slice whole, in multiples of {multiple}",
-    )
-    choose("data.patches.fit", "pad", "nothing is cut or stretched")
-    return size, (spacing or mm,) * 2
-
-
-def _volumes(found, order, device, choose, kept):
-    """Size of the patches, and millimetres of a voxel."""
-    least, median, most = (np.array(found["mm"][n])[order] for n in ("least", "median", "most"))
-    uneven = most[0] > _UNEVEN * least[0] or max(most[1:]) > _UNEVEN * min(least[1:])
-    depth_mm, mm = (round_to_two(n) for n in (median[0], float(np.median(median[1:]))))
-    reason = f"voxels are {least.min():.2g} to {most.max():.2g} mm: the median"
-    alike = "all voxels are of one size"
-    spacing = choose("data.patches.spacing", mm if uneven else None, reason if uneven else alike)
-    deep = choose(
-        "data.patches.depth_spacing", depth_mm if uneven else None, reason if uneven else alike
-    )
-    grid = np.array([deep or median[0], *(spacing or n for n in median[1:])])
-    # Whole, since float32 in a header makes 128.000005 of 128.
-    shape = np.round(np.array(found["voxels"]["median"])[order] * median / grid).clip(1)
-    patch = shape.copy()
-    while math.prod(patch) > _PATCH[device]:  # the longest side in mm first, as nnU-Net
-        patch[(patch * grid).argmax()] *= 0.95
-    strides, _ = plan_levels(tuple(grid), tuple(int(n) for n in patch), depth=_LEVELS[3])
-    multiple = np.prod(strides, axis=0) if strides else np.ones(3, int)
-    if "model.widths" in kept and len(kept["model.widths"]) != len(strides) + 1:
-        multiple = np.full(3, _stride(kept))
-    if (patch < shape).any():  # whole strides, and no more than there is room for
-        patch = np.maximum(patch // multiple, 1) * multiple
-    size = choose(
-        "data.patches.size",
-        tuple(_multiple(n, m) for n, m in zip(patch, multiple, strict=True)),
-        f"as much as a {device} takes well of {' × '.join(f'{n:.0f}' for n in shape)} voxels, the "
-        "median volume",
-    )
-    choose("data.patches.fit", "whole", "patches are drawn from volumes of any size")
-    return size, tuple(grid)
-
-
-def _stride(kept):
-    """Of a network whose widths were given, which is pooled by 2 everywhere."""
-    return 2 ** (len(kept.get("model.widths", (1,))) - 1)
-
-
 def _intensities(found, choose, kept):
     """How intensities are scaled."""
     for key, name in (("window", "window"), ("percentiles", "percentile")):
@@ -238,7 +155,7 @@ def _intensities(found, choose, kept):
 
 
 def _network(size, grid, dims, device, choose):
-    strides, kernels = plan_levels(grid, size, depth=_LEVELS[dims])
+    strides, kernels = plan_levels(grid, size, depth=LEVELS[dims])
     cubes = all(set(stride) == {2} for stride in strides)
     first = _FIRST[device] * (2 if dims == 3 and device != "cpu" else 1)
     widths = choose(
@@ -272,8 +189,3 @@ def _augmentation(found, labelled, dims, intensity, choose):
     if dims == 3 and rare:
         reason = f"{rare[0]} is less than 1 % of the voxels: a third, as nnU-Net"
         choose("augmentation.foreground", 0.33, reason)
-
-
-def _multiple(n, multiple):
-    """The next multiple of a number of pixels, which is rounded as ``slice_shape`` does."""
-    return int(-(-max(round(n), 1) // multiple) * multiple)

@@ -10,6 +10,7 @@ from mijax.data import UNLABELLED, slice_flags, slice_shape
 from mijax.errors import UserError, quoted, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
+from mijax.models import total_stride
 from mijax.runs.source import slice_volume
 from mijax.training.batches import UNCROPPED, TrainingSet
 from mijax.training.gaps import coded
@@ -50,7 +51,11 @@ def refuse_without_size(config, found):
             geometries[case.name] = found.geometry(case.name)
     advice = []
     if geometries:
-        flags = slice_flags(geometries, **{key: slices[key] for key in _SHAPING})
+        depth, stride = len(config.model.widths), (1,)
+        with contextlib.suppress(ValueError):  # told when there is a size
+            stride = total_stride(config.model.strides, depth=depth, dims=slices.dims)
+        options = {key: slices[key] for key in _SHAPING}
+        flags = slice_flags(geometries, stride=stride, **options)
         what = "every slice of " if slices.dims == 2 else ""
         advice.append(f"{flags} holds {what}{len(geometries)} cases whole")
     if found.builder:  # a folder of files

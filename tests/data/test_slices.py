@@ -391,8 +391,19 @@ def test_multiples_by_axis_and_resizing():
         ({"depth_spacing": 0.0}, "depth_spacing=0.0: must be millimetres above 0"),
         ({"dims": 2, "size": 24, "depth_spacing": 1.0}, "depth_spacing is for"),
         ({"depth_spacing": 1e-4}, "volumes of 300000×13×17 pixels at data.patches.depth_spacing"),
+        # Each side would do, but not all of it.
+        ({"spacing": 0.002, "depth_spacing": 0.05}, r"volumes of 600×\d{4}×\d{4} pixels at"),
     ],
 )
 def test_3d_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         to_slices(make_volume(), **SOLID | options)
+
+
+def test_slices_that_are_too_many_together_are_refused():
+    affine, options = np.diag([1.0, 1, 1, 1]), {"spacing": 0.05, "plane": "axial"}
+    assert slice_shape("v", (500, 500, 20), affine, **options) == (10000, 10000)
+    with pytest.raises(UserError, match="slices of 10000×10000 pixels at .*; raise it, or repair"):
+        slice_shape("v", (500, 500, 22), affine, **options)
+    as_it_is = slice_shape("v", (10000, 10000, 22), affine, spacing=None, plane="axial")
+    assert as_it_is == (10000, 10000)

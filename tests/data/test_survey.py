@@ -60,6 +60,12 @@ def test_proposed_size_and_spacing(grid, plane, size, spacing):
         assert to_slices(volume, fit="pad", **options).image.shape[1:3] == size
 
 
+def test_a_size_is_a_multiple_of_the_stride_of_a_network():
+    geometries = {"a": geometry((490, 470, 90), (0.8, 0.8, 1.6))}
+    size, _ = propose_slices(geometries, plane="axial", dims=3, stride=(16, 32, 12))
+    assert size == (96, 512, 480)
+
+
 def test_a_spacing_that_is_given_is_kept():
     geometries = {"a": geometry((30, 60, 9))}
     assert slice_flags(geometries, plane="axial", spacing=2.0) == (

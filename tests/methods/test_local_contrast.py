@@ -105,6 +105,20 @@ def test_a_round_begins_with_the_labels_of_the_best_network():
     assert method.rounds.count == 3
 
 
+def test_volumes_are_labelled_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("mijax.methods.local_contrast._CHUNK", 4)
+    images, asked = np.zeros((5, 2, 256, 256, 1), np.float32), []
+
+    def predict(some):
+        asked.append(len(some))
+        return np.zeros((*some.shape[:-1], 2), np.float32)
+
+    memory = {"pseudo_label": None, "round": np.int32(0)}
+    method = methods.build("local_contrast")
+    found = method.rounds.refresh(memory, predict, Unlabelled(images, None, None))
+    assert asked == [2, 2, 1] and found["pseudo_label"].shape == images.shape[:-1]
+
+
 def test_the_gate_drops_volumes_whose_predictions_do_not_agree():
     method = methods.build("local_contrast", gate=0.9, rotation=0.0, scale=(1.0, 1.0), flip=0.5)
     memory = {"pseudo_label": np.zeros((12, SIZE, SIZE), np.uint8), "round": np.int32(0)}

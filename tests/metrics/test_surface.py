@@ -87,6 +87,22 @@ def test_masks_at_the_frame_and_far_apart():
         assert_allclose(values, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_single_slice_is_an_image(axis):
+    prediction, label = (mask[:, :, 5] for mask in blobs(0))
+    spacing = SPACING[:2]
+    flat = [np.expand_dims(mask, axis) for mask in (prediction, label)]
+    solid = tuple(np.insert(spacing, axis, 7.0))
+    values = surface_distances(*flat, spacing=solid)
+    assert values == surface_distances(prediction, label, spacing=spacing)
+    expected = [f(prediction, label, voxelspacing=spacing) for f in (hd95, assd)]
+    assert_allclose(values, expected, rtol=1e-12)
+    for tolerance in (0.0, 0.9, 2.0):
+        found = surface_dice(*flat, spacing=solid, tolerance=tolerance)
+        assert_allclose(found, of_the_library(prediction, label, spacing, tolerance), rtol=1e-9)
+        assert 0 < found < 1
+
+
 def test_a_mask_is_no_distance_from_itself():
     mask = blobs(0)[0]
     assert surface_distances(mask, mask, spacing=SPACING) == (0, 0)

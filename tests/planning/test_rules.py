@@ -225,6 +225,14 @@ def test_what_is_given_is_followed():
     deep = {"model__widths": (2, 2, 4, 4, 4, 4)}
     assert plan(HIPPOCAMPUS, **deep)[0]["data.patches.size"] == (64, 64)
     assert plan(HIPPOCAMPUS, "gpu", **deep)[0]["data.patches.size"] == (64, 64, 64)
+    # A size that is rounded may have other levels than the patch that it was.
+    long = found(
+        least=[154, 183, 86], median=[154, 183, 86], most=[154, 183, 86], mm=[2.64, 3.2, 0.82]
+    )
+    five = {"data__patches__dims": 3, "model__widths": (2, 2, 4, 4, 4)}
+    values, _ = plan(long, **five)
+    pooled = np.prod([(1, 1, 1), *values.get("model.strides", ((2, 2, 2),) * 4)], axis=0)
+    assert not (np.array(values["data.patches.size"]) % pooled).any()
     assert plan(CT, labelled_batch=6)[0]["unlabelled_batch"] == 6
     for data in (HIPPOCAMPUS, CT):
         for key, name in (("window", "window"), ("percentiles", "percentile")):
