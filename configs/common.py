@@ -21,23 +21,23 @@ def get_config(method):
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,
-            "label_loss": "cross_entropy",  # or dice, squared_dice (V-Net's), cross_entropy+dice, …
+            "label_loss": "cross_entropy",  # cross_entropy, dice, squared_dice, or a sum: A+B
             "labelled_batch": 4,
             "unlabelled_batch": 10,
-            "optimizer": "adam",  # or sgd
+            "optimizer": "adam",  # adam or sgd
             "learning_rate": 1e-3,
             "warmup_steps": 100,
-            "schedule": "cosine",  # of the learning rate; or polynomial
+            "schedule": "cosine",  # cosine or polynomial, of the learning rate
             "momentum": 0.9,  # for optimizer=sgd
             "weight_decay": 0.0,
-            "precision": "float32",  # of activations; or bfloat16
+            "precision": "float32",  # float32 or bfloat16, of activations
             "steps_per_dispatch": 0,  # steps a call of the device; 0: 1 on a CPU, else log_every
             "stream": placeholder(bool),  # slices from host memory; unset: only if they do not fit
             "log_every": 50,
             "evaluate_every": 500,  # and save; a multiple of log_every
             "predict_batch": 16,
             "method": {"name": method, **methods.defaults(method)},
-            # a Mean Teacher on top of any method; decay 0: none
+            # a Mean Teacher on top of any method but of pre-training; decay 0: none
             "teacher": methods.teacher_defaults() | {"decay": 0.0},
             "hypergradient": {  # lets weights of the method learn from the validation cases
                 "weights": (),  # their names, such as ("mi_weight", "consistency_weight")
@@ -50,7 +50,7 @@ def get_config(method):
                 "widths": (16, 32, 64, 128, 256),  # of each level, from the finest down
                 "strides": (),  # into each level below the first, 1 or 2 by axis; empty: 2
                 "kernels": (),  # of each level, 1 or 3 by axis; empty: 3
-                "norm": "batch",  # or instance
+                "norm": "batch",  # batch or instance
                 "dropout": 0.0,
                 "encoder_dropout": (),  # of each level; empty: none
                 "deep_supervision": False,  # the label loss at coarser levels of the decoder too
@@ -59,7 +59,7 @@ def get_config(method):
             "data": {
                 "source": {
                     "name": "folder",
-                    "dir": "",
+                    "dir": "",  # folder of the data
                     "follow_links": False,  # whether files in dir may be links to files elsewhere
                 },
                 "splits": {
@@ -74,16 +74,16 @@ def get_config(method):
                     "empty_is_unlabelled": False,  # slices that are background all over
                 },
                 "patches": {  # what the network sees of the volumes
-                    "dims": 2,  # or 3: a volume is one 3-D image, predicted in windows
+                    "dims": 2,  # 2: slices; 3: a volume is one 3-D image, predicted in windows
                     "plane": "axial",  # of the slices, which the depth of a 3-D image is across
                     "size": (256, 256),  # height and width; depth, height and width with dims=3
-                    "fit": "pad",  # or crop, or resize; or whole, of which patches are drawn
+                    "fit": "pad",  # pad, crop or resize; or whole, of which patches are drawn
                     "spacing": placeholder(float),  # in-plane mm to resample to first
                     "depth_spacing": placeholder(float),  # likewise mm a slice, with dims=3
-                    "intensity": "percentile",  # or minmax, zscore, window
+                    "intensity": "percentile",  # percentile, minmax, zscore or window
                     "window": (-160.0, 240.0),  # native units, for intensity=window
                     "percentiles": (1.0, 99.0),  # for intensity=percentile
-                    "bias_correction": False,  # N4, for MRI; seconds a volume, once, then stored
+                    "bias_correction": False,  # N4, for MRI; takes seconds a volume
                 },
             },
             # of labelled and unlabelled training slices alike

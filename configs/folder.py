@@ -35,9 +35,7 @@ def get_config(method="mixed_mi"):  # above partial supervision on all real volu
         if "ramp_steps" in consistency:  # half of the steps, whatever these are set to
             consistency.ramp_steps = config.get_oneway_ref("steps") // 2
     data = config.data
-    data.source.patient_pattern = (
-        ""  # regular expression: its first group on a case name is the patient
-    )
+    data.source.patient_pattern = ""  # regular expression on case names; group 1 is the patient
     data.source.test_images = True  # whether imagesTs are cases, too
     data.splits.labelled = 0
     data.splits.validation = 2

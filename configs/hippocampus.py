@@ -1,4 +1,4 @@
-"""MSD Task04 Hippocampus: MRI, about 35×50×36 voxels of 1 mm; 4 labelled volumes of 120.
+"""MSD Task04 Hippocampus: MRI, about 35×50×36 voxels of 1 mm; 4 labelled volumes.
 
 python -m mijax.main --config configs/hippocampus.py --config.data.source.dir=Task04_Hippocampus
 """

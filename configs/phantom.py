@@ -1,4 +1,4 @@
-"""Volumes drawn from a seed, no download: the whole system in under three minutes on two cores.
+"""Volumes drawn from a seed, no download: the whole system in about three minutes on two cores.
 
 python -m mijax.main --config configs/phantom.py
 """
@@ -24,9 +24,9 @@ def get_config(method="local_mi"):
     config.method.update(OF_METHOD.get(method, {}))
     data = config.data
     data.source.name = "phantom"
-    data.source.patients = 60
-    data.source.seed = 0
-    data.source.shape = (48, 48, 8)
+    data.source.patients = 60  # that are drawn, of one volume each
+    data.source.seed = 0  # of the drawing
+    data.source.shape = (48, 48, 8)  # voxels of a volume
     data.patches.size = (48, 48)
     data.splits.labelled = 2
     data.splits.validation = 6

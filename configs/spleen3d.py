@@ -1,7 +1,8 @@
 """MSD Task09 Spleen in three dimensions: patches of CT volumes of 1.6 × 0.8 × 0.8 mm, on a GPU.
 
 The cases of configs/spleen.py. Spacing, patch, network and batch are those that nnU-Net plans
-for this set; intensities are those of a window of soft tissue.
+for this set (its 192 voxels are front–back, ours left–right); intensities are those of a window of
+soft tissue.
 
 python -m mijax.main --config configs/spleen3d.py
 """

@@ -41,6 +41,7 @@ RENAMED = {  # flags of earlier versions
 _FLAG = re.compile(r"--?(config(?:\.[^=]+)?)(?:=(.*))?", re.DOTALL)
 _ENTRY = re.compile(r'\s*"(\w+)":')
 _CHANGE = re.compile(r"\s*(\w+(?:\.\w+)+) = ")
+_BUILT_ON = re.compile(r"from mijax\.configs import (\w+)$")
 _HOME = Path(__file__).parent / "configs"
 
 
@@ -145,9 +146,14 @@ def _found(file):
 
 
 def _comments(path):
-    """{dotted key: comment on the line that gives it its value}, of a file of configuration."""
+    """{dotted key: comment on the line that gives it its value}, of a file of configuration.
+
+    Of those of mijax that it builds on as well.
+    """
     found, parents = {}, []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
+        if built_on := _BUILT_ON.match(line):
+            found |= _comments(_HOME / f"{built_on[1]}.py")
         code, _, comment = line.partition("  # ")
         indent = len(line) - len(line.lstrip())
         if entry := _ENTRY.match(code):  # of a dict

@@ -83,10 +83,14 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
     for key, value in flat(folder.get_config("mean_teacher").to_dict()):
         (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
         assert f"={'' if value is None else value}"[:30] in line.replace("'", "")
-    assert "  --config.precision=float32                      of activations; or bfloat16" in text
+    assert (
+        "  --config.precision=float32                      float32 or bfloat16, of activations"
+        in text
+    )
     for key, comment in {
         "data.source.test_images": "whether imagesTs are cases, too",
         "data.splits.seed": "of the draw",
+        "data.source.patient_pattern": "regular expression on case names; group 1 is the patient",
         "hypergradient.batch": "validation slices a step",
         "data.patches.size": "as it is planned",
     }.items():
@@ -96,3 +100,7 @@ def test_the_listing_has_every_flag_with_its_value_and_comment():
         (line,) = (x for x in text.splitlines() if x.startswith(f"  --config.{key}="))
         assert "  " not in line.strip()
     assert "python -m pydoc mijax.methods.mean_teacher.make" in text
+    # Also what the file that it builds on says.
+    text = listing(f"{HOME / 'acdc_small.py'}")
+    (line,) = (x for x in text.splitlines() if "source.testing" in x)
+    assert line.endswith("  whether patients 101 to 150 are taken too")
