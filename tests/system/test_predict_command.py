@@ -15,7 +15,7 @@ from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import Predictor
 from mijax.inference.scans import predict_files
-from mijax.runs.folder import open_run
+from mijax.runs.folder import Run, open_run
 from mijax.runs.source import open_data
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
@@ -215,6 +215,20 @@ def test_a_predictor_compiles_once(run, volume):
         again = predictor(volume.image, volume.affine)
         predictor.at("last")(volume.image, volume.affine)
     np.testing.assert_array_equal(first, again)
+
+
+def test_the_bias_of_new_scans_alone_is_removed(run, volume, scans, tmp_path, monkeypatch):
+    """Those of the data of a run are stored without it."""
+    seen = []
+    monkeypatch.setattr("mijax.data.patches.correct_bias", lambda v: seen.append(v.name) or v)
+    changed = Run(run.folder, copy.deepcopy(run.config))
+    changed.config.data.patches.bias_correction = True
+    predictor = Predictor(changed)
+    next(predictor.segment([volume]))
+    assert not seen
+    predictor(volume.image, volume.affine)
+    predict_files(changed, scans / "case.nii.gz", tmp_path, checkpoint="best", trust=False)
+    assert len(seen) == 2
 
 
 # What is refused before any work ---------------------------------------------------------
