@@ -16,6 +16,8 @@ python -m mijax.main --config configs/acdc.py --config.data.source.dir=FOLDER
 
 from mijax.configs import common
 
+OF_METHOD = {"boundary_iic": {"edge_gamma": 0.75}}  # as its authors have it for ACDC
+
 
 def get_config(method="local_mi"):
     config = common.get_config(method)
@@ -23,6 +25,7 @@ def get_config(method="local_mi"):
     config.steps = 30_000
     config.warmup_steps = 3000
     config.evaluate_every = 1000
+    config.method.update(OF_METHOD.get(method, {}))
     data = config.data
     data.source.name = "acdc"
     data.source.testing = False  # whether patients 101 to 150 are taken too

@@ -22,11 +22,10 @@ OF_METHOD = {
     "entropy": {},
     "fixmatch": {**_VIEW, **_RAMP},
     "unimatch": _RAMP,
-    "copy_paste": {"pretrain_steps": 750},
     "strong_mi": {**_VIEW, **_RAMP},
     "mixed_mi": {**_VIEW, **_RAMP, "mi_weight": 0.2, "focus": 5},
     "global_local_mi": {**_VIEW, **_RAMP},
-    "boundary_iic": {"flip": 0.0},
+    "boundary_iic": {**acdc.OF_METHOD["boundary_iic"], "flip": 0.0},
 }
 
 

@@ -7,8 +7,12 @@ from ml_collections.config_dict import placeholder
 
 from mijax import methods
 
-# Over which part of the steps the weight of a method grows whose authors name one: 1 over it.
-RAMPS = {"alternate_teachers": 4, "uamt": 1}
+# Of methods whose authors name one: a phase, and over which part of the steps it goes, 1 over it.
+PHASES = {
+    "alternate_teachers": ("ramp_steps", 4),
+    "copy_paste": ("pretrain_steps", 4),
+    "uamt": ("ramp_steps", 1),
+}
 
 
 def get_config(method):
@@ -104,6 +108,7 @@ def get_config(method):
             },
         }
     )
-    if part := RAMPS.get(method):
-        config.method.ramp_steps = config.get_oneway_ref("steps") // part
+    if method in PHASES:
+        phase, part = PHASES[method]
+        config.method[phase] = config.get_oneway_ref("steps") // part
     return config

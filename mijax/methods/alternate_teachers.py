@@ -55,8 +55,10 @@ def make(
     before; here all are in training mode, boxes are whole, and the student is asked first. It
     weights both teachers by e^−(H₁ + H₂), so that q is their plain mean; here it is the paper's. It
     has t // 2 − 50 for the step in the warm-up of the decay, which is 0 for the first 100; here it
-    is t. Its L(labelled) is half of ``config.label_loss=cross_entropy+squared_dice``, so
-    that its weight of 2 is 4 here. The first teacher is evaluated.
+    is the number of times that the teacher was updated, so that each begins as the student in its
+    first turn. In 3-D a box has the side ∛(1 − λ). Its L(labelled) is half of
+    ``config.label_loss=cross_entropy+squared_dice``, so that its weight of 2 is 4 here. The first
+    teacher is evaluated.
 
     Args:
       weight: λ.
@@ -88,6 +90,7 @@ def make(
         length_key, kept_key = jax.random.split(key)
         return {}, {
             "teachers": [first_teacher(start) for _ in range(2)],
+            "updates": jnp.zeros((2,), jnp.int32),  # of each teacher, so far
             "turn": jnp.zeros((), jnp.int32),  # 0 of the first teacher, 1 of the second
             "left": turn_length(length_key, 0),
             # Of the default generator, whichever the given key is of: ``update`` wraps it again.
@@ -127,12 +130,12 @@ def make(
         return value, Aux(labelled.batch_stats, logs)
 
     def update(memory, params, batch_stats, step):
-        turn, left = memory["turn"], memory["left"] - 1
+        turn, left, updates = memory["turn"], memory["left"] - 1, memory["updates"]
         teachers = [
             jax.tree.map(
                 lambda old, new, mine=turn == i: jnp.where(mine, new, old),
                 teacher,
-                follow(teacher, params, batch_stats, step, decay=decay),
+                follow(teacher, params, batch_stats, updates[i], decay=decay),
             )
             for i, teacher in enumerate(memory["teachers"])
         ]
@@ -140,6 +143,7 @@ def make(
         length = turn_length(jax.random.wrap_key_data(memory["key"]), step + 1)
         return memory | {
             "teachers": teachers,
+            "updates": updates.at[turn].add(1),
             "turn": jnp.where(over, 1 - turn, turn),
             "left": jnp.where(over, length, left),
         }

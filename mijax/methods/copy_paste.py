@@ -11,7 +11,7 @@ from mijax.transforms import largest_components, paste, place_boxes
 ROWS = {"copy_paste": Row("Copy-paste", 35)}
 QUANTITIES = {
     "labelled": Quantity("Loss of the labelled regions"),
-    "copied": Quantity("Loss of the pseudo-labelled regions"),
+    "copied": Quantity("Loss of the other regions, with pseudo-labels"),
 }
 
 
@@ -39,7 +39,8 @@ def make(*, weight=0.5, pretrain_steps=0, side=2 / 3, decay=0.99, largest=True):
     the first ``pretrain_steps`` both mixtures are x_b·M + x_a·(1 − M), with their labels, and the
     mean of the two is taken.
 
-    f̄ is the teacher; the student is evaluated, as the authors do. Their L is half of
+    f̄ is the teacher; the student is evaluated, as the authors do, with the statistics of ``in``
+    alone. Their L is half of
     ``config.label_loss=cross_entropy+squared_dice``. They pre-train in a run of its own, from
     whose best checkpoint by validation they go on; here it is the beginning of the same run.
 

@@ -50,7 +50,9 @@ def make(
     assign from features of the network: of whole images where the feature is from the encoder
     (``bottleneck``, ``Conv…``: global), of pixels and their neighbours where it is from the
     decoder (``Up_conv…``: local), averaged over sub-heads. The features of x are warped by T before
-    the head. The prediction for x is held fixed in the consistency.
+    the head. The prediction for x is held fixed in the consistency. The authors take one forward
+    pass, so that all images share their statistics, and hidden layers of 128 in the global heads
+    and 64 in the local ones; here each stream has its own, and ``hidden`` is that of all heads.
 
     Args:
       mi_weight: w_mi; 0 is consistency alone.
@@ -119,8 +121,11 @@ def make(
         """Mean over sub-heads of the mutual information on one feature."""
         plain, mask = view.apply(plain), view.inside(plain.shape[1:-1])
         if heads[name].pooled:
-            # What left the frame is 0 in the one and must not count in the other.
-            plain, transformed = masked(plain, mask), masked(transformed, mask)
+            # What left the frame counts in neither mean over the image, nor how much of it did:
+            # else T alone would be something that both know.
+            part = jnp.mean(mask, axis=tuple(range(1, mask.ndim)))
+            share = jnp.maximum(part, 1 / mask[0].size).reshape(-1, *[1] * mask.ndim)
+            plain, transformed = (masked(x, mask) / share for x in (plain, transformed))
             mask, reach = None, 0
         p, q = (
             heads[name].apply({"params": params[f"head_{name}"]}, x) for x in (plain, transformed)

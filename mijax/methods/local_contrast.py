@@ -47,7 +47,11 @@ def make(
     which begins with pseudo-labels of all unlabelled slices by the best network so far. They
     are the class maps of the contrastive loss and never enter the supervised one, which is
     soft Dice in the paper, ``config.label_loss=dice``. The network
-    goes on from round to round; the authors begin each with fresh heads.
+    goes on from round to round; the authors give the first round fresh heads and begin each later
+    one with the best network. They smooth pseudo-labels by a CRF, change the brightness and the
+    contrast of the images, and have a variant within one image; here images are changed by
+    ``config.augmentation`` alone, and labelled and unlabelled ones share the statistics of the
+    head.
 
     Args:
       weight: of the contrastive loss, once there are pseudo-labels.

@@ -17,6 +17,7 @@ from mijax.transforms import check_boxes, paste
 
 ROWS = {"unimatch": Row("UniMatch", 34)}
 QUANTITIES = {
+    "pseudo_label": Quantity("Distance to pseudo-labels"),
     "strong": Quantity("Distance to pseudo-labels, strong views"),
     "features": Quantity("Distance to pseudo-labels, dropped features"),
     "kept": Quantity("Part of the pixels with a pseudo-label"),
@@ -116,8 +117,9 @@ def with_strong_views(
       ramp_steps: steps over which the weight grows to its value; the authors have no ramp.
       feature_dropout: rate of the channel dropout of the features.
       complementary: drop channels of the two strong views, those of the one that stay in the
-        other, rather than of a third view (V2); feature_weight is then not used, and
-        feature_dropout is 0.5.
+        other, rather than of a third view, as V2; feature_weight is then not used, and
+        feature_dropout is 0.5. V2 leaves half of the images as they are, and its teacher is in
+        evaluation mode.
       box_probability, box_area, box_aspect: of the boxes, see ``sample_boxes``.
       brightness, contrast, gamma, noise, blur: of S, see ``jitter_intensity``.
 
@@ -177,6 +179,6 @@ def with_strong_views(
         return sum(w * d for w, d in zip(weights, distances, strict=True)), logs
 
     method = with_consistency(
-        method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps
+        method, consistency, weight=weight, decay=decay, ramp_steps=ramp_steps, name="pseudo_label"
     )
     return method._replace(least_unlabelled=2)

@@ -271,7 +271,8 @@ def test_copy_paste_needs_pairs(labelled, unlabelled, network, teacher, batch):
 def two_teachers(first, second, *, turn):
     teachers = [memory_of(x)["teacher"] for x in (first, second)]
     key = jax.random.key_data(KEY)
-    return {"teachers": teachers, "turn": np.int32(turn), "left": np.int32(3), "key": key}
+    counts = {"turn": np.int32(turn), "left": np.int32(3), "updates": np.zeros(2, np.int32)}
+    return {"teachers": teachers, "key": key, **counts}
 
 
 def release_ensemble(q1, q2, student):
@@ -343,6 +344,9 @@ def test_teachers_take_turns_of_random_lengths(network, batch):
             for a, b in zip(memory["teachers"], new["teachers"], strict=True)
         ]
         assert changed == [turn == 0, turn == 1]
+        if turn not in turns:  # the first time it is the student
+            kernel = new["teachers"][turn]["network"]["kernel"]
+            assert_array_equal(kernel, moved["kernel"])
         if turns and turn != turns[-1]:
             lengths.append(0)
         lengths[-1] += 1
@@ -431,6 +435,8 @@ def test_mixed_mi(between, focus, third, pseudo_loss, network, teacher, batch):
     prior_term = (prior * np.log(prior / predicted)).sum()
     assert_allclose(logs["mutual_information"], mutual, rtol=1e-4)
     assert_allclose(logs["prior"], prior_term, rtol=1e-4)
+    sure = [(t.max(-1) >= 0.5) * v for t, v in zip(targets, insides, strict=True)]
+    assert_allclose(logs["kept"], np.sum(sure) / np.sum(insides), rtol=1e-5)
     terms = 0.5 * pseudo + 0.2 * kl - 0.3 * mutual + 0.7 * prior_term
     supervised = 2 * release_labelled(labelled, batch.label)
     assert_allclose(value, supervised + 0.9 * np.exp(-5 * 0.5**2) * terms, rtol=1e-5)

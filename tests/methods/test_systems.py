@@ -85,7 +85,7 @@ def test_global_local_mi(consistency, factor, radius, featured, batch):
     for name, reach in zip(NAMES, (0, radius), strict=True):
         a, b = zoom(batch.unlabelled @ np.float64(featured[name]), factor), moved @ featured[name]
         if name == "bottleneck":
-            a, b = ((x * inside[..., None]).mean((1, 2), keepdims=True) for x in (a, b))
+            a, b = (x[:, inside[0]].mean(1)[:, None, None] for x in (a, b))
         p, q = (assign(heads[f"head_{name}"], x) for x in (a, b))
         values = []
         for s in range(SUBHEADS):

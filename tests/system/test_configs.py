@@ -63,8 +63,9 @@ def test_method_is_the_only_difference_between_methods(name):
             method, {}
         )
         expected = {"name": method, **methods.defaults(method), **changed}
-        if (part := common.RAMPS.get(method)) and "ramp_steps" not in changed:
-            expected["ramp_steps"] = config.steps // part
+        phase, part = common.PHASES.get(method, ("", 1))
+        if phase and phase not in changed:
+            expected[phase] = config.steps // part
         assert config.method.to_dict() == expected
         config.method = ours.method
         if methods.build(method).examination is None:  # pre-training is another thing
@@ -77,11 +78,12 @@ def test_every_phase_of_every_method_ends_with_the_training_or_before(name):
         config = get_config(name, method)
         assert not [*remarks(config)]
         round_starts(make_method(config).rounds, config)
-        if method in common.RAMPS and "ramp_steps" not in getattr(
+        phase, part = common.PHASES.get(method, ("", 1))
+        if phase and phase not in getattr(
             importlib.import_module(f"mijax.configs.{name}"), "OF_METHOD", {}
         ).get(method, {}):
             config.steps = 40
-            assert config.method.ramp_steps == 40 // common.RAMPS[method]
+            assert config.method[phase] == 40 // part
 
 
 def test_a_phase_that_training_does_not_reach_the_end_of_is_named():
