@@ -17,6 +17,7 @@ from mijax.data import all_labelled, read_splits, write_splits
 from mijax.errors import Notice, Preempted, UserError
 from mijax.files import locked, writing_to
 from mijax.report.runs import settings
+from mijax.runs.annotation import annotation_in
 from mijax.runs.folder import absolute, is_done, open_run, settle_paths
 from mijax.runs.source import cases_of, same_volumes
 from mijax.runs.splits import choose_splits
@@ -90,6 +91,7 @@ def make_jobs(file, overrides, *, output, seeds, rows):
             job = Job(folder, arguments, _load(file, method, wanted))
             _check_same(job)
             jobs.append(job)
+    _check_different(jobs)
     return jobs
 
 
@@ -193,8 +195,8 @@ def _rows_there_are(rows, config, cases):
     if cases is None:  # not there yet, all of them labelled
         splits, partial = None, config.data.splits.labelled or config.data.splits.file
     else:
-        splits = choose_splits(config.data, cases)
-        partial = splits.unlabelled
+        splits, data = choose_splits(config.data, cases), config.data
+        partial = splits.unlabelled or annotation_in(data.annotation.file, data).partial
     if not partial:
         raise UserError(
             "no training case is unlabelled, so that every row would be fully supervised; set "
@@ -204,10 +206,7 @@ def _rows_there_are(rows, config, cases):
         return rows
     left = [row for row in rows if row.partition(":")[0] != "full"]
     if len(left) < len(rows):
-        _log.info(
-            f"no row full: the {len(splits.unlabelled)} unlabelled training cases have no labels, "
-            "so that it would be the same as partial"
-        )
+        _log.info("no row full: there are no more labels than partial learns from")
     if not left:
         raise UserError("--rows: no row is left")
     return left
@@ -215,11 +214,27 @@ def _rows_there_are(rows, config, cases):
 
 def _all_labelled(path, cases, output):
     """A copy of given splits for full supervision, with all labels that there are."""
-    splits = all_labelled(read_splits(path), cases or ())
+    splits = read_splits(path)
+    if cases is None:  # not there yet, all of them labelled
+        labelled = (*splits.labelled, *splits.unlabelled)
+        splits = splits._replace(labelled=labelled, unlabelled=())
+    else:
+        splits = all_labelled(splits, cases)
     with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
         write_splits(output / "full_splits.json", splits)
     return output / "full_splits.json"
+
+
+def _check_different(jobs):
+    """Refuses two rows of one configuration: they would be trained twice, and be one row."""
+    known = {}
+    for job in jobs:
+        key = job.config.seed, tuple(sorted(map(str, settings(job.config).items())))
+        if key in known:
+            names = (one.folder.name.rpartition("-seed")[0] for one in (known[key], job))
+            raise UserError(f"--rows: {' and '.join(names)} are the same; give one of them")
+        known[key] = job
 
 
 def _check_same(job):

@@ -49,10 +49,7 @@ def caption(table, *, checkpoint):
             + f" ({RESAMPLES:,} samples)."
         )  # fmt: skip
     elif not table.comparisons:
-        count = len(set(patients_of(table.rows[0])))
-        sentences.append(
-            f"No 95 % intervals: they take {LEAST_PATIENTS} patients, and there are {count}."
-        )
+        sentences.append(f"No 95 % intervals: {_too_few(table)}.")
     if any(gap is not None for gap in table.gaps[MEAN]):
         sentences.append(
             "Gap closed: (method − partial) / (full − partial) of the mean DSC, where partial and "
@@ -89,13 +86,18 @@ def _beside_full(table):
     return len(competitors(table.rows)) < len(table.rows)
 
 
+def _too_few(table):
+    """Why there are no tests and no intervals."""
+    count = len(set(patients_of(table.rows[0])))
+    if count < LEAST_PATIENTS:
+        return f"they take {LEAST_PATIENTS} patients, and there are {count}"
+    return f"they take {LEAST_PATIENTS} patients with a score of each class, and there are fewer"
+
+
 def _about_tests(table):
-    label, patients = table.rows[table.tested].label, len(set(patients_of(table.rows[0])))
-    if patients < LEAST_PATIENTS:
-        return [
-            f"No t-test, and no intervals: they take {LEAST_PATIENTS} patients, and there are "
-            f"{patients}."
-        ]
+    label, cells = table.rows[table.tested].label, table.cells["dsc"].values()
+    if not any(cell.p is not None for column in cells for cell in column):
+        return [f"No t-test, and no intervals: {_too_few(table)}."]
     but = ", all but full supervision," * _beside_full(table)
     sentences = [
         f"* p < {SIGNIFICANT} in a one-sided paired t-test that {label} is better than the row, "

@@ -111,9 +111,7 @@ def check_comparable(first, other):
             f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate "
             "--workdir RUN scores again"
         )
-    if _are_others(
-        *((one.splits.validation, one.run.info().get("data")) for one in (first, other))
-    ):
+    if _are_others(*((one.splits.validation, _data(one.run)) for one in (first, other))):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
             "data, whose cases have the same names"
@@ -122,6 +120,14 @@ def check_comparable(first, other):
 
 def _scored_cases(one):
     return tuple(one.entry.get("cases") or getattr(one.splits, one.entry["split"]))
+
+
+def _data(run):
+    """Fingerprint of its validation cases; None where info.json is lost: a report does without."""
+    try:
+        return run.info().get("data")
+    except UserError:
+        return None
 
 
 def _are_others(first, other):

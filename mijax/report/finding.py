@@ -63,7 +63,8 @@ def _chance(table, best):
 
 def _unlike(table):
     """A warning where rows did not learn from the same labels."""
-    labelled = {frozenset(table.rows[i].splits.labelled) for i in competitors(table.rows)}
-    if len(labelled) < 2:
+    labels = [table.rows[i].labels for i in competitors(table.rows)]
+    if all(one == labels[0] for one in labels):
         return []
-    return ["Rows differ in their labelled cases: only those of the same are like with like."]
+    of = "" if any(one[0] != labels[0][0] for one in labels) else "what was annotated of "
+    return [f"Rows differ in {of}their labelled cases: only those of the same are like with like."]

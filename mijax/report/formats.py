@@ -109,9 +109,9 @@ def cases_to_csv(table):
               "ece", "ece_foreground")]  # fmt: skip
     for row in table.rows:
         for one in row.runs:
-            cases = one.entry["cases"]
+            cases, folder = one.entry["cases"], one.run.folder.resolve().name
             for patient, case in zip(patients_of(row), sorted(cases), strict=True):
-                about = (one.run.folder.name, row.label, one.seed, one.entry["step"], patient, case)
+                about = (folder, row.label, one.seed, one.entry["step"], patient, case)
                 errors = case_errors(one.entry, case)
                 for name, values in cases[case].items():
                     lines.append((*about, name, *map(values.get, metrics), *errors))
@@ -132,8 +132,12 @@ def csv_text(lines):
 
 
 def latex(text):
-    """Text with the characters escaped that mean something to LaTeX."""
-    return "".join(_LATEX.get(c, c) for c in text)
+    """Text with the characters escaped that mean something to LaTeX.
+
+    Where a row of a table begins with [ or *, that would be an option of the line before.
+    """
+    first = "{}" if text.startswith(("[", "*")) else ""
+    return first + "".join(_LATEX.get(c, c) for c in text)
 
 
 def _latex_cell(text, best, significant):

@@ -29,7 +29,7 @@ def gaps_closed(rows, cells):
 def baseline(row, rows, base):
     """Index of the baseline trained like the row: the only one, or the one of equal settings.
 
-    With ``base`` PARTIAL it had the very same labels.
+    With ``base`` PARTIAL it had the very same labels, of as much of each case.
     """
 
     def shared(other):
@@ -39,8 +39,7 @@ def baseline(row, rows, base):
     found = [
         i
         for i, other in enumerate(rows)
-        if other.base == base
-        and (base == FULL or set(other.splits.labelled) == set(row.splits.labelled))
+        if other.base == base and (base == FULL or other.labels == row.labels)
     ]
     equal = [i for i in found if shared(rows[i]) == shared(row)]
     chosen = equal or found

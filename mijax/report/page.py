@@ -65,7 +65,7 @@ def to_html(rows, table, *, checkpoint, listed, illustrator, left_out, files):
         figures=illustrator.figures,
         pretraining_figures=illustrator.pretraining,
         notes=illustrator.notes,
-        left_out=[folder.name for folder in left_out],
+        left_out=[folder.resolve().name for folder in left_out],
         differences=_differences(rows),
         naming=_NAMING if any(row.label.startswith(f"{row.base}, ") for row in rows) else "",
         settings=[

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
-from mijax.data import Splits, read_splits
+from mijax.data import Annotation, Splits, read_splits
 from mijax.errors import UserError
 from mijax.options import as_of_now, flat
 from mijax.report.comparable import check_comparable, read_scores
@@ -32,6 +32,7 @@ class Scored(NamedTuple):
       splits: ``data.Splits``.
       origin: configuration, a dict, of the run that its weights came from, or None.
       checkpoints: ``{"best" or "last": (step, mean DSC)}``, of those in scores.json.
+      annotation: ``data.Annotation``.
     """
 
     run: Run
@@ -40,6 +41,7 @@ class Scored(NamedTuple):
     splits: Splits
     origin: dict | None = None
     checkpoints: dict | None = None
+    annotation: Annotation | None = None
 
 
 class Row(NamedTuple):
@@ -50,12 +52,14 @@ class Row(NamedTuple):
       base: the name without the values that tell it from rows of the same name.
       kind: the base without a teacher on top and without what it was pre-trained by.
       runs: of ``Scored``.
+      full: whether they had all labels that there are.
     """
 
     label: str
     base: str
     kind: str
     runs: tuple[Scored, ...]
+    full: bool = False
 
     @property
     def config(self):
@@ -88,11 +92,16 @@ class Row(NamedTuple):
     @property
     def declared(self):
         """The ``methods.Row`` of its method that it is."""
-        return row_of(self.config.to_dict(), self.splits)
+        return row_of(self.config.to_dict(), self.full)
 
     @property
     def splits(self):
         return self.runs[0].splits
+
+    @property
+    def labels(self):
+        """What it learned from: the labelled cases, and what was annotated of them."""
+        return {*self.splits.labelled}, self.runs[0].annotation
 
     @property
     def training_cases(self):
@@ -149,7 +158,8 @@ def read_rows(folders, *, checkpoint, names=()):
             reason = "its scores are of an unfinished training"
         if is_done(folder):
             splits = read_splits(folder / "splits.json")
-            scored.append(Scored(run, run.config.seed, entry, splits, _origin(run), both))
+            seed, drawn = run.config.seed, annotation_of(run)
+            scored.append(Scored(run, seed, entry, splits, _origin(run), both, drawn))
         else:
             left_out.append(folder)
             _log.warning("%s is left out: %s", folder, reason)
@@ -216,6 +226,10 @@ def _group(scored):
                     f"the same seed {one.seed}; give one of them"
                 )
         rows.append(_row(runs))
+    # All labels that there are, where images without one remain: they are more than others had.
+    rows = [
+        _row(row.runs, full=True) if _has_more(row, rows) and not row.full else row for row in rows
+    ]
     rows.sort(key=lambda row: (row.declared.place, row.base))
     labels = short_labels(rows)
     return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
@@ -223,7 +237,15 @@ def _group(scored):
 
 def _learned_from(one):
     """Labelled and unlabelled cases, and what was annotated."""
-    return {*one.splits.labelled}, {*one.splits.unlabelled}, annotation_of(one.run)
+    return {*one.splits.labelled}, {*one.splits.unlabelled}, one.annotation
+
+
+def _has_more(row, rows):
+    """Whether a row that asked for all labels has those of another one and more."""
+    asked, (labelled, annotation) = not row.config.data.splits.labelled, row.labels
+    return asked and any(
+        other.labels[0] < labelled and other.labels[1] == annotation for other in rows
+    )
 
 
 def _seeds(one):
@@ -231,7 +253,9 @@ def _seeds(one):
     return one.seed, (one.origin or one.run.config)["seed"]
 
 
-def _row(runs):
-    config, splits = runs[0].run.config.to_dict(), runs[0].splits
-    base = name_of(config, splits, runs[0].origin)
-    return Row(base, base, row_of(config, splits).title, tuple(runs))
+def _row(runs, *, full=None):
+    config, first = runs[0].run.config.to_dict(), runs[0]
+    if full is None:
+        full = not first.splits.unlabelled and not (first.annotation and first.annotation.partial)
+    base = name_of(config, full, first.origin)
+    return Row(base, base, row_of(config, full).title, tuple(runs), full)

@@ -89,21 +89,23 @@ class Sessions:
         kept = Session(folder, scan, seconds=seconds, now=self._clock(), key=key)
         if kept.bytes > self._bounds.bytes:
             raise TooLarge("the scan exceeds all that is kept; send it with each request")
-        if key and (before := self._of(key)):
+        before = self._of(key) if key else None
+        stay = [one for one in self._found.values() if one.users and one is not before]
+        if not self._has_room(kept.bytes, stay):  # whatever goes
+            raise Full
+        if before:
             self.drop(before.id)
         for old in sorted(self._found.values(), key=lambda one: one.used):
-            if self._has_room(kept.bytes):
+            if self._has_room(kept.bytes, self._found.values()):
                 break
             if not old.users:
                 self.drop(old.id)
-        if not self._has_room(kept.bytes):
-            raise Full
         self._found[kept.id] = kept
         return kept
 
-    def _has_room(self, more: int) -> bool:
-        total = sum(one.bytes for one in self._found.values())
-        return len(self._found) < self._bounds.count and total + more <= self._bounds.bytes
+    def _has_room(self, more: int, beside) -> bool:
+        total = sum(one.bytes for one in beside)
+        return len(beside) < self._bounds.count and total + more <= self._bounds.bytes
 
     def get(self, id_: str, *, touch: bool = False) -> Session:
         """The session of an id; with ``touch`` that counts as a use.

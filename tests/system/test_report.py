@@ -18,7 +18,7 @@ from scipy.special import stdtr
 
 from mijax import main
 from mijax.configs import phantom
-from mijax.data import Splits, Volume, write_splits
+from mijax.data import Drawn, Splits, Volume, write_annotation, write_splits
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.inference.trust import Estimate
@@ -346,6 +346,12 @@ def test_classes_that_were_not_drawn_are_left_out_and_counted(write):
     assert "A class that was not drawn in a case has no score there." in text
     assert "nan" not in text
     assert case_strips(table).axes
+    first[:3, 1] = second[:3, 1] = np.nan  # which leaves 4 patients
+    folders = [write("c", "supervised", first), write("d", "local_mi", second)]
+    text = to_markdown(make_table(rows_of(folders)), checkpoint="best")
+    assert "\\* p < 0.05 in a one-sided paired t-test" in text  # of the body
+    text = to_markdown(make_table(rows_of(folders[:1])), checkpoint="best")
+    assert "they take 6 patients with a score of each class, and there are fewer." in text
 
 
 def test_undefined_distances_are_left_out_and_counted(write):
@@ -529,6 +535,38 @@ def test_full_supervision_is_where_nothing_is_unlabelled(write, changes):
     splits = json.loads((few / "splits.json").read_text())
     (few / "splits.json").write_text(json.dumps({**splits, "unlabelled": []}))
     assert rows_of([few])[0].label == "Full supervision"
+
+
+def test_full_supervision_is_of_all_labels_that_there_are_beside_images_without_one(write):
+    """Where another row had fewer of them."""
+    full = write("full", dsc=drawn(0, 0.9), unlabelled=6, data__splits__labelled=0)
+    folders = [
+        full,
+        write("partial", dsc=drawn(1, 0.6), unlabelled=6, data__splits__labelled=4),
+        write("ours", "local_mi", drawn(2, 0.8), unlabelled=6, data__splits__labelled=4),
+    ]
+    assert [row.kind for row in rows_of([full])] == ["Partial supervision"]
+    table = make_table(rows_of(folders))
+    kinds = ["Full supervision", "Partial supervision", "Ours (KL)"]
+    assert [row.kind for row in table.rows] == kinds and table.gaps["mean"][2] > 0
+
+
+def test_a_part_of_an_annotation_is_not_full_supervision_nor_the_same_as_a_whole_one(write):
+    partly, ours = write("partly", dsc=drawn(0, 0.6)), write("ours", "local_mi", drawn(1, 0.8))
+    for folder in (partly, ours):
+        write_annotation(folder / "annotation.json", {"learn_0": Drawn((1,))})
+    assert [row.kind for row in rows_of([partly, ours])] == ["Partial supervision", "Ours (KL)"]
+    assert "the same labels" in finding_of([partly, ours])
+    (partly / "annotation.json").unlink()
+    splits = json.loads((ours / "splits.json").read_text()) | {"unlabelled": ["u"]}
+    for folder in (partly, ours):
+        (folder / "splits.json").write_text(json.dumps(splits))
+    text = finding_of([partly, ours])
+    assert "the same labels" not in text
+    assert text.endswith(
+        "Rows differ in what was annotated of their labelled cases: only those of the same are "
+        "like with like."
+    )
 
 
 def test_runs_of_other_hyperparameters_are_rows_of_their_own(write):
@@ -737,6 +775,7 @@ def test_latex_escapes():
     assert latex(r"a_b & 50% #1 $x$ {y} ~^\ –") == (
         r"a\_b \& 50\% \#1 \$x\$ \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{} --"
     )
+    assert latex("[12] UAMT") == "{}[12] UAMT"  # no option of the end of the line before
 
 
 def test_latex_table(study):

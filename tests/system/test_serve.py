@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,7 +46,7 @@ from mijax.serving.reader import Reader
 from mijax.serving.receive import UploadLimits
 from mijax.serving.scans import open_scan
 from mijax.serving.server import Server, listen
-from mijax.serving.sessions import Bounds, Sessions, Unknown
+from mijax.serving.sessions import Bounds, Full, Sessions, Unknown
 from mijax.serving.uploads import store
 
 OBLIQUE = np.array([[0.9, -0.3, 0.1, 4], [0.2, 1.1, 0, -7], [0, 0.1, 3, 2], [0, 0, 0, 1]])
@@ -716,6 +717,13 @@ def test_a_session_in_use_stays_until_its_end(tmp_path):
         with pytest.raises(Unknown):
             sessions.get(third.id)
         assert len(sessions) == 2
+        # What finds no room, as too much is in use, takes none from others.
+        (tmp_path / "e").mkdir()
+        (tmp_path / "e" / "image").write_bytes(bytes(20))
+        with pytest.raises(Full):
+            sessions.add(tmp_path / "e", OneFile)
+        assert len(sessions) == 2
+        shutil.rmtree(tmp_path / "e")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "image").write_bytes(bytes(26))
     with pytest.raises(UserError, match="exceeds all that is kept"):

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from mijax import commands, jobs, table1
 from mijax.configs import folder as folder_config
-from mijax.data import Splits, read_splits
+from mijax.data import read_splits
 from mijax.errors import Notice, Preempted, UserError
 from mijax.files import write_json
 from mijax.report.names import row_of
@@ -134,8 +134,7 @@ def test_the_row_without_mutual_information(tmp_path):
     without, whole = jobs_of(output=tmp_path, rows=["mixed_without_mi", "mixed_mi"])
     assert without.folder.name == "mixed_without_mi-seed0"
     assert without.config.method.mi_weight == 0 < whole.config.method.mi_weight
-    splits = Splits([], ["a"], [], [])
-    titles = [row_of(job.config.to_dict(), splits).title for job in (without, whole)]
+    titles = [row_of(job.config.to_dict(), full=False).title for job in (without, whole)]
     assert titles == ["Mixing without MI", "Mixed MI"]
 
 
@@ -215,7 +214,7 @@ def test_there_is_a_row_full_where_it_has_more_labels(labelled, full, folder, tm
     jobs = jobs_of(values, output=tmp_path / "table", file="configs/folder.py")
     names = [job.folder.name for job in jobs]
     assert ("full-seed0" in names) == bool(full) and "partial-seed0" in names
-    line = "no row full: the 3 unlabelled training cases have no labels, "
+    line = "no row full: there are no more labels than partial learns from"
     assert any(x.startswith(line) for x in told) == (not full)
     rows = {"rows": ["full"], "file": "configs/folder.py"}
     if not full:
@@ -265,6 +264,28 @@ def test_rows_before_a_download(tmp_path):
     assert len(jobs_of(output=tmp_path, file="configs/spleen.py")) == 8
     with pytest.raises(UserError, match="every row would be fully supervised"):
         jobs_of({"data.splits.labelled": 0}, output=tmp_path, file="configs/spleen.py")
+    splits = {"labelled": ["b"], "unlabelled": ["a"], "validation": ["c"], "test": []}
+    write_json(tmp_path / "splits.json", splits)
+    given = {"data.splits.file": str(tmp_path / "splits.json")}
+    (job,) = jobs_of(given, output=tmp_path, file="configs/spleen.py", rows=["full"])
+    whole = read_splits(job.config.data.splits.file)
+    assert (whole.labelled, whole.unlabelled) == (("b", "a"), ())
+
+
+def test_a_table_of_volumes_that_were_annotated_in_part(folder, tmp_path, told):
+    """Every case with a label: partial supervision learns from all that there is."""
+    for i in range(5, 8):
+        (folder / "imagesTr" / f"case_{i}.nii.gz").unlink()
+    values = {"data.source.dir": str(folder), "data.annotation.empty_is_unlabelled": True}
+    rows = ["full", "partial", "ours_kl"]
+    jobs = jobs_of(values, output=tmp_path / "table", file="configs/folder.py", rows=rows)
+    assert [job.folder.name for job in jobs] == ["partial-seed0", "ours_kl-seed0"]
+    assert any(line.startswith("no row full: there are no more labels") for line in told)
+
+
+def test_one_row_under_two_names_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--rows: ours_kl and local_mi are the same; give one"):
+        jobs_of(output=tmp_path, rows=["partial", "ours_kl", "local_mi"])
 
 
 def test_list(launch, capsys):
