@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -31,6 +32,20 @@ def test_ours(name):
     assert case.units == {"step, three seeds": 6}.get(name, 2 if "step" in name else 1)
     random = name == "augmentation" or name.startswith("volumes")
     assert value is None if random else np.isfinite(value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a peak is of the process")
+def test_the_peak_of_the_host_is_of_a_case(monkeypatch, capsys):
+    def make_case(name):
+        held = np.ones(2**25 if name == "large" else 1)  # 256 MiB
+        return Case(run=lambda: held[0])
+
+    orders = [{"case": "large"}, {"runs": 1}, {"case": "small"}, {"runs": 1}]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, orders))))
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    serve(make_case, device_memory=lambda: None)
+    _, large, _, small = map(json.loads, capsys.readouterr().out.splitlines())
+    assert large["peak_bytes"] - small["peak_bytes"] > 2**27
 
 
 def test_a_case_that_fails_is_told_and_the_next_one_is_timed(monkeypatch, capsys):
