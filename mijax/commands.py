@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 from mijax import options
-from mijax.errors import Notice, Preempted, UserError
+from mijax.errors import Notice, Preempted, UserError, lines_of
 from mijax.progress import out_of_memory
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
@@ -54,6 +54,13 @@ def fail(line, *, code=2):
         sys.stdout.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def given_keys():
+    """The flags ``config.KEY`` that were given."""
+    if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
+        return []
+    return [f"config.{key}" for key in flags.FLAGS["config"].override_values]
 
 
 def _has_others():
@@ -219,4 +226,4 @@ def _flag_error(error):
 
 def _last_line(error):
     # Where ml_collections finds no file, the lines before are its attempts.
-    return str(error).strip().splitlines()[-1].strip()
+    return lines_of(error)[-1].strip()

@@ -54,6 +54,15 @@ def needs(package, extra):
         ) from error
 
 
+def lines_of(error):
+    """The lines of what an exception says; its type where it says nothing.
+
+    >>> lines_of(TimeoutError())
+    ['TimeoutError']
+    """
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 def counted(number, thing):
     """Some things for a message: 1 case, 2 cases."""
     return f"{number} {thing}{'' if number == 1 else 's'}"

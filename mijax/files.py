@@ -5,11 +5,14 @@ import errno
 import json
 import logging
 import os
+import shutil
+import time
 from pathlib import Path
 
 from mijax.errors import UserError
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
+_ABANDONED = 86400  # seconds
 _log = logging.getLogger("mijax")
 
 
@@ -64,6 +67,14 @@ def writing_to(path):
         yield
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+
+
+def remove_abandoned(folders):
+    """Removes those into which nothing came for a day: a kill kept who wrote them from it."""
+    for left in folders:
+        with contextlib.suppress(OSError):  # another process was first
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(left)
 
 
 def write_json(path, value):

@@ -18,7 +18,6 @@ from ml_collections import config_flags
 
 from mijax import commands
 from mijax.errors import needs, quoted
-from mijax.options import given, settled
 from mijax.progress import doing, out_of_memory
 
 # Flags that go with --grow, and what they are of a run that has a configuration of its own.
@@ -66,7 +65,7 @@ def main(argv):
         _log.setLevel(logging.CRITICAL)
     _log.info("devices: %s", parallel.devices())
     with doing("planning", logged=False):
-        plan = settle_plan(config, folder, given=given(settled(sys.argv[1:]))[1])
+        plan = settle_plan(config, folder, given=commands.given_keys())
     check_processes(folder, config)
     if first:
         run = start_run(folder, config)

@@ -8,14 +8,12 @@ after the plan, as the run would.
 """
 
 import logging
-import sys
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
-from mijax.options import given, settled
 
 _log = logging.getLogger("mijax")
 
@@ -41,7 +39,7 @@ def main(argv):
         with writing_to(output):
             output.parent.mkdir(parents=True, exist_ok=True)
     commands.prepare_jax(config)
-    plan = made = make_plan(config, given=given(settled(sys.argv[1:]))[1])
+    plan = made = make_plan(config, given=commands.given_keys())
     for line in describe(made):
         print(line, flush=True)
     found, planned = index_data(config), config.copy_and_resolve_references()

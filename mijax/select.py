@@ -12,14 +12,11 @@ those it stands for; and splits.json, to train with by --config.data.splits.file
 goes on after an interruption.
 """
 
-import sys
-
 from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
 from mijax.errors import quoted
-from mijax.options import given, settled
 
 
 def main(argv):
@@ -51,7 +48,7 @@ def main(argv):
         if values.features or config.plan:
             commands.prepare_jax(config)
         if config.plan:
-            settle_plan(config, values.output, given=given(settled(sys.argv[1:]))[1])
+            settle_plan(config, values.output, given=commands.given_keys())
         selection = select_first(
             config, count=values.count, output=values.output, features=values.features
         )

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from mijax.errors import UserError
-from mijax.files import in_one_piece, locked, write_atomically
+from mijax.files import in_one_piece, locked, remove_abandoned, write_atomically
 
 
 def by_part(path, content):
@@ -27,6 +27,14 @@ def test_a_write_that_fails_leaves_what_was_there_alone(tmp_path, monkeypatch, w
     with pytest.raises((OSError, UserError, KeyboardInterrupt)):
         write(path, "new")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_was_abandoned_goes_a_day_later(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / "old", (0, 0))
+    remove_abandoned(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_one_holds_it_at_a_time(tmp_path):

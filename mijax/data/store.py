@@ -8,8 +8,6 @@ addressable by name.
 import contextlib
 import io
 import logging
-import shutil
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,9 +16,9 @@ import tensorflow_datasets as tfds
 
 from mijax.data.volume import Recipe, Volume, check_size
 from mijax.errors import UserError
+from mijax.files import remove_abandoned
 from mijax.progress import Progress
 
-_ABANDONED = 86400  # seconds since anything came into a folder that is being written
 _TOLD = 20  # bad cases at most that are looked for before they are told of
 _log = logging.getLogger("mijax")
 
@@ -137,7 +135,8 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
     if builder.data_path.is_dir():
         return builder
     builder.check_headers()
-    _clear(Path(builder.data_path).parent)  # a path of TFDS has no times
+    # What TFDS had begun and a kill kept it from removing; a path of it has no times.
+    remove_abandoned(Path(builder.data_path).parent.glob("incomplete.*"))
     try:
         with _quiet(builder):
             builder.download_and_prepare(file_format="array_record")
@@ -150,14 +149,6 @@ def prepare(recipe: Recipe, cache: Path) -> tfds.core.DatasetBuilder:
             "free space there or choose another cache"
         ) from error
     return builder
-
-
-def _clear(folder: Path) -> None:
-    """Removes what TFDS had begun there and a kill kept it from removing, a day later."""
-    for left in folder.glob("incomplete.*"):
-        with contextlib.suppress(OSError):  # another process was first
-            if time.time() - left.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(left)
 
 
 def _refusal(found: Sequence[UserError], total: int) -> UserError:

@@ -79,7 +79,8 @@ def make_network(config, *, classes, devices=None):
     model = UNet(
         num_classes=classes,
         **options,
-        blocks=on_tpu and plain and len(options["widths"]) > 1,
+        # A channel that is dropped would be one of a place in a block alone.
+        blocks=on_tpu and plain and len(options["widths"]) > 1 and not options["encoder_dropout"],
         dtype=precision(config),
     )
     jit = functools.partial(jax.jit, out_shardings=parallel.replicated(mesh))

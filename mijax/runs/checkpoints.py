@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mijax import parallel
-from mijax.errors import UserError
+from mijax.errors import UserError, lines_of
 from mijax.files import read_json, write_atomically
 from mijax.runs.folder import CHECKSUMS
 
@@ -95,7 +95,7 @@ class Checkpoints:
             )
         except Exception as error:  # of many kinds, and over many lines
             reason = re.search(r"([\w ]+) \[os_error_code", str(error))
-            reason = reason[1].strip() if reason else str(error).strip().splitlines()[0]
+            reason = reason[1].strip() if reason else lines_of(error)[0]
             raise UserError(
                 f"cannot save {self._folder(step)}: {reason}; the checkpoints before it are kept"
             ) from error
@@ -164,7 +164,7 @@ class Checkpoints:
             with ocp.StandardCheckpointer() as checkpointer:
                 return checkpointer.restore(self._folder(step) / item, like)
         except Exception as error:  # Orbax raises bare Exceptions, among others
-            reason = str(error).strip().splitlines()[0]
+            reason = lines_of(error)[0]
             raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
 
     def _score(self, step):

@@ -148,8 +148,11 @@ def start_run(folder, config):
                 return Run(folder, config)
             stack.enter_context(exclusive(Run(folder, config)))  # it may be at its first steps
             _gives_way(folder, wanted)  # or have saved a checkpoint meanwhile
-            for name in _SETTLED:
-                (folder / name).unlink(missing_ok=True)
+            data = config.data  # which may name a file there, such as that of mijax.select
+            named = {Path(f).resolve() for f in (data.splits.file, data.annotation.file) if f}
+            for left in (folder / name for name in _SETTLED):
+                if left.resolve() not in named:
+                    left.unlink(missing_ok=True)
         made = tuple(itertools.takewhile(lambda f: not f.exists(), (folder, *folder.parents)))
         before = frozenset() if made else frozenset(path.name for path in folder.iterdir())
         run = Run(folder, config, made, before)

@@ -1,8 +1,10 @@
 """A data set in one .npz file."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,23 @@ def test_voxels_that_nobody_annotated(tmp_path):
     volume.label[0] = UNLABELLED
     write_arrays(tmp_path / "set.npz", [(case, volume)], classes=CLASSES)
     assert (opened(tmp_path / "set.npz").volume("b").label == volume.label).all()
+
+
+@pytest.mark.parametrize("save", [None, np.savez_compressed])
+def test_a_byte_that_was_flipped_is_a_line(file, tmp_path, save):
+    """By LZMA as we write them, and by zlib."""
+    path = tmp_path / "damaged.npz"
+    with np.load(file) as content:
+        shutil.copy(file, path) if save is None else save(path, **content)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("image/b.npy")
+        start = member.header_offset + 30 + len(member.filename) + 20
+    content = bytearray(path.read_bytes())
+    for place in range(start, start + member.compress_size - 20):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.npz: (case b cannot be read|not a data set)"):
+        opened(path).volume("b")
 
 
 def test_options_of_the_source_it_was_packed_from_say_nothing(file):

@@ -355,6 +355,7 @@ def test_voxels_without_a_size_are_told_of(tmp_path, ending, axes):
     [
         ("mha", b"TransformMatrix", [], "no TransformMatrix; its axes are taken as LPS"),
         ("nrrd", b"space:", [b"space dimension: 3"], "no space; taken as left-posterior-superior"),
+        ("nrrd", b"space:", [b"space: 3D-right-handed"], "space 3d-right-handed; taken as left-po"),
     ],
 )
 def test_a_side_that_is_not_said_is_told_of(tmp_path, ending, key, instead, note):

@@ -37,8 +37,10 @@ def config_of(root, cache, method="mean_teacher"):
     return config
 
 
-def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_path):
-    command = ["mijax.main", "--config", "configs/folder.py:supervised", "--noreport"]
+def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("from mijax.configs.folder import get_config\n")
+    command = ["mijax.main", "--config=~/mine.py:supervised", "--noreport"]
     command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--config.steps=2"]
     command += ["--config.model.widths", "(2, 3)", f"--workdir={tmp_path / 'run'}"]
     code, out, lines = run_module(*command)

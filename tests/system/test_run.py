@@ -234,6 +234,10 @@ def test_a_run_without_a_checkpoint_gives_way(tiny, tmp_path):
     (tmp_path / "splits.json").write_text("{}")
     start_run(tmp_path, tiny("local_mi", seed=5, data__source__dir="other"))
     assert not (tmp_path / "splits.json").exists()
+    # But for what is given: mijax.select may have written it there.
+    settled[0].write_text("{}")
+    start_run(tmp_path, tiny("local_mi", seed=6, data__splits__file=str(tmp_path / "splits.json")))
+    assert (tmp_path / "splits.json").exists() == (settled[0].name == "splits.json")
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

@@ -10,7 +10,7 @@ from mijax.data.formats.geometry import check_same_geometry
 from mijax.data.formats.imagefile import has_ending, itk_header, read_header, read_image
 from mijax.data.formats.nifti import NIFTI, check_nifti, nifti_header
 from mijax.data.formats.nrrd import NRRD
-from mijax.errors import UserError
+from mijax.errors import UserError, lines_of
 from mijax.files import in_one_piece
 
 
@@ -96,7 +96,7 @@ def _write_by_itk(image, part: Path) -> None:
     try:
         sitk.WriteImage(image, str(part), useCompression=True)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].removeprefix("Reason: ")
+        reason = lines_of(error)[-1].removeprefix("Reason: ")
         raise OSError(reason) from error
     # Of a full disk ITK says nothing where the last bytes fail, which may be all of them.
     try:

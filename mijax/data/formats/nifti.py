@@ -18,7 +18,7 @@ from mijax.data.formats.header import (
     tell_of_size,
     volume_shape,
 )
-from mijax.errors import UserError
+from mijax.errors import UserError, lines_of
 
 NIFTI = (".nii.gz", ".nii")
 _BEFORE = 2**26  # bytes before the voxels: the header and its extensions, which nibabel holds
@@ -108,7 +108,7 @@ def _readable(path: Path):
             yield file
     except _UNREADABLE as error:
         raise UserError(
-            f"{path}: truncated or not NIfTI ({_first_line(error)}); copy it again"
+            f"{path}: truncated or not NIfTI ({lines_of(error)[0]}); copy it again"
         ) from error
 
 
@@ -181,7 +181,3 @@ def _millimetres(header: nib.Nifti1Header) -> np.ndarray:
     """(4, 4) from the header's own unit of length to millimetres."""
     scale = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
     return np.diag([scale, scale, scale, 1.0])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,8 @@ NRRD = (".nrrd", ".nhdr")
 _MAGIC = 11  # bytes of the first line, at most
 _HEADER = 2**20  # and of the whole header; 3D Slicer puts whole tables there
 _SPATIAL = ("domain", "space", "???", "none")  # kinds of axes that are no channels
+_SPACES = ("left-posterior-superior", "lps", "right-anterior-superior", "ras")
+_FLIPPED = ("left-anterior-superior", "las")
 _ENCODINGS = {"raw": None, "gzip": GZIP, "gz": GZIP}
 _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "", "???")
 _INTEGERS = "char|short|int|short int|long long|long long int"
@@ -63,8 +65,13 @@ def check_nrrd(path: Path) -> None:
     _check_geometry(path, fields, spatial)
     if not fields.keys() & {"spacings", "spacedirections"}:
         tell_of_size(path)
-    if "space" not in fields:
-        tell(f"{path}: no space; taken as left-posterior-superior, which is a guess")
+    space = fields.get("space", "").lower().removesuffix("-time")
+    if space in _FLIPPED:
+        # Versions of ITK before 2025 turn it by half a circle.
+        raise UserError(f"{path}: space {space}; save it as left-posterior-superior")
+    if space not in _SPACES:
+        named = f"space {space[:80]}" if space else "no space"
+        tell(f"{path}: {named}; taken as left-posterior-superior, which is a guess")
     nrrd_voxels(path)
 
 

@@ -10,7 +10,9 @@ affine/CASE    (4, 4), voxel index to millimetres, RAS+
 """
 
 import contextlib
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,11 @@ import numpy as np
 from mijax.data.volume import UNLABELLED, Case, Geometry, Recipe, Volume
 from mijax.errors import UserError
 from mijax.files import in_one_piece
+
+_DAMAGED = (
+    KeyError, IndexError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error,
+    lzma.LZMAError,
+)  # fmt: skip
 
 
 def write_arrays(
@@ -77,7 +84,7 @@ def arrays_recipe(path: str) -> Recipe:
             channels = _shape(content, cases[0].name)[3]
         if len(classes) > UNLABELLED:
             raise ValueError(f"{len(classes)} classes, and {UNLABELLED} at most are possible")
-    except (KeyError, IndexError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(f"{file}: not a data set of arrays ({error}); write it anew") from error
 
     def geometry(name: str) -> Geometry:
@@ -115,7 +122,7 @@ def _of_case(file: Path, name: str):
     try:
         with np.load(file, allow_pickle=False) as content:
             yield content
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(f"{file}: case {name} cannot be read ({error})") from error
 
 

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from mijax.errors import UserError
+from mijax.files import remove_abandoned
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task09_Spleen.tar"
 MD5 = "410d4a301da4e5b2f6f86ec3ddba524e"
@@ -31,6 +32,7 @@ def fetch_spleen(cache: Path, *, url: str = URL, md5: str = MD5) -> Path:
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(cache.glob("download-*"))
         with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
             archive = Path(folder) / "archive.tar"
             _download(url, archive, md5)

@@ -56,6 +56,8 @@ NRRDS = {
     "directions in a plane": {"space directions": "(1,0) (0,1) (0,0)"},
     "directions of text": {"space directions": "left posterior superior"},
     "directions never closed": {"space directions": "(1,0,0) (0,1,0) (0,0,1"},
+    "left and right of one way": {"space": "left-anterior-superior"},
+    "the same in short": {"space": "LAS"},
     "origin NaN": {"space origin": "(nan,0,0)"},
     "origin infinite": {"space origin": "(0,-inf,0)"},
     "origin of two numbers": {"space origin": "(0,0)"},
