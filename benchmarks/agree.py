@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from mijax.configs import common
+from mijax.errors import lines_of
 from mijax.methods import Unlabelled
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
@@ -52,7 +53,7 @@ def _compare(accelerator, name):
         loss = ", ".join(f"{value:.5f}" for value in exact["loss"])
         return "; ".join([*text, f"loss {loss}", f"{time.perf_counter() - started:.0f} s"])
     except Exception as error:  # one method is no reason not to look at the others
-        return f"{name:16} failed: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"{name:16} failed: {type(error).__name__}: {lines_of(error)[0]}"
 
 
 def logs_of(name, device, precision):

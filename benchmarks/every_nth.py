@@ -6,14 +6,12 @@
 Then --config.data.annotation.file=annotation.json trains on these slices alone.
 """
 
-import sys
-
 from absl import app, flags
 from ml_collections import config_flags
 
+from mijax.commands import given_keys
 from mijax.data import Drawn, write_annotation
 from mijax.data.annotation import across
-from mijax.options import given, settled
 from mijax.planning import settle_plan
 from mijax.runs.source import index_data
 from mijax.runs.splits import choose_splits
@@ -25,7 +23,7 @@ _FIRST = flags.DEFINE_integer("first", 0, "the first of them, from 0")
 
 def main(argv):
     config = _CONFIG.value
-    settle_plan(config, argv[1], given=given(settled(sys.argv[1:]))[1])
+    settle_plan(config, argv[1], given=given_keys())
     found, drawn = index_data(config), {}
     for name in choose_splits(config.data, found.cases).labelled:
         shape, _, affine = found.geometry(name)

@@ -124,7 +124,7 @@ def serve(make_case, *, device_memory):
             except Exception as error:  # too much memory, or a package that is not there
                 if not isinstance(error, ValueError):
                     traceback.print_exc()
-                answer = {"error": f"{error or type(error).__name__}".partition("\n")[0]}
+                answer = {"error": (str(error) or type(error).__name__).partition("\n")[0]}
         else:
             answer = {"seconds": [_time(case.run) for _ in range(order["runs"])]}
             answer["peak_bytes"] = device_memory() or _host_peak()

@@ -25,7 +25,7 @@ def get_config(method):
             "cache": os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "mijax"),
             # training
             "steps": 3000,
-            "label_loss": "cross_entropy",  # cross_entropy, dice, squared_dice, or a sum: A+B
+            "label_loss": "cross_entropy",  # dice, squared_dice, cross_entropy+dice, …
             "labelled_batch": 4,
             "unlabelled_batch": 10,
             "optimizer": "adam",  # adam or sgd

@@ -73,7 +73,8 @@ def remove_abandoned(folders):
     """Removes those into which nothing came for a day: a kill kept who wrote them from it."""
     for left in folders:
         with contextlib.suppress(OSError):  # another process was first
-            if time.time() - left.stat().st_mtime > _ABANDONED:
+            newest = max(path.stat().st_mtime for path in (left, *left.rglob("*")))
+            if time.time() - newest > _ABANDONED:
                 shutil.rmtree(left)
 
 

@@ -192,11 +192,14 @@ def _rows_there_are(rows, config, cases):
       UserError: if no case is unlabelled, or no row is left.
     """
 
+    data = config.data
+    annotation = annotation_in(data.annotation.file, data)
     if cases is None:  # not there yet, all of them labelled
-        splits, partial = None, config.data.splits.labelled or config.data.splits.file
+        splits = None
+        partial = data.splits.labelled or data.splits.file or annotation.partial
     else:
-        splits, data = choose_splits(config.data, cases), config.data
-        partial = splits.unlabelled or annotation_in(data.annotation.file, data).partial
+        splits = choose_splits(data, cases)
+        partial = splits.unlabelled or annotation.of(splits.labelled).partial
     if not partial:
         raise UserError(
             "no training case is unlabelled, so that every row would be fully supervised; set "
@@ -214,7 +217,9 @@ def _rows_there_are(rows, config, cases):
 
 def _all_labelled(path, cases, output):
     """A copy of given splits for full supervision, with all labels that there are."""
-    splits = read_splits(path)
+    splits, file = read_splits(path), output / "full_splits.json"
+    if file.resolve() == Path(path).resolve():
+        raise UserError(f"{path} is given, and would be written; choose another --output")
     if cases is None:  # not there yet, all of them labelled
         labelled = (*splits.labelled, *splits.unlabelled)
         splits = splits._replace(labelled=labelled, unlabelled=())
@@ -222,8 +227,8 @@ def _all_labelled(path, cases, output):
         splits = all_labelled(splits, cases)
     with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-        write_splits(output / "full_splits.json", splits)
-    return output / "full_splits.json"
+        write_splits(file, splits)
+    return file
 
 
 def _check_different(jobs):

@@ -3,8 +3,8 @@ r"""Runs Table 1 of the paper: python -m mijax.table1 --config configs/phantom.p
 Eight rows, each with --seeds seeds, one after another, then the report FOLDER/report/index.html.
 --rows names others: any method is one, and METHOD:PRETRAINING is a method that begins with the
 weights of another, as in --rows full,partial,global_local_mi,supervised:boundary_iic. Row full is
-left out if the unlabelled cases have no labels. The same command goes on after a kill; what is
-done is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs, and of
+left out if there are no more labels than partial has. The same command goes on after a kill; what
+is done is not run again. Flags --config.KEY=VALUE hold for all rows. --list shows the jobs, and of
 given splits writes FOLDER/full_splits.json, which row full has; --index N runs one of the jobs,
 which makes a Slurm array:
 
@@ -81,15 +81,20 @@ def main(argv):
 def _planned(config, asked, output, *, keep):
     """Values by dotted key of one plan for all rows, OUTPUT/plan.json.
 
-    It is taken where it was made of the same flags and cases, as of all jobs of an array, and where
-    a job has saved a checkpoint; else it is made, and written with ``keep``.
+    It is taken where it was made of the same values and cases, as of all jobs of an array, and
+    where a job has saved a checkpoint; else it is made, and written with ``keep``.
     """
     from mijax.files import locked, read_json, write_json, writing_to
     from mijax.runs.folder import Run
     from mijax.runs.source import cases_of
 
     path = output / "plan.json"
-    made_of = hashlib.sha256(repr((asked, cases_of(config))).encode()).hexdigest()
+    data, read = config.data, []
+    for file in filter(None, (data.splits.file, data.annotation.file)):
+        with contextlib.suppress(OSError):  # told when it is planned
+            read.append(Path(file).read_text(encoding="utf-8", errors="replace"))
+    inputs = repr((asked, cases_of(config), config.to_json_best_effort(), read))
+    made_of = hashlib.sha256(inputs.encode()).hexdigest()
     with contextlib.ExitStack() as stack:
         if keep:
             stack.enter_context(writing_to(output))

@@ -48,6 +48,12 @@ class Annotation(NamedTuple):
         """Whether anything is left out."""
         return bool(self.cases) or self.empty_is_unlabelled
 
+    def of(self, names: Sequence[str]) -> "Annotation":
+        """What was annotated of some cases; the plane is nothing where no slices are named."""
+        cases = {name: self.cases[name] for name in names if name in self.cases}
+        sliced = self.empty_is_unlabelled or any(d.slices is not None for d in cases.values())
+        return self._replace(cases=cases, plane=self.plane if sliced else "axial")
+
     def undrawn(self, classes: Sequence[str]) -> tuple[tuple[int, ...], ...]:
         """The different sets of classes, by index, that nobody drew in some case."""
         return tuple(sorted({_undrawn(drawn, classes) for drawn in self.cases.values()} - {()}))

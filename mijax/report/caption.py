@@ -97,6 +97,8 @@ def _too_few(table):
 def _about_tests(table):
     label, cells = table.rows[table.tested].label, table.cells["dsc"].values()
     if not any(cell.p is not None for column in cells for cell in column):
+        if any(cell.interval for cell in table.cells["dsc"][MEAN]):
+            return ["No t-test: all patients have the same differences."]
         return [f"No t-test, and no intervals: {_too_few(table)}."]
     but = ", all but full supervision," * _beside_full(table)
     sentences = [

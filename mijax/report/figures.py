@@ -44,7 +44,7 @@ _QUANTITIES = {  # of the trainer, in this order, before those of the methods
     "validation_dsc_percent": "Validation DSC (%)",
     "loss": "Loss",
     "supervised": "Loss of the labelled slices",
-    "teacher_consistency": "Squared distance to the teacher",
+    "teacher_consistency": "Consistency with a teacher",
 }
 _IGNORED = {"learning_rate"}
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mijax.data import Annotation, Splits, read_splits
 from mijax.errors import UserError
+from mijax.methods import PARTIAL
 from mijax.options import as_of_now, flat
 from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
@@ -101,7 +102,8 @@ class Row(NamedTuple):
     @property
     def labels(self):
         """What it learned from: the labelled cases, and what was annotated of them."""
-        return {*self.splits.labelled}, self.runs[0].annotation
+        labelled, _, annotation = _learned_from(self.runs[0])
+        return labelled, annotation
 
     @property
     def training_cases(self):
@@ -226,10 +228,7 @@ def _group(scored):
                     f"the same seed {one.seed}; give one of them"
                 )
         rows.append(_row(runs))
-    # All labels that there are, where images without one remain: they are more than others had.
-    rows = [
-        _row(row.runs, full=True) if _has_more(row, rows) and not row.full else row for row in rows
-    ]
+    rows = [_row(row.runs, full=True) if _is_the_bound(row, rows) else row for row in rows]
     rows.sort(key=lambda row: (row.declared.place, row.base))
     labels = short_labels(rows)
     return [row._replace(label=label) for row, label in zip(rows, labels, strict=True)]
@@ -237,14 +236,22 @@ def _group(scored):
 
 def _learned_from(one):
     """Labelled and unlabelled cases, and what was annotated."""
-    return {*one.splits.labelled}, {*one.splits.unlabelled}, one.annotation
+    annotation = one.annotation and one.annotation.of(one.splits.labelled)
+    return {*one.splits.labelled}, {*one.splits.unlabelled}, annotation
 
 
-def _has_more(row, rows):
-    """Whether a row that asked for all labels has those of another one and more."""
-    asked, (labelled, annotation) = not row.config.data.splits.labelled, row.labels
-    return asked and any(
-        other.labels[0] < labelled and other.labels[1] == annotation for other in rows
+def _is_the_bound(row, rows):
+    """Whether a supervised row has all labels that there are, where images without one remain.
+
+    It asked for all, another supervised one had a part of them, and no other row as many.
+    """
+    config, (labelled, _) = row.config, row.labels
+    asked = row.kind == PARTIAL and not config.data.splits.labelled and not config.grow_from
+    others = [other for other in rows if other is not row]
+    return (
+        asked
+        and any(other.kind == PARTIAL and other.labels[0] < labelled for other in others)
+        and not any(other.labels[0] >= labelled for other in others)
     )
 
 
@@ -256,6 +263,7 @@ def _seeds(one):
 def _row(runs, *, full=None):
     config, first = runs[0].run.config.to_dict(), runs[0]
     if full is None:
-        full = not first.splits.unlabelled and not (first.annotation and first.annotation.partial)
+        _, unlabelled, annotation = _learned_from(first)
+        full = not unlabelled and not (annotation and annotation.partial)
     base = name_of(config, full, first.origin)
     return Row(base, base, row_of(config, full).title, tuple(runs), full)

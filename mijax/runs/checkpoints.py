@@ -165,7 +165,8 @@ class Checkpoints:
                 return checkpointer.restore(self._folder(step) / item, like)
         except Exception as error:  # Orbax raises bare Exceptions, among others
             reason = lines_of(error)[0]
-            raise UserError(f"cannot restore {self._folder(step)}: {reason}") from error
+            hint = "; another version of mijax than that of info.json may not know its form"
+            raise UserError(f"cannot restore {self._folder(step)}: {reason}{hint}") from error
 
     def _score(self, step):
         return read_json(self._folder(step) / "metrics" / "metrics")["score"]

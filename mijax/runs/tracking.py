@@ -31,7 +31,7 @@ class MLflow:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "mijax")
             found = self._client.get_experiment_by_name(name)
             experiment = found.experiment_id if found else self._client.create_experiment(name)
-            run_id = self._client.create_run(experiment, run_name=folder.name).info.run_id
+            run_id = self._client.create_run(experiment, run_name=folder.resolve().name).info.run_id
         self.id = run_id
 
     def hyperparameters(self, values):
@@ -67,7 +67,7 @@ class Wandb:
 
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "mijax"),
-            name=folder.name,
+            name=folder.resolve().name,
             id=run_id or None,
             resume="allow",
             dir=folder,

@@ -14,7 +14,7 @@ import numpy as np
 
 from mijax.data.scans import Scan, read_scan
 from mijax.data.volume import Volume
-from mijax.errors import ANOTHER_SERIES, Notice, UserError
+from mijax.errors import ANOTHER_SERIES, Notice, UserError, lines_of
 from mijax.serving.scans import open_scan
 
 _SECONDS = 600.0  # for one image
@@ -92,7 +92,7 @@ class Reader:
                     raise EOFError(f"no answer in {_SECONDS:.0f} s")
                 result = self._pipe.recv()
             except (EOFError, OSError) as error:
-                _log.error("the process that reads images ended at one: %s", error or "no answer")
+                _log.error("the process that reads images ended at one: %s", lines_of(error)[0])
                 self.close()
                 raise UserError("the image cannot be read; copy or convert it again") from error
         if isinstance(result, Exception):

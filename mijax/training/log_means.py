@@ -41,7 +41,8 @@ class LogMeans:
                 f"{float(schedule(step + index)):.3g}); the checkpoints before it are kept. Lower "
                 "config.learning_rate or the weights of the method"
             )
-        self._logs.append(logs)
+        # What an earlier version kept may have other names.
+        self._logs = [*(kept for kept in self._logs if kept.keys() == logs.keys()), logs]
 
     def take(self):
         """The means since they were last taken, {name: float}."""

@@ -78,7 +78,7 @@ def check_slices(splits, found, config, method, annotation):
         nor can a labelled one have a part that is not.
     """
     labelled, unlabelled = divide(splits, method)
-    if method.unlabelled and not (unlabelled or found.gaps or annotation.partial):
+    if method.unlabelled and not (unlabelled or found.gaps or annotation.of(labelled).partial):
         raise _no_unlabelled(config.method.name)
     names = [*labelled, *(unlabelled if method.unlabelled else ())]
     slices = config.data.patches

@@ -214,3 +214,11 @@ def test_what_does_not_fit_the_data(drawn, expected):
         plane="axial",
         geometry=lambda name: Geometry((4, 5, 6), 1, np.eye(4)),
     )
+
+
+def test_what_was_annotated_of_some_cases():
+    drawn = {"a": Drawn((1,)), "b": Drawn(None, ("liver",))}
+    whole = Annotation(drawn, plane="coronal")
+    assert whole.of(["a", "c"]) == Annotation({"a": Drawn((1,))}, plane="coronal")
+    assert whole.of(["b"]) == Annotation({"b": drawn["b"]})  # of classes in any plane
+    assert not whole.of(["c"]).partial and whole._replace(empty_is_unlabelled=True).of([]).partial

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mijax.progress import counted
+from mijax.training.log_means import LogMeans
 from mijax.training.metrics_log import MetricsLog
 
 
@@ -143,3 +144,14 @@ def test_how_far_it_is_where_that_takes_long(monkeypatch, told):
 def test_no_word_where_it_takes_no_time(told):
     assert list(counted("abc", 3, "work")) == ["a", "b", "c"]
     assert told == []
+
+
+def test_means_go_on_over_a_stop_unless_names_are_others(tmp_path):
+    """As of a run of an earlier version, which called a loss otherwise."""
+    for name, mean in (("loss", 2.0), ("called otherwise", 3.0)):
+        means = LogMeans(tmp_path, 0)
+        means.add({name: np.ones(1)}, 0, None)
+        means.keep(1)
+        means = LogMeans(tmp_path, 1)
+        means.add({"loss": np.full(1, 3.0)}, 1, None)
+        assert means.take() == {"loss": mean}

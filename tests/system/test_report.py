@@ -549,13 +549,22 @@ def test_full_supervision_is_of_all_labels_that_there_are_beside_images_without_
     table = make_table(rows_of(folders))
     kinds = ["Full supervision", "Partial supervision", "Ours (KL)"]
     assert [row.kind for row in table.rows] == kinds and table.gaps["mean"][2] > 0
+    # No bound of what learned from as many.
+    more = write("more", "local_mi", drawn(3, 0.8), unlabelled=6, data__splits__labelled=0)
+    kinds = {row.kind for row in rows_of([*folders, more])}
+    assert kinds == {"Partial supervision", "Ours (KL)"}
 
 
 def test_a_part_of_an_annotation_is_not_full_supervision_nor_the_same_as_a_whole_one(write):
-    partly, ours = write("partly", dsc=drawn(0, 0.6)), write("ours", "local_mi", drawn(1, 0.8))
+    whole = {"data__splits__labelled": 0}
+    partly = write("partly", dsc=drawn(0, 0.6), **whole)
+    ours = write("ours", "local_mi", drawn(1, 0.8), **whole)
     for folder in (partly, ours):
         write_annotation(folder / "annotation.json", {"learn_0": Drawn((1,))})
     assert [row.kind for row in rows_of([partly, ours])] == ["Partial supervision", "Ours (KL)"]
+    other = write("other", dsc=drawn(2, 0.6), **whole)  # of a case that it does not learn from
+    write_annotation(other / "annotation.json", {"case_0": Drawn((1,))})
+    assert [row.kind for row in rows_of([other])] == ["Full supervision"]
     assert "the same labels" in finding_of([partly, ours])
     (partly / "annotation.json").unlink()
     splits = json.loads((ours / "splits.json").read_text()) | {"unlabelled": ["u"]}

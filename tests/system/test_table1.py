@@ -187,6 +187,10 @@ def test_full_supervision_of_given_splits(tmp_path):
     assert partial.config.data.splits.file == str(tmp_path / "splits.json")
     with open(full.config.data.splits.file) as file:
         assert json.load(file) == {**splits, "labelled": [a, b, c], "unlabelled": []}
+    write_json(tmp_path / "full_splits.json", splits)
+    given = {"data.splits.file": str(tmp_path / "full_splits.json")}
+    with pytest.raises(UserError, match="full_splits.json is given, and would be written; choose"):
+        jobs_of(given, output=tmp_path, rows=["full"])
 
 
 @pytest.fixture

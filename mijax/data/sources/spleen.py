@@ -15,6 +15,7 @@ from mijax.files import remove_abandoned
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task09_Spleen.tar"
 MD5 = "410d4a301da4e5b2f6f86ec3ddba524e"
+_UNFINISHED = ".mijax-spleen-"
 _TIMEOUT = 10  # seconds without an answer
 _CHUNK = 1 << 20
 
@@ -32,8 +33,8 @@ def fetch_spleen(cache: Path, *, url: str = URL, md5: str = MD5) -> Path:
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(cache.glob("download-*"))
-        with tempfile.TemporaryDirectory(dir=cache, prefix="download-") as folder:
+        remove_abandoned(cache.glob(f"{_UNFINISHED}*"))
+        with tempfile.TemporaryDirectory(dir=cache, prefix=_UNFINISHED) as folder:
             archive = Path(folder) / "archive.tar"
             _download(url, archive, md5)
             with tarfile.open(archive, "r:") as tar:
