@@ -21,6 +21,9 @@ QUANTITIES = {
     "consistency": Quantity("Consistency"),
 }
 
+_MORE = 1.125  # than the entropy of the labels, where T takes out borders without structures
+_LEAST = 0.01  # nats, that are nothing
+
 
 def make(
     *,
@@ -121,4 +124,14 @@ def make(
             },
         )
 
-    return Method(loss, unlabelled=True)
+    def doubt(means):
+        found, most = means["mutual_information"], means["label_entropy"]
+        if not mi_weight or marginal_weight != 1 or found < _MORE * most + _LEAST:
+            return ""
+        return (
+            f"mutual_information ({found:.2f}) is more than right predictions have where the "
+            f"labels have an entropy of {most:.2f}: the foreground grows; a smaller "
+            "config.method.mi_weight or config.method.marginal_weight holds it"
+        )
+
+    return Method(loss, unlabelled=True, doubt=doubt)

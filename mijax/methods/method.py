@@ -182,6 +182,8 @@ class Method(NamedTuple):
       rounds: ``Rounds`` of a method that looks back between them, or None.
       examination: of a method that learns from images alone, labelled cases included; None
         for one that learns to segment.
+      doubt: ``{name: mean} -> line``, what goes wrong by a line of the log; "" for nothing. It is
+        told once.
     """
 
     loss: Callable
@@ -192,3 +194,4 @@ class Method(NamedTuple):
     least_unlabelled: int = 1
     rounds: Rounds | None = None
     examination: Examination | None = None
+    doubt: Callable = lambda means: ""

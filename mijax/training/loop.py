@@ -149,7 +149,7 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
             cropping=experiment.cropping,
         )
     train_step = functools.cache(lambda length: experiment.train_step(length, streamed))
-    compiled, means = set(), LogMeans(run.folder, start)
+    compiled, means, doubt = set(), LogMeans(run.folder, start), ""
     new_rounds = round_starts(experiment.method.rounds, config)
     first = parallel.is_first()
     with (
@@ -173,7 +173,10 @@ def _loop(run, experiment, checkpoints, state, training_set, validation):
             log.progress(step)
             if step % config.log_every == 0 or step == config.steps:
                 learning_rate = float(experiment.schedule(step - 1))  # of the step just taken
-                log.scalars(step, means.take() | {"learning_rate": learning_rate})
+                values = means.take()
+                log.scalars(step, values | {"learning_rate": learning_rate})
+                if not doubt and (doubt := experiment.method.doubt(values)):
+                    _log.warning("step %d: %s", step, doubt)
             if step % config.evaluate_every == 0 or step == config.steps:
                 _check_weights(state)
                 weights = evaluated(experiment.method, state)

@@ -257,6 +257,24 @@ def test_forward_passes_of_a_step(parts, method, passes):
     assert seen == passes
 
 
+def test_a_foreground_that_grows_is_told_of_once(tiny, uninterrupted, tmp_path, told, monkeypatch):
+    doubt = methods.build("local_mi").doubt
+    assert not doubt({"mutual_information": 0.45, "label_entropy": 0.43})
+    assert not doubt({"mutual_information": 1e-4, "label_entropy": 0.0})
+    line = doubt({"mutual_information": 0.71, "label_entropy": 0.43})
+    assert line.startswith("mutual_information (0.71) is more than right predictions have")
+    assert methods.build("strong_mi").doubt({"mutual_information": 1.0, "label_entropy": 0.4})
+    built = loop.build
+
+    def with_doubt(*arguments, **options):
+        experiment = built(*arguments, **options)
+        return experiment._replace(method=experiment.method._replace(doubt=lambda means: line))
+
+    monkeypatch.setattr(loop, "build", with_doubt)
+    train(start_run(tmp_path, tiny("local_mi")))
+    assert told.count(f"step 2: {line}") == 1 and not any("step 4: mutual" in x for x in told)
+
+
 def test_the_memory_of_a_method_follows_the_network_and_is_evaluated():
     method = SimpleNamespace(
         loss=lambda params, memory, batch, **_: ((params["network"] ** 2), methods.Aux(batch, {})),
