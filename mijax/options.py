@@ -159,7 +159,8 @@ def _comments(path):
         if entry := _ENTRY.match(code):  # of a dict
             parents = [(i, key) for i, key in parents if i < indent]
             name = ".".join([*(key for _, key in parents), entry[1]])
-            parents.append((indent, entry[1]))
+            if code.rstrip().endswith("{"):
+                parents.append((indent, entry[1]))
         elif change := _CHANGE.match(code):  # of config, or of a part of it in a variable
             name = change[1].removeprefix("config.")
         else:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mijax.errors import UserError
 from mijax.losses import kl_to_logits, local_mutual_information, squared_error
-from mijax.losses.pointwise import masked
+from mijax.losses.pointwise import masked, wide
 from mijax.methods.method import Aux, Method, Quantity, Row
 from mijax.methods.parts import check_least, check_positive, ramp
 from mijax.models import ClusterHead
@@ -125,7 +125,7 @@ def make(
             # else T alone would be something that both know.
             part = jnp.mean(mask, axis=tuple(range(1, mask.ndim)))
             share = jnp.maximum(part, 1 / mask[0].size).reshape(-1, *[1] * mask.ndim)
-            plain, transformed = (masked(x, mask) / share for x in (plain, transformed))
+            plain, transformed = (wide(masked(x, mask)) / share for x in (plain, transformed))
             mask, reach = None, 0
         p, q = (
             heads[name].apply({"params": params[f"head_{name}"]}, x) for x in (plain, transformed)
