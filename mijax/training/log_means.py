@@ -41,13 +41,13 @@ class LogMeans:
                 f"{float(schedule(step + index)):.3g}); the checkpoints before it are kept. Lower "
                 "config.learning_rate or the weights of the method"
             )
-        # What an earlier version kept may have other names.
-        self._logs = [*(kept for kept in self._logs if kept.keys() == logs.keys()), logs]
+        self._logs.append(logs)
 
     def take(self):
         """The means since they were last taken, {name: float}."""
-        logs, self._logs = self._logs, []
-        return {k: float(np.mean(np.concatenate([x[k] for x in logs]))) for k in logs[0]}
+        names = self._logs[-1].keys()  # what an earlier version kept may have others
+        logs, self._logs = [x for x in self._logs if x.keys() == names], []
+        return {k: float(np.mean(np.concatenate([x[k] for x in logs]))) for k in names}
 
     def keep(self, step):
         """Writes what was not taken into the run folder, for the run to go on behind ``step``."""
