@@ -30,7 +30,7 @@ from mijax.runs.source import open_data, slice_volume
 from mijax.transforms import sample_view
 
 BINS = 15
-FIFTHS = ("low", "middle", "high")
+PARTS = ("low", "middle", "high")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the data", allow_override=True)
 
 
@@ -61,7 +61,7 @@ def examine(run):
     cuts = [slice_volume(source.volume(name), run.config.data.patches) for name in names]
     images = np.concatenate([cut.image for cut in cuts])
     truth = np.concatenate([cut.label for cut in cuts])
-    thirds = np.concatenate([third_of(cut.label) for cut in cuts])
+    parts = np.concatenate([part_of(cut.label) for cut in cuts])
     view = sample_view(jax.random.key(0), len(images), rotation=20.0, scale=(0.8, 1.25))
 
     def predict(stack):
@@ -71,10 +71,10 @@ def examine(run):
     probs = predict(images)
     again = np.asarray(view.restore(predict(np.asarray(view.apply(images)))))
     inside = np.asarray(view.mask(images.shape[1:3])) > 0
-    return measures(probs, again, inside, truth, thirds, source.classes)
+    return measures(probs, again, inside, truth, parts, source.classes)
 
 
-def third_of(label):
+def part_of(label):
     """For each slice of a case: 0, 1 or 2 where the annotation lies low, in the middle or high.
 
     −1 where it shows no class.
@@ -86,21 +86,21 @@ def third_of(label):
     return where
 
 
-def measures(probs, again, inside, truth, thirds, classes):
+def measures(probs, again, inside, truth, parts, classes):
     """The measures of ``--help`` of some slices.
 
     Args:
       probs, again: (n, h, w, k) probabilities, and those under T, brought back.
       inside: (n, h, w), whether a pixel stayed inside the frame under T.
       truth: (n, h, w).
-      thirds: (n,), see ``third_of``.
+      parts: (n,), see ``part_of``.
       classes: names, background first.
     """
     found = probs.argmax(-1)
     result = {name: dice(found, truth, [k]) for k, name in enumerate(classes) if k}
     kinds = range(1, len(classes))
-    for i, name in enumerate(FIFTHS):
-        result[f"{name} slices"] = dice(found[thirds == i], truth[thirds == i], kinds)
+    for i, name in enumerate(PARTS):
+        result[f"{name} slices"] = dice(found[parts == i], truth[parts == i], kinds)
     region = (found > 0) | (truth > 0)
     right, sure = (found == truth)[region], probs.max(-1)[region]
     result["annotation"] = right.mean()

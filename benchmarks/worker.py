@@ -4,7 +4,7 @@ Each order is a line of JSON and gets one as answer:
 
     {"case": NAME}  makes the case, runs it once, then twice more to warm up; where that fails,
                     {"error": WHY}, and the next order may be for another case
-    {"runs": N}     runs it N times; {"seconds": [...]}
+    {"runs": N}     runs it N times; {"seconds": [...], "peak_bytes": …}
 
 Imports neither framework, so that both sides work on the very same inputs.
 """

@@ -19,7 +19,6 @@ OF_METHOD = {
     "uamt": {**_VIEW, "ramp_steps": 1000, "decay": 0.99},
     "ict": {**_RAMP, "decay": 0.99},
     "cross_pseudo": _RAMP,
-    "entropy": {},
     "fixmatch": {**_VIEW, **_RAMP},
     "unimatch": _RAMP,
     "strong_mi": {**_VIEW, **_RAMP},

@@ -133,7 +133,7 @@ def run_jobs(jobs, *, total):
                 _log.info(f"{job.folder.name} is left to the process that is at it")
                 continue
             code = _run(job, lock)
-        if code == 130:
+        if code == commands.INTERRUPTED:
             raise KeyboardInterrupt
         if code == commands.PREEMPTED:
             raise Preempted("stopped; the same command goes on")

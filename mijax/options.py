@@ -11,33 +11,6 @@ LONGER = (
     "begin with its weights: "
     "--config FILE --config.steps=N --config.init_from={run} --workdir OTHER"
 )
-_SOURCE = ("dir", "follow_links", "patients", "seed", "shape", "testing")
-_PATCHES = (
-    "plane", "size", "fit", "spacing", "intensity", "window", "percentiles", "bias_correction",
-)  # fmt: skip
-RENAMED = {  # flags of earlier versions
-    "config.data.source": "config.data.source.name",
-    "config.data.splits": "config.data.splits.file",
-    "config.data.split_seed": "config.data.splits.seed",
-    "config.data.labelled_cases": "config.data.splits.labelled",
-    "config.data.validation_cases": "config.data.splits.validation",
-    "config.data.test_cases": "config.data.splits.test",
-    **{
-        f"config.data.{key}": f"config.data.{section}.{key}"
-        for section, keys in (
-            ("source", (*_SOURCE, "patient_pattern", "test_images")),
-            ("patches", _PATCHES),
-        )
-        for key in keys
-    },
-    **{
-        f"config.data.slices.{key}": f"config.data.patches.{key}"
-        for key in (*_PATCHES, "dims", "depth_spacing")
-    },
-    **{
-        f"config.outer.{key}": f"config.hypergradient.{key}" for key in ("weights", "rate", "batch")
-    },
-}
 _FLAG = re.compile(r"--?(config(?:\.[^=]+)?)(?:=(.*))?", re.DOTALL)
 _ENTRY = re.compile(r'\s*"(\w+)":')
 _CHANGE = re.compile(r"\s*(\w+(?:\.\w+)+) = ")
@@ -52,7 +25,7 @@ def settled(argv):
     the file of ``--config`` the path where it is found.
 
     Raises:
-      UserError: for a flag that has another name now.
+      UserError: if there is no such file.
     """
     kept, rest = {}, argv[::-1]
     while rest:
@@ -62,8 +35,6 @@ def settled(argv):
             kept[len(rest)] = argument  # a key that no other has
             continue
         name, value = flag.groups()
-        if name in RENAMED:
-            raise UserError(f"--{name} is called --{RENAMED[name]} now")
         if value is None and rest and not rest[-1].startswith("--"):
             value = rest.pop()
         if name == "config" and value:

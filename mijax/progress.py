@@ -47,7 +47,7 @@ def doing(what, *, logged=True, patience=None):
         _log.info("%s took %.0f s", what, time.monotonic() - began)
 
 
-def counted(items, total, what):
+def logged(items, total, what):
     """The same items; logs every ``PATIENCE`` seconds how many of the ``total`` are done."""
     over, done = threading.Event(), 0
 

@@ -7,9 +7,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import configs
-from mijax.configs import common, folder
+from mijax.configs import folder
 from mijax.errors import UserError
-from mijax.options import RENAMED, flat, given, listing, settled
+from mijax.options import flat, given, listing, settled
 
 HOME = Path(configs.__file__).parent
 FILE = str(HOME / "phantom.py")
@@ -42,19 +42,6 @@ def test_a_tuple_that_is_given_twice_is_the_last():
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
     values(argv)
     assert values.config.data.patches.size == (64, 48)
-
-
-def test_a_flag_of_an_earlier_version_is_told_its_name():
-    for old, new in RENAMED.items():
-        with pytest.raises(UserError, match=rf"--{old} is called --{new} now$"):
-            settled([f"--{old}=1"])
-    assert RENAMED["config.data.labelled_cases"] == "config.data.splits.labelled"
-    config = common.get_config("local_mi")
-    for new in RENAMED.values():
-        *_, section, key = new.split(".")
-        assert new.startswith(("config.data.source.", "config.hypergradient.")) or (
-            key in config.data[section]
-        )
 
 
 def test_a_configuration_is_found_from_anywhere(tmp_path, monkeypatch):

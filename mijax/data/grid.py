@@ -8,6 +8,8 @@ import numpy as np
 from nibabel import orientations
 from scipy import ndimage
 
+_TIE = 1e-3  # of a pixel, which decides between labels with as much of one
+
 
 class Grid(NamedTuple):
     """How a stack of slices, or a 3-D image, lies on its volume; enough to go back.
@@ -55,7 +57,7 @@ def to_native(values: np.ndarray, grid: Grid) -> np.ndarray:
         whole = _background((len(values), *grid.size, values.shape[3]))
         whole[:, *shown] = values
         values = whole
-    volume = np.moveaxis(resize(values, grid.native, 1), 0, grid.axis)
+    volume = np.moveaxis(resize(values, grid.native), 0, grid.axis)
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, np.array(grid.orientation, float))
     return np.ascontiguousarray(orientations.apply_orientation(volume, back))
@@ -115,8 +117,12 @@ def native_slice(grid: Grid, place: int) -> tuple[slice, ...]:
     return (slice(None),) * axis + (slice(index, index + 1),)
 
 
-def resize(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
-    """(n, *space, c) -> (n, *shape, c); pixel i covers [i, i + 1), as align_corners=False."""
+def resize(values: np.ndarray, shape: Sequence[int], order: int = 1) -> np.ndarray:
+    """(n, *space, c) -> (n, *shape, c); pixel i covers [i, i + 1), as align_corners=False.
+
+    Interpolates linearly, or with an order of 0 takes the nearest pixel; of two as near always the
+    later one, which moves all by half a pixel at half the size.
+    """
     n, *space, c = values.shape
     if tuple(space) == tuple(shape):
         return values
@@ -128,6 +134,27 @@ def resize(values: np.ndarray, shape: Sequence[int], order: int) -> np.ndarray:
                 values[i, ..., j], zoom, order=order, mode="nearest", grid_mode=True
             )
     return result
+
+
+def resize_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """(n, *space, 1) -> (n, *shape, 1): of which label linear interpolation finds most.
+
+    Of labels with as much, that of the nearest pixel, with two as near now of the one side and now
+    of the other, as on a chessboard: what always took one side would move all by half a pixel.
+    """
+    if labels.shape[1:-1] == tuple(shape):
+        return labels
+    axes = tuple(range(1, labels.ndim - 1))
+    later = resize(labels, shape, 0)
+    earlier = np.flip(resize(np.flip(labels, axes), shape, 0), axes)
+    chessboard = np.indices(shape).sum(0)[..., None] % 2 == 1
+    nearest = np.where(chessboard, later, earlier)
+    found, most = nearest, np.full(nearest.shape, -1.0, np.float32)
+    for label in np.unique(labels):
+        amount = resize((labels == label).astype(np.float32), shape)
+        amount += _TIE * (nearest == label)
+        found, most = np.where(amount > most, label, found), np.maximum(amount, most)
+    return found
 
 
 def overlap(grid: Grid, shape: Sequence[int]):

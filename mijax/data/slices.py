@@ -1,13 +1,13 @@
 """Volumes to stacks of equal 2-D slices, or to 3-D images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from nibabel import orientations
 
-from mijax.data.grid import Grid, overlap, resize
+from mijax.data.grid import Grid, overlap, resize, resize_labels
 from mijax.data.intensity import check_intensity, normalise
 from mijax.data.volume import Volume, spacing_of
 from mijax.errors import UserError, times
@@ -128,12 +128,11 @@ def to_slices(
         size=target_in_image,
     )
 
-    def fitted(values: np.ndarray, order: int) -> np.ndarray:
-        values = resize(stack(values), target, order)
-        return _pad(resize(values, grid.size, order), grid, sizes)
+    def fitted(values: np.ndarray, resize: Callable) -> np.ndarray:
+        return _pad(resize(resize(stack(values), target), grid.size), grid, sizes)
 
-    image = fitted(normalise(volume.image, intensity=intensity, percentiles=percentiles), 1)
-    label = None if volume.label is None else fitted(volume.label[..., None], 0)[..., 0]
+    image = fitted(normalise(volume.image, intensity=intensity, percentiles=percentiles), resize)
+    label = None if volume.label is None else fitted(volume.label[..., None], resize_labels)[..., 0]
     return Slices(image, label, grid)
 
 

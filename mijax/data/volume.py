@@ -62,11 +62,6 @@ class Geometry(NamedTuple):
     channels: int
     affine: np.ndarray
 
-    @property
-    def spacing(self) -> np.ndarray:
-        """(3,) millimetres between voxel centres along x, y, z."""
-        return spacing_of(self.affine)
-
 
 def check_size(name: str, geometry: Geometry) -> None:
     """Refuses a case that no record holds, which is one of an image and a label.

@@ -4,11 +4,11 @@ import numpy as np
 from scipy import ndimage
 
 from mijax.data import cut, pixel_size
+from mijax.data.formats.label_names import colour_of
 from mijax.inference.scores import without_gaps
 
 _SIDE = 256  # pixels of the longer one
 _DASH = 3
-_COLOURS = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167))
 
 
 def contours(volume, labels, *, plane):
@@ -40,7 +40,7 @@ def contours(volume, labels, *, plane):
         edge = _outline(truth == value)
         picture[edge] = dashes[edge]
     for value in _classes(found):
-        picture[_outline(found == value)] = _COLOURS[(value - 1) % len(_COLOURS)]
+        picture[_outline(found == value)] = colour_of(value)
     return picture
 
 

@@ -10,7 +10,7 @@ from mijax.data import UNLABELLED
 from mijax.inference.reliability import case_reliability, summary_of
 from mijax.inference.tolerance import tolerances
 from mijax.metrics import class_volumes, dice, surface_dice, surface_distances
-from mijax.progress import counted
+from mijax.progress import logged
 
 
 class Metric(NamedTuple):
@@ -104,7 +104,7 @@ def score(predictions, volumes, classes, *, nsd_tolerance=None):
     nsd_tolerance = tolerances(nsd_tolerance, classes)
     # Threads do: SciPy computes distances without holding the interpreter.
     with ThreadPoolExecutor(cores()) as threads:
-        predictions = counted(predictions, len(volumes), "predicting")
+        predictions = logged(predictions, len(volumes), "predicting")
         coming, reliability = {}, {}
         for (prediction, confidence), volume in zip(predictions, volumes, strict=True):
             if confidence is not None:  # now, so that it need not be kept
@@ -112,7 +112,7 @@ def score(predictions, volumes, classes, *, nsd_tolerance=None):
             coming[volume.name] = threads.submit(
                 _score_case, prediction, volume, classes, nsd_tolerance
             )
-        results = counted(coming.items(), len(volumes), "scoring")
+        results = logged(coming.items(), len(volumes), "scoring")
         cases = {name: case.result() for name, case in results}
     shown = shown_classes((v.label for v in volumes), classes)
     overlaps = [[case[name]["dsc"] for name in shown] for case in cases.values()]

@@ -55,8 +55,8 @@ class Batch(NamedTuple):
 
     Attributes:
       image: (b, *space, c) labelled images: slices (h, w), or volumes (d, h, w).
-      label: (b, *space) their labels; those of pixels without one are k or above, and mean nothing
-        but to ``label_loss``.
+      label: (b, *space) their labels; those of pixels without one are k or above, and what they
+        mean ``label_loss`` knows.
       unlabelled: (u, *space, c) images.
       position: (u,) where in its volume each of them lies, from 0 to 1.
       pseudo_label: (u, *space) their pseudo-labels, of ``Rounds.pseudo_labels``.
@@ -102,7 +102,7 @@ class Start(NamedTuple):
     network: Any
     batch_stats: Any
     features: dict[str, tuple[int, ...]]
-    unlabelled_shape: tuple[int, int, int]
+    unlabelled_shape: tuple[int, ...]
     another: Callable
 
 

@@ -202,7 +202,7 @@ def make(
             drawn = jnp.where(whole[..., None], jax.nn.one_hot(label, q.shape[-1]), 0)
             size = jnp.sum(jnp.broadcast_to(whole, label.shape), dtype=drawn.dtype)
             prior = jnp.sum(drawn, axis=(0, *pixels)) / jnp.maximum(size, 1)
-            seen = jnp.concatenate(valid_in)[..., None]
+            seen = counted[..., None]
             predicted = jnp.sum(seen * wide(jnp.concatenate(p)), axis=(0, *pixels))
             predicted /= jnp.maximum(jnp.sum(seen), 1)
             log_ratio = jnp.log(jnp.maximum(prior, 1e-6)) - jnp.log(jnp.maximum(predicted, 1e-6))

@@ -9,7 +9,7 @@ from mijax.losses.pointwise import wide
 from mijax.methods.method import Aux, Rounds
 from mijax.transforms import check_ranges, jitter_intensity, sample_view
 
-_UNLABELLED = 255  # the label of a pixel that has none
+_UNLABELLED = 255  # the label of a pixel that has none: data.UNLABELLED, without nibabel
 
 
 def check_least(least, **values):
@@ -180,7 +180,8 @@ def with_deep_supervision(method):
 
     Of each labelled image that it shows to the network as it is, where the network has logits of
     level l among its features (``UNet(deep_supervision=True)``). The label of a coarse pixel is
-    that of the pixel at its middle.
+    that of a pixel at its middle: of those beside it the first or the last, as on a chessboard,
+    or all would be moved by half a pixel.
 
     Args:
       method: ``Method`` that learns with labels.
@@ -226,7 +227,11 @@ def _deep(output, label, label_loss):
     for name, logits in found.items():
         size = logits.shape[1:-1]
         steps = [n // m for n, m in zip(label.shape[1:], size, strict=True)]
-        middle = label[:, *(slice(step // 2, None, step) for step in steps)]
+        first, last = (
+            label[:, *(slice(middle, None, step) for middle, step in zip(at, steps, strict=True))]
+            for at in ([(step - 1) // 2 for step in steps], [step // 2 for step in steps])
+        )
+        middle = jnp.where(jnp.indices(size).sum(0) % 2 == 1, last, first)
         total += 0.5 ** (int(name.removeprefix("logits")) - 1) * label_loss(logits, middle)
     return total
 

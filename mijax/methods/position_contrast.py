@@ -92,7 +92,7 @@ def make(
             embed(params, features(params["network"], draw(k, images))["bottleneck"])
             for k in jax.random.split(key)
         )
-        cosines = unit(first) @ unit(second).T
+        cosines = jnp.matmul(unit(first), unit(second).T, precision=jax.lax.Precision.HIGHEST)
         nearest = images[cosines.argmax(-1)]
         return {
             # A batch may have an image twice.

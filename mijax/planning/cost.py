@@ -29,7 +29,7 @@ class Cost(NamedTuple):
     steps: int
 
 
-def step_cost(config, *, classes, channels, most, devices=None):
+def step_cost(config, *, classes, channels, most):
     """The ``Cost`` of a configuration's training step.
 
     Args:
@@ -37,9 +37,8 @@ def step_cost(config, *, classes, channels, most, devices=None):
       classes: names, background first.
       channels: of an image.
       most: bytes above which it is compiled and not run, or None.
-      devices: to train on; all by default.
     """
-    experiment = build(config, classes=classes, channels=channels, devices=devices)
+    experiment = build(config, classes=classes, channels=channels)
     draw, size, box = np.random.default_rng(0), config.data.patches.size, experiment.cropping.box
 
     def images(count):

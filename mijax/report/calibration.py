@@ -19,15 +19,15 @@ class Errors(NamedTuple):
     interval: tuple[float, float] | None
 
 
-def errors_of(row, place=0):
-    """``{region: Errors}``, None of a region without; or None of a row without any.
+def errors_of(row, place):
+    """``{region: Errors}``, None of a region without; empty of a row without any.
 
     Args:
       row: ``runs.Row``.
       place: of it in its table.
     """
-    if not all(one.entry.get("calibration") for one in row.runs):
-        return None
+    if not _is_known(row):
+        return {}
     found = {}
     for region in REGIONS:
         values = np.array([_of_cases(one.entry, region) for one in row.runs], float)
@@ -46,14 +46,17 @@ def case_errors(entry, case):
 
 
 def _of_cases(entry, region):
-    return [
-        case_errors(entry, case)[list(REGIONS).index(region)] for case in sorted(entry["cases"])
-    ]
+    known = entry["calibration"][region]["cases"]
+    return [known.get(case) for case in sorted(entry["cases"])]
+
+
+def _is_known(row):
+    return all(one.entry.get("calibration") for one in row.runs)
 
 
 def reliability_diagram(rows):
     """Accuracy over probability, of the voxels of all cases and seeds; None where there is none."""
-    known = [i for i, row in enumerate(rows) if errors_of(row)]
+    known = [i for i, row in enumerate(rows) if _is_known(row)]
     if not known:
         return None
     figure = Figure(figsize=(6.8, 3.9 + 0.14 * (len(known) // 2)), layout="constrained")

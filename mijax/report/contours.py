@@ -140,7 +140,7 @@ def _colour(value):
 
 
 def _percent(dsc):
-    return "–" if dsc is None or np.isnan(dsc) else f"{100 * dsc:.1f} %"
+    return "–" if np.isnan(dsc) else f"{100 * dsc:.1f} %"
 
 
 def _interval(estimate):
@@ -161,7 +161,7 @@ def _round_length(most):
     return power * max(step for step in (1, 2, 5) if step * power <= most)
 
 
-def _around(stacks, margin=0.35):
+def _around(stacks):
     """The box around all foreground of label maps (n, h, w); whole slices without any."""
     found = np.any([labels > 0 for labels in stacks], axis=(0, 1))
     if not found.any():
@@ -169,6 +169,6 @@ def _around(stacks, margin=0.35):
     box = []
     for axis in (0, 1):
         places = np.flatnonzero(found.any(1 - axis))
-        room = max(4, round(margin * (places[-1] - places[0] + 1)))
+        room = max(4, round(0.35 * (places[-1] - places[0] + 1)))
         box.append(slice(max(0, places[0] - room), places[-1] + 1 + room))
     return tuple(box)

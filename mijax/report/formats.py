@@ -87,7 +87,7 @@ def to_csv(table):
 
 
 def _compared(table, i):
-    if i not in (table.comparisons or {}):
+    if i not in table.comparisons:
         return [None] * 5
     one = table.comparisons[i]
     points = [one.difference, *(one.interval or (None, None))]

@@ -27,7 +27,7 @@ class Scored(NamedTuple):
     """A run and its scores.
 
     Attributes:
-      run: ``run.Run``.
+      run: ``runs.folder.Run``.
       seed: of the run.
       entry: one checkpoint's part of its scores.json.
       splits: ``data.Splits``.

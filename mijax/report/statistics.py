@@ -92,11 +92,11 @@ class Table(NamedTuple):
     cells: dict
     gaps: dict
     samples: list
-    tested: int | None = None
-    picked: bool = False
-    unseen: tuple[str, ...] = ()
-    comparisons: dict | None = None
-    errors: list | None = None
+    tested: int | None
+    picked: bool
+    unseen: tuple[str, ...]
+    comparisons: dict
+    errors: list
 
 
 def make_table(rows, *, against=None):
@@ -133,11 +133,9 @@ def make_table(rows, *, against=None):
         for i, (row, v) in enumerate(zip(rows, values["dsc"], strict=True))
     ]
     unseen = tuple(name for i, name in enumerate(classes) if i not in seen)
-    table = Table(rows, tuple(parts), cells, gaps, samples, tested, picked, unseen)
-    return table._replace(
-        comparisons=_comparisons(table, values["dsc"], seen),
-        errors=[errors_of(row, i) or {} for i, row in enumerate(rows)],
-    )
+    compared = {} if tested is None else _comparisons(rows, cells, tested, values["dsc"], seen)
+    errors = [errors_of(row, i) for i, row in enumerate(rows)]
+    return Table(rows, tuple(parts), cells, gaps, samples, tested, picked, unseen, compared, errors)
 
 
 def _column(rows, values, part, metric):
@@ -167,10 +165,7 @@ def _patient_samples(row, values, part, place):
     return resampled_means(by_seed, list(dict.fromkeys(patients)), row=place)
 
 
-def _comparisons(table, values, seen):
-    rows, tested = table.rows, table.tested
-    if tested is None:
-        return {}
+def _comparisons(rows, cells, tested, values, seen):
     others = [i for i in competitors(rows) if i != tested]
     means = patient_means(rows, values, seen)
     pairs = {i: (means[tested], means[i]) for i in others}
@@ -185,7 +180,7 @@ def _comparisons(table, values, seen):
             len(known),
             float(known.mean()) if len(known) else np.nan,
             None if ours is None or other is None else interval(ours - other),
-            table.cells["dsc"][MEAN][i].p,
+            cells["dsc"][MEAN][i].p,
             wilcoxon.get(i),
             false_claim(*pair, higher=True),
         )

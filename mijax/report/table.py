@@ -67,7 +67,7 @@ def _with_more(table, header, rows):
 
 def comparisons(table):
     """The tested row against each other one, by the mean DSC; None without any test."""
-    found = table.comparisons or {}
+    found = table.comparisons
     if all(one.t is None for one in found.values()):
         return None
     header = ["Against", "Patients", "Difference", "95 % interval"]
@@ -75,7 +75,7 @@ def comparisons(table):
     rows = []
     for i, one in found.items():
         texts = [table.rows[i].label, str(one.patients), signed(100 * one.difference)]
-        texts += [(one.interval and _interval(one.interval, signed)) or NONE]
+        texts += [_interval(one.interval, signed)]
         texts += [show_p(p) for p in (one.t, one.wilcoxon, one.false_claim)]
         rows.append(list(map(plain, texts)))
     return f"Is {table.rows[table.tested].label} better? Mean DSC, in points", header, rows
@@ -132,7 +132,7 @@ def calibration(table):
 
 
 def percent(fraction):
-    return NONE if fraction is None else f"{100 * fraction:.0f} %".replace("-", "−")
+    return f"{100 * fraction:.0f} %".replace("-", "−")
 
 
 def signed(value):

@@ -1,13 +1,13 @@
 """A run that goes on with more labels: on the validation and test cases of the run before it."""
 
 import copy
-import json
 import logging
 from pathlib import Path
 from typing import NamedTuple
 
 from mijax.data import all_labelled, check_splits, read_annotation, read_splits
 from mijax.errors import UserError, quoted
+from mijax.files import read_json
 from mijax.runs.folder import ANNOTATION, absolute, is_done, open_run
 
 _log = logging.getLogger("mijax")
@@ -197,8 +197,7 @@ def lineage(run):
     labelled = len(read_splits(parent.folder / "splits.json").labelled)
     entries, path = {}, parent.folder / "scores.json"
     if path.exists():
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        entries = {k: e for k, e in entries.items() if e.get("mean_dsc") is not None}
+        entries = {k: e for k, e in read_json(path).items() if e.get("mean_dsc") is not None}
     scores = {k: e["mean_dsc"] for k, e in entries.items()}
     terms = {k: terms_of(e) for k, e in entries.items()}
     return [*noted_lineage(parent), Ancestor(str(parent.folder), labelled, scores, terms)]

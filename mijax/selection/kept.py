@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mijax.files import write_atomically
-from mijax.progress import counted
+from mijax.progress import logged
 
 
 def kept(names, make, *, folder, what, key):
@@ -27,7 +27,7 @@ def kept(names, make, *, folder, what, key):
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: _read(folder / f"{name}.npz") for name in names}
     missing = [name for name in names if found[name] is None]
-    results = counted(make(missing), len(missing), what) if missing else ()
+    results = logged(make(missing), len(missing), what) if missing else ()
     for name, arrays in zip(missing, results, strict=True):
         content = io.BytesIO()
         np.savez(content, **arrays)

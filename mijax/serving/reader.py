@@ -67,8 +67,7 @@ class Reader:
         Raises:
           UserError: as there, or the process ended at it.
         """
-        found = self._ask(_hear, open_scan, path, self._slices, self._channels, self._most)
-        scan, told = found
+        scan, told = self._ask(_hear, open_scan, path, self._slices, self._channels, self._most)
         return scan._replace(told=tuple(line.removesuffix(ANOTHER_SERIES) for line in told))
 
     def read(self, scan: Scan, folder: Path) -> tuple[Volume, list[str]]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mijax import parallel
-from mijax.errors import UserError
+from mijax.errors import needs
 from mijax.training.batches import UNCROPPED, pick, take
 from mijax.training.ragged import Ragged
 
@@ -63,12 +63,9 @@ def stream(training_set, key, dispatches, *, mesh, batches, cropping=UNCROPPED):
     Raises:
       UserError: if Grain is not installed.
     """
-    try:
-        import grain
-    except ImportError as error:
-        raise UserError(
-            "config.stream needs Grain: pip install grain, or mijax with its extra stream"
-        ) from error
+    needs("grain", "stream")
+    import grain
+
     begin, (last, length) = dispatches[0][0], dispatches[-1]
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         # Of all steps at once: a thread that asked JAX for those of one would wait for the step.

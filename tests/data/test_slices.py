@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from mijax.data import Volume, along_depth, native_slice, slice_shape, to_native, to_slices
+from mijax.data.grid import resize_labels
 from mijax.errors import UserError
 
 AXCODES = [
@@ -167,6 +168,19 @@ def test_a_ramp_is_resized_without_shift(size):
     np.testing.assert_allclose(slices.image[0, inner, 0, 0], centres[inner], atol=1e-6)
     back = to_native(slices.image, slices.grid)
     np.testing.assert_allclose(back[2:-2, :, :, :], ramp[2:-2], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (12, 12), (16, 36), (32, 72), (24, 40), (24, 12, 24)])
+def test_labels_stay_on_their_image(shape):
+    """At half the size each pixel is between two of the label: not always the same of the two."""
+    label = blobs((48,) * len(shape))
+    label[label == 2] = 255  # unlabelled
+    found = resize_labels(label[None, ..., None], shape)[0, ..., 0]
+    assert found.dtype == label.dtype and {*np.unique(found)} == {0, 1, 255}
+    for value in (1, 255):
+        middle, wanted = (np.array(ndimage.center_of_mass(x == value)) for x in (found, label))
+        np.testing.assert_allclose((middle + 0.5) * 48 / shape, wanted + 0.5, atol=0.2)
+        np.testing.assert_allclose((found == value).mean(), (label == value).mean(), rtol=0.05)
 
 
 def test_probabilities_still_sum_to_one():

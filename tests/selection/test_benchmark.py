@@ -30,7 +30,7 @@ def test_report():
     assert lines[2].startswith("  against all slices of 1: validation p = 0.0")
     assert "line coverage: +1.00; +1.00" in text and "line typicality: +1.00" in text
     assert "N = 1, k-medoids line: 2 seeds; validation 71.71 (+4.04 against their mean" in text
-    assert "above 100 % of them); test 70.29 (+3.96" in text
+    assert "above 6 of 6, p = 0.14); test 70.29 (+3.96 against their mean, above 6 of 6" in text
 
 
 def test_jobs_are_done_once(tmp_path):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mijax.progress import counted
+from mijax.progress import logged
 from mijax.training.log_means import LogMeans
 from mijax.training.metrics_log import MetricsLog
 
@@ -137,12 +137,12 @@ def test_how_far_it_is_where_that_takes_long(monkeypatch, told):
             time.sleep(0.005)
         return done
 
-    assert list(counted(map(slow, range(3)), 3, "work")) == [0, 1, 2]
+    assert list(logged(map(slow, range(3)), 3, "work")) == [0, 1, 2]
     assert told == ["work 0/3", "work 1/3", "work 2/3"]
 
 
 def test_no_word_where_it_takes_no_time(told):
-    assert list(counted("abc", 3, "work")) == ["a", "b", "c"]
+    assert list(logged("abc", 3, "work")) == ["a", "b", "c"]
     assert told == []
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from benchmarks.where import dice, measures, third_of
+from benchmarks.where import dice, measures, part_of
 
 
 def test_fifths_of_the_slices_that_show_something():
     label = np.zeros((14, 4, 4), int)
     label[2:12, 1, 1] = 2  # ten slices
     expected = [-1, -1, 0, 0, *[1] * 6, 2, 2, -1, -1]
-    assert_array_equal(third_of(label), expected)
-    assert_array_equal(third_of(np.zeros((3, 4, 4), int)), [-1] * 3)
-    assert_array_equal(third_of(label[2:4]), [0, 1])
+    assert_array_equal(part_of(label), expected)
+    assert_array_equal(part_of(np.zeros((3, 4, 4), int)), [-1] * 3)
+    assert_array_equal(part_of(label[2:4]), [0, 1])
 
 
 def test_measures():
