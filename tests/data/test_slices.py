@@ -173,14 +173,18 @@ def test_a_ramp_is_resized_without_shift(size):
 @pytest.mark.parametrize("shape", [(24, 24), (12, 12), (16, 36), (32, 72), (24, 40), (24, 12, 24)])
 def test_labels_stay_on_their_image(shape):
     """At half the size each pixel is between two of the label: not always the same of the two."""
-    label = blobs((48,) * len(shape))
-    label[label == 2] = 255  # unlabelled
-    found = resize_labels(label[None, ..., None], shape)[0, ..., 0]
-    assert found.dtype == label.dtype and {*np.unique(found)} == {0, 1, 255}
-    for value in (1, 255):
-        middle, wanted = (np.array(ndimage.center_of_mass(x == value)) for x in (found, label))
-        np.testing.assert_allclose((middle + 0.5) * 48 / shape, wanted + 0.5, atol=0.2)
-        np.testing.assert_allclose((found == value).mean(), (label == value).mean(), rtol=0.05)
+    draw, axes, apart, sizes = np.random.default_rng(0), len(shape), [], []
+    places = np.moveaxis(np.indices((48,) * axes), 0, -1)
+    for _ in range(40):
+        radius = np.linalg.norm(places - draw.uniform(20, 28, axes), axis=-1)
+        label = np.select([radius < 8, radius < 16], [255, 1]).astype(np.uint8)  # 255: unlabelled
+        found = resize_labels(label[None, ..., None], shape)[0, ..., 0]
+        assert found.dtype == label.dtype and {*np.unique(found)} == {0, 1, 255}
+        middles = [np.add(ndimage.center_of_mass(x > 0), 0.5) for x in (found, label)]
+        apart.append(middles[0] * 48 / shape - middles[1])
+        sizes.append([(found == k).mean() / (label == k).mean() for k in (1, 255)])
+    np.testing.assert_allclose(np.mean(apart, axis=0), 0, atol=0.1)
+    np.testing.assert_allclose(np.mean(sizes, axis=0), 1, atol=0.02)
 
 
 def test_probabilities_still_sum_to_one():
