@@ -99,19 +99,22 @@ def read_json(path):
 def locked(path, *, wait=False):
     """An open file with a lock on it, or None where another process holds that.
 
-    With ``wait``, waits for it. Processes that inherit the file hold the lock as well; it ends
-    with the last of them, however that ends. On a file system without locks (Lustre as it is
-    often mounted, some NFS) there is none, and a line is logged.
+    With ``wait``, logs that it waits for that one, and does. Processes that inherit the file hold
+    the lock as well; it ends with the last of them, however that ends. On a file system without
+    locks (Lustre as it is often mounted, some NFS) there is none, and a line is logged.
     """
     import fcntl  # not on Windows
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield None
-            return
+            if not wait:
+                yield None
+                return
+            _log.info("waiting for another process that works in %s", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise

@@ -207,18 +207,21 @@ def _digests(folder):
 def _damage(folder):
     """What is wrong with the files of a checkpoint, or an empty string."""
     try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        text = (folder / CHECKSUMS).read_text(encoding="utf-8")
     except FileNotFoundError:
         return "its save did not finish"
-    except (OSError, ValueError):
+    except OSError as error:  # which may pass
+        raise UserError(f"cannot read {folder / CHECKSUMS}: {error.strerror or error}") from error
+    except ValueError:
         return f"{CHECKSUMS} cannot be read"
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    if not text.endswith("\n"):
+        return f"{CHECKSUMS} is incomplete"
+    lines = (line.partition("  ") for line in text.splitlines())
+    expected = {name: digest for digest, _, name in lines}  # what else is there is no part of it
     try:
         found = _digests(folder)
     except FileNotFoundError:
         return "it is being removed"
-    if any(not Path(name).name.startswith(".") for name in found.keys() - expected.keys()):
-        return f"{CHECKSUMS} is incomplete"  # hidden ones are of file managers and of NFS
     for name, digest in expected.items():
         if name not in found:
             return f"{name} is missing"

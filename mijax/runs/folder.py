@@ -23,7 +23,8 @@ from mijax.options import LONGER, as_of_now, flat
 # Where things lie says nothing about the result.
 _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
 MAY_DIFFER = (*_PLACES, "stream")
-_PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
+_FILES = ("data.splits.file", "data.annotation.file")
+_PATHS = ("init_from", "grow_from", "cache", "data.source.dir", *_FILES)
 ANNOTATION = "annotation.json"  # of a run, and where a run that grows from it finds it
 PLAN = "plan.json"
 _SETTLED = ("splits.json", ANNOTATION, "tracking.json", PLAN)  # for a configuration
@@ -85,7 +86,7 @@ def default_folder(config):
 
 def data_name(config):
     """``config.name`` or, where that is empty, the name of the folder of the data."""
-    return config.name or Path(config.data.source.dir).absolute().name
+    return config.name or Path(absolute(config.data.source.dir)).name
 
 
 def absolute(path):

@@ -21,12 +21,14 @@ from mijax.runs.growth import lineage
 _log = logging.getLogger("mijax")
 
 
-def write_info(run, *, classes, channels, numbered, splits, validation, init_from, devices):
+def write_info(
+    run, *, classes, channels, numbered, splits, validation, learned, init_from, devices
+):
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
     ``numbered`` is that of its ``data.volume.Recipe``, ``splits`` are its own, ``validation`` its
-    validation volumes, ``init_from`` is the ``Run`` that its weights came from, or None, and
-    ``devices`` is what it begins on, in words.
+    validation volumes, ``learned`` those that it learns from, see ``digests``, ``init_from`` is the
+    ``Run`` that its weights came from, or None, and ``devices`` is what it begins on, in words.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -37,6 +39,7 @@ def write_info(run, *, classes, channels, numbered, splits, validation, init_fro
             "numbered": numbered,
             "splits": splits._asdict(),
             "data": fingerprint(validation),
+            "learned": learned,
             "init_from": init_from and json.loads(init_from.config.to_json_best_effort()),
             "lineage": [ancestor._asdict() for ancestor in lineage(run)],
             "devices": devices,
@@ -52,27 +55,55 @@ def fingerprint(volumes):
     """A text that changes with the names, grids and labels of volumes, not with their place."""
     digest = hashlib.sha256()
     for volume in volumes:
-        grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
-        grid += [volume.undrawn] if volume.undrawn else []
-        digest.update(json.dumps(grid).encode())
-        if volume.label is not None:
-            digest.update(np.ascontiguousarray(volume.label))
+        _add(digest, volume)
     return digest.hexdigest()[:16]
 
 
-def check_data(run, volumes):
+def digests(volumes):
+    """The ``fingerprint`` of volumes, and another text that changes with their images."""
+    labels, images = hashlib.sha256(), hashlib.sha256()
+    for volume in volumes:
+        _add(labels, volume)
+        images.update(np.ascontiguousarray(volume.image))
+    return {"labels": labels.hexdigest()[:16], "images": images.hexdigest()[:16]}
+
+
+def _add(digest, volume):
+    grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
+    grid += [volume.undrawn] if volume.undrawn else []
+    digest.update(json.dumps(grid).encode())
+    if volume.label is not None:
+        digest.update(np.ascontiguousarray(volume.label))
+
+
+def check_data(run, volumes, learned):
     """Refuses to go on with a run on other data than it began with.
 
+    Args:
+      run: ``Run``.
+      volumes: its validation volumes.
+      learned: ``digests`` of those that it learns from; of another machine images that N4 has
+        corrected may be rounded otherwise, and are not looked at.
+
     Raises:
-      UserError: if the validation volumes are not those that it began with.
+      UserError: if they are not those that it began with.
     """
-    found = fingerprint(volumes)
-    if run.info().get("data", found) != found:
-        raise UserError(
-            f"{run.folder} was trained on other data: its validation cases have other labels or "
-            f"voxel grids in {run.config.data.source.dir or 'this data set'} now; choose another "
-            "--workdir"
-        )
+    data, begun = run.config.data, run.info()
+    found = {"data": fingerprint(volumes), **learned}
+    begun = {"data": begun.get("data"), **begun.get("learned", {})}  # earlier versions noted less
+    if data.patches.bias_correction:
+        begun.pop("images", None)
+    differ = [key for key, value in begun.items() if value not in (None, found[key])]
+    for key, what in (
+        ("data", "its validation cases have other labels or voxel grids"),
+        ("labels", "its training cases have other labels or voxel grids"),
+        ("images", "its training or validation cases have other images"),
+    ):
+        if key in differ:
+            raise UserError(
+                f"{run.folder} was trained on other data: {what} in "
+                f"{data.source.dir or 'this data set'} now; choose another --workdir"
+            )
 
 
 def check_names(run, classes):

@@ -1,5 +1,6 @@
 """The splits of a run: given or drawn once, and written into its folder."""
 
+import contextlib
 import logging
 
 from mijax import parallel
@@ -49,6 +50,8 @@ def settle_splits(run, cases):
                 "%d training case(s) have got labels since %s began and are unlabelled in it: "
                 "--grow %s --workdir NEW takes them in", more, run.folder, quoted(run.folder)
             )  # fmt: skip
+    elif kept and not data.splits.file and not run.begun:
+        _tell_of_others(run, splits, data, cases, complete)
     if not kept:
         left = set(splits.unlabelled) - set(all_labelled(splits, cases).unlabelled)
         if complete and left and data.splits.file and not data.splits.labelled:
@@ -61,6 +64,18 @@ def settle_splits(run, cases):
         splits = _in_order(splits)
         _write(path, splits)
     return splits
+
+
+def _tell_of_others(run, splits, data, cases, complete):
+    """Logs that a start that was cut off left other splits than those that would be drawn now."""
+    drawn = None
+    with contextlib.suppress(UserError):  # the data may have fewer by now
+        drawn = _in_order(choose_splits(data, cases, complete=complete))
+    if drawn != splits:
+        _log.warning(
+            "%s holds, and is not what would be drawn from the data as they are now; remove it to "
+            "draw anew", run.folder / "splits.json",
+        )  # fmt: skip
 
 
 def _write(path, splits):

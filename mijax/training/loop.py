@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import time
 
@@ -11,12 +12,20 @@ import numpy as np
 from mijax import parallel
 from mijax.errors import Preempted, UserError, quoted
 from mijax.inference.network import evaluated
+from mijax.inference.trust import FILE as TRUST
 from mijax.options import flat
 from mijax.progress import doing
 from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
-from mijax.runs.info import check_data, check_grown, check_names, check_roles, write_info
+from mijax.runs.info import (
+    check_data,
+    check_grown,
+    check_names,
+    check_roles,
+    digests,
+    write_info,
+)
 from mijax.runs.leak import check_leak
 from mijax.runs.source import index_data, prepare_data
 from mijax.runs.splits import settle_splits
@@ -34,6 +43,7 @@ from mijax.training.training_set import (
     check_slices,
     load_training_set,
     refuse_without_size,
+    volumes_of,
 )
 
 _log = logging.getLogger("mijax")
@@ -88,17 +98,20 @@ def _train(run, devices):
             source, splits, config, experiment.method, experiment.cropping
         )
     validation = [source.volume(name) for name in splits.validation]
+    learned = digests(itertools.chain(volumes_of(source, splits, experiment.method), validation))
     if not experiment.method.examination:
         check_classes(training_set.label, validation, source.classes)
     with Checkpoints(run.checkpoints) as checkpoints:
-        state = first_state(run, experiment, checkpoints, found, training_set, splits, validation)
+        state = first_state(
+            run, experiment, checkpoints, found, training_set, splits, validation, learned
+        )
         if have_gaps(training_set, source.classes):
             step = functools.partial(experiment.train_step, gaps=True, undrawn=source.undrawn)
             experiment = experiment._replace(train_step=step)
         return _loop(run, experiment, checkpoints, state, training_set, validation)
 
 
-def first_state(run, experiment, checkpoints, found, training_set, splits, validation):
+def first_state(run, experiment, checkpoints, found, training_set, splits, validation, learned):
     """The ``TrainState`` to go on with: of the newest checkpoint, or that of the beginning.
 
     Raises:
@@ -111,7 +124,7 @@ def first_state(run, experiment, checkpoints, found, training_set, splits, valid
         if not experiment.method.examination:
             check_names(run, experiment.classes)
         check_roles(run, splits)
-        check_data(run, validation)
+        check_data(run, validation, learned)
         _log.info("going on from step %d of %d", start, run.config.steps)
         if (begun := run.info().get("devices", on)) != on:
             _log.info("begun on %s: from here on, %s, it is the same to rounding only", begun, on)
@@ -122,6 +135,8 @@ def first_state(run, experiment, checkpoints, found, training_set, splits, valid
     state = experiment.init(run.config.seed, slices, given)
     if parallel.is_first():
         check_grown(run, validation)
+        for stale in ("scores.json", TRUST):  # of a training that this one takes the place of
+            (run.folder / stale).unlink(missing_ok=True)
         write_info(
             run,
             classes=experiment.classes,
@@ -129,6 +144,7 @@ def first_state(run, experiment, checkpoints, found, training_set, splits, valid
             numbered=found.numbered,
             splits=splits,
             validation=validation,
+            learned=learned,
             init_from=origin,
             devices=on,
         )

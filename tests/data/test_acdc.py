@@ -157,6 +157,12 @@ def save(path, values, header=None):
     nib.save(nib.Nifti1Image(values, None, header), path)
 
 
+def test_an_image_that_is_there_twice(tmp_path, acdc):
+    path = acdc / "training" / "patient001" / "patient001_frame12_gt.nii"
+    save(path, np.zeros(ACDC_SHAPE, np.uint8))
+    assert "patient001_frame12_gt is there twice, patient001" in refused(tmp_path, acdc)
+
+
 def test_ground_truth_that_does_not_fit(tmp_path, acdc):
     path = acdc / "training" / "patient001" / "patient001_frame12_gt.nii.gz"
     save(path, np.zeros((*ACDC_SHAPE[:2], 4), np.uint8))

@@ -1,5 +1,6 @@
 """What is kept, what is best, and what happens to damaged checkpoints."""
 
+import errno
 import functools
 import hashlib
 import shutil
@@ -166,6 +167,27 @@ def test_says_what_is_wrong(saved, tmp_path, look):
     assert "its save did not finish" in told()
 
 
+def test_other_files_in_it_do_it_no_harm(saved, tmp_path, look):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    for name in ("Thumbs.db", "state/note.txt", ".nfs01"):
+        (folder / "12" / name).write_text("of a file manager")
+    assert look(folder) == (12, 12, [])
+
+
+def test_sums_that_cannot_be_read_now_cost_no_checkpoint(saved, tmp_path, monkeypatch):
+    folder, of = shutil.copytree(saved, tmp_path / "copy"), Path.read_text
+
+    def read_text(path, *how, **options):
+        if path.name == "SHA256SUMS":
+            raise OSError(errno.EIO, "Input/output error")
+        return of(path, *how, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(UserError, match="cannot read .*SHA256SUMS: Input/output error"):
+        Checkpoints(folder)
+    assert (folder / "12").exists()
+
+
 def test_all_damaged(saved, tmp_path, look):
     folder = shutil.copytree(saved, tmp_path / "copy")
     for step in (8, 12):
@@ -209,7 +231,7 @@ def test_a_checkpoint_without_a_network_is_of_another_version(saved, tmp_path):
     sums = [
         x for x in (folder / "12" / "SHA256SUMS").read_text().splitlines() if "network" not in x
     ]
-    (folder / "12" / "SHA256SUMS").write_text("\n".join(sums))
+    (folder / "12" / "SHA256SUMS").write_text("\n".join([*sums, ""]))
     with Checkpoints(folder, read_only=True) as checkpoints:
         assert checkpoints.last_step() == 12
         with pytest.raises(UserError, match="saved by another version of mijax"):

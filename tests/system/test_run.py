@@ -1,18 +1,20 @@
 """The run folder: opened again, refused to another configuration, told apart by name."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from mijax.data import Splits, Volume, read_splits, write_splits
+from mijax.data import Source, Splits, Volume, read_splits, write_splits
 from mijax.data.volume import Case
 from mijax.errors import UserError
 from mijax.files import write_json
 from mijax.inference import evaluate
 from mijax.options import flat
 from mijax.runs.folder import _SETTLED, default_folder, exclusive, open_run, start_run, taken_back
-from mijax.runs.info import fingerprint
+from mijax.runs.info import check_data, fingerprint
+from mijax.runs.source import index_data
 from mijax.runs.splits import settle_splits
 from mijax.training import train
 
@@ -190,6 +192,56 @@ def test_a_run_does_not_go_on_with_other_data(copied):
     write_json(run.folder / "info.json", run.info() | {"data": "other"})
     with pytest.raises(UserError, match="trained on other data.* choose another --workdir"):
         train(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            lambda v: v._replace(label=1 - np.minimum(v.label, 1)),
+            "training cases have other labels",
+        ),
+        (lambda v: v._replace(image=v.image + 1), "training or validation cases have other images"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_training_data(copied, monkeypatch, change, told):
+    run = copied("local_mi")
+    labelled, of = read_splits(run.folder / "splits.json").labelled, Source.volume
+    monkeypatch.setattr(
+        Source, "volume", lambda self, n: change(of(self, n)) if n in labelled else of(self, n)
+    )
+    with pytest.raises(UserError, match=f"trained on other data: its {told}.* now; choose an"):
+        train(run)
+
+
+def test_images_that_n4_has_corrected_may_be_rounded_otherwise(copied):
+    run = copied("local_mi")
+    write_json(run.folder / "info.json", run.info() | {"data": None})
+    learned = run.info()["learned"] | {"images": "rounded"}
+    with pytest.raises(UserError, match="have other images"):
+        check_data(run, [], learned)
+    run.config.data.patches.bias_correction = True
+    check_data(run, [], learned)
+
+
+def test_a_run_that_begins_anew_has_no_scores_of_before(copied):
+    run = copied("local_mi")
+    shutil.rmtree(run.checkpoints)
+    for name in ("scores.json", "trust.json"):
+        (run.folder / name).write_text("{}")
+    train(run)
+    assert not {"scores.json", "trust.json"} & {path.name for path in run.folder.iterdir()}
+
+
+def test_a_draw_that_a_start_has_left_is_told_of(tiny, tmp_path, listening):
+    run = start_run(tmp_path, tiny("local_mi"))
+    cases = index_data(run.config).cases
+    splits = settle_splits(run, cases)
+    with listening() as lines:
+        assert settle_splits(run, cases) == splits and not lines
+        write_splits(tmp_path / "splits.json", splits._replace(test=splits.test[:1]))
+        settle_splits(run, cases)
+    assert "splits.json holds, and is not what would be drawn" in lines[0]
 
 
 def test_other_classes_are_refused(copied):

@@ -64,8 +64,10 @@ def _entry(folder: Path, frame: int) -> Entry:
 
 
 def _file(folder: Path, stem: str) -> Path | None:
-    paths = (folder / f"{stem}{ending}" for ending in NIFTI)
-    return next((path for path in paths if path.is_file()), None)
+    paths = [path for ending in NIFTI if (path := folder / f"{stem}{ending}").is_file()]
+    if len(paths) > 1:
+        raise UserError(f"{folder}: {stem} is there twice, {' and '.join(p.name for p in paths)}")
+    return next(iter(paths), None)
 
 
 def _frames(folder: Path) -> list[int]:
