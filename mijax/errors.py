@@ -33,7 +33,8 @@ def tell_missing(kind, error, trace):
     """For ``sys.excepthook``: a package that is not installed is one line; all else as ever."""
     if issubclass(kind, ModuleNotFoundError) and error.name:
         print(
-            f"mijax: needs {error.name}, which is not installed: pip install 'mijax[train]'",
+            f"mijax: needs {error.name}, which is not installed: in the clone of "
+            "mijax, pip install -e '.[train]'",
             file=sys.stderr,
         )
     else:
@@ -50,7 +51,8 @@ def needs(package, extra):
         importlib.import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(
-            f"needs {error.name}, which is not installed: pip install 'mijax[{extra}]'"
+            f"needs {error.name}, which is not installed: in the clone of mijax, "
+            f"pip install -e '.[{extra}]'"
         ) from error
 
 

@@ -117,7 +117,8 @@ def to_slices(
         if fit == "pad" and min(start) < 0:
             raise UserError(
                 f"case {volume.name}: {_WHAT[dims]} of {times(target)} exceed data.patches.size "
-                f"{times(sizes)}; raise data.patches.size or use data.patches.fit=resize or crop"
+                f"{times(sizes)}; raise --config.data.patches.size or use "
+                "--config.data.patches.fit=resize or crop"
             )
     grid = Grid(
         shape=volume.image.shape[:3],

@@ -55,7 +55,7 @@ def draw_splits(
         if validation + test >= count:
             raise UserError(
                 f"there are {count} patients, and {validation} for validation and {test} for test "
-                "leave none; lower data.splits.validation or data.splits.test"
+                "leave none; lower --config.data.splits.validation or --config.data.splits.test"
             )
         cases = [case._replace(labelled=True) for case in cases]
         drawn = draw_splits(cases, labelled=0, validation=validation, test=test, seed=seed)
@@ -68,11 +68,14 @@ def draw_splits(
         raise UserError("data.splits.validation=0 is an empty split; ask for at least 1")
     patients = sorted(complete_patients(cases))
     if not patients:
-        raise UserError("no case has a label; is labelsTr where it should be, and named so?")
+        raise UserError(
+            "no case has a label; put label files that are named like their cases into labelsTr "
+            "(python -m mijax.select chooses whom to annotate first)"
+        )
     asked = test + validation + max(labelled, 1)
     if asked > len(patients):
         can_be = {"labelled": labelled > 1, "validation": validation > 1, "test": test > 0}
-        lower = " or ".join(f"data.splits.{name}" for name, can in can_be.items() if can)
+        lower = " or ".join(f"--config.data.splits.{name}" for name, can in can_be.items() if can)
         raise UserError(
             f"{asked} labelled patients are asked for ({test} test, {validation} validation, "
             f"{max(labelled, 1)} labelled), but there are {len(patients)}; "

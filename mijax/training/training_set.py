@@ -106,7 +106,8 @@ def check_slices(splits, found, config, method, annotation):
         raise UserError(
             f"{'slices' if slices.dims == 2 else 'volumes'} of {len(larger)} of {len(names)} "
             f"training cases exceed data.patches.size {times(size)}: up to {times(most)}, "
-            f"{larger[0]} the first; raise data.patches.size or use data.patches.fit=resize"
+            f"{larger[0]} the first; raise --config.data.patches.size or use "
+            "--config.data.patches.fit=resize"
             + (" or crop" if slices.dims == 2 else ", crop, or whole")
         )
 

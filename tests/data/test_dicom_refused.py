@@ -264,7 +264,7 @@ def test_several_channels(tmp_path):
 def test_without_the_extra(tmp_path, monkeypatch):
     write_series(tmp_path, SIX)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"needs pydicom.*pip install 'mijax\[dicom\]'"):
+    with pytest.raises(UserError, match=r"needs pydicom.*pip install -e '.\[dicom\]'"):
         find_scans(tmp_path, channels=1)
 
 

@@ -136,7 +136,9 @@ def test_labels_without_an_image_are_counted(tmp_path):
     root = write_msd(tmp_path / "set")
     for name in ("b", "a"):
         write_nifti(root / "labelsTr" / f"{name}.nii.gz", label_values(1))
-    with pytest.raises(UserError, match=r"a.nii.gz: a label without an image in .*, one of 2$"):
+    with pytest.raises(
+        UserError, match=r"a.nii.gz: a label without an image in .*, one of 2; a label has"
+    ):
         layout_of(root)
 
 

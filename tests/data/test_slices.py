@@ -292,7 +292,7 @@ def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
         ({"size": (8, 8, 8)}, "data.patches.size"),
         (
             {"size": 16},
-            "13×17 exceed data.patches.size 16×16; raise data.patches.size or use ",
+            "13×17 exceed data.patches.size 16×16; raise --config.data.patches.size or use ",
         ),
         ({"intensity": "percentile", "percentiles": (99, 1)}, "data.patches.percentiles"),
         ({"intensity": "percentile", "percentiles": (0, 101)}, "data.patches.percentiles"),

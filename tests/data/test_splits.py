@@ -92,8 +92,8 @@ def test_order_and_unlabelled_patients_do_not_change_the_draw():
     [
         ({"labelled": 5, "validation": 3, "test": 3}, "there are 10"),
         ({"labelled": 0, "validation": 5, "test": 5}, "there are 10"),
-        ({"labelled": 10, "validation": 1, "test": 0}, "10; lower data.splits.labelled, or annota"),
-        ({"labelled": 1, "validation": 9, "test": 1}, "lower data.splits.validation or data.spli"),
+        ({"labelled": 10, "validation": 1, "test": 0}, "10; lower --config.data.splits.labelled,"),
+        ({"labelled": 1, "validation": 9, "test": 1}, "lower --config.data.splits.validation or "),
         ({"labelled": 2, "validation": 0, "test": 2}, "empty split"),
         (
             {"labelled": 2, "validation": 2, "test": 2, "seed": -1},
@@ -116,7 +116,7 @@ def test_one_labelled_patient_is_too_few_and_nothing_can_be_lowered():
 
 
 def test_no_label_at_all():
-    with pytest.raises(UserError, match="no case has a label; is labelsTr where"):
+    with pytest.raises(UserError, match="no case has a label; put label files"):
         draw_splits(cases_of(0, unlabelled=4), labelled=1, validation=1, test=0, seed=0)
 
 

@@ -56,8 +56,8 @@ assert metrics.dice(labels, labels, classes=2) == 1
 def test_a_command_without_its_extra_says_what_to_install(bare, command):
     done = bare("-m", f"mijax.{command}", "--help")
     assert (done.returncode, done.stdout) == (1, "")
-    line = "mijax: needs absl, which is not installed: pip install 'mijax[train]'\n"
-    assert done.stderr == line
+    line = "needs absl, which is not installed: in the clone of mijax, pip install -e '.[train]'"
+    assert done.stderr == f"mijax: {line}\n"
 
 
 SCRIPT = "import sys\nfrom mijax.main import cli\nsys.exit(cli())\n"  # as pip writes it

@@ -166,7 +166,7 @@ def test_splits_that_cannot_be_drawn_are_refused(root, cache, run_here):
     command += [f"--config.data.source.dir={root}"]
     code, out, lines = run_here(*command, "--config.data.splits.test=2")
     assert code == 1 and "--config.data.patches.size=" in out
-    assert lines[-1].endswith("but there are 3; lower data.splits.test, or annotate more")
+    assert lines[-1].endswith("but there are 3; lower --config.data.splits.test, or annotate more")
     code, _, lines = run_here(*command, "--config.data.splits.labelled=-2")
     assert code == 1 and lines[-1].endswith("data.splits.labelled=-2: must not be negative")
 

@@ -92,7 +92,7 @@ def test_without_a_flag_there_is_none(tmp_path, recorder):
 def test_without_the_package(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     settle_tracking(tmp_path, [name])
-    with pytest.raises(UserError, match=rf"needs {name}.*pip install 'mijax\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"needs {name}.*pip install -e '.\[{name}\]'"):
         write(tmp_path, [2])
 
 

@@ -37,7 +37,10 @@ def check_same_geometry(
     """
     other = f"{reference.parent.name}/{reference.name}"
     if tuple(shape) != tuple(shape_0):
-        raise UserError(f"{path}: shape {tuple(shape)}, but {other} has {tuple(shape_0)}")
+        raise UserError(
+            f"{path}: shape {tuple(shape)}, but {other} has {tuple(shape_0)}; resample one of them "
+            "onto the other"
+        )
     apart, mm = _distance(affine, affine_0, shape[:3])
     if apart <= _ROUNDING:
         return

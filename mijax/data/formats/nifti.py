@@ -107,8 +107,10 @@ def _readable(path: Path):
         with _open(path) as file, np.errstate(all="ignore"):
             yield file
     except _UNREADABLE as error:
+        plain = "if it is not compressed, rename it to .nii, else "
+        advice = f"{plain * isinstance(error, gzip.BadGzipFile)}copy it again"
         raise UserError(
-            f"{path}: truncated or not NIfTI ({lines_of(error)[0]}); copy it again"
+            f"{path}: truncated or not NIfTI ({lines_of(error)[0]}); {advice}"
         ) from error
 
 

@@ -74,7 +74,8 @@ def _read(root: Path) -> dict:
     if not path.is_file():
         inside = sorted(p.parent.name for p in root.glob("*/dataset.json"))
         advice = f"there is one in {inside[0]!a}, pass that folder" if inside else (
-            "a data set in MSD or nnU-Net layout has one"
+            'write one beside imagesTr and labelsTr, such as {"modality": {"0": "CT"}, '
+            '"labels": {"0": "background", "1": "organ"}}'
         )  # fmt: skip
         raise UserError(f"{path}: missing; {advice}")
     try:

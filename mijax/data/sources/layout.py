@@ -104,7 +104,8 @@ def read_layout(root: Path, *, kind: str, patient_pattern: str, test_images: boo
     if alone := sorted(labels.keys() - cases[0].keys() - cases[-1].keys()):
         others = f", one of {len(alone)}" * (len(alone) > 1)
         raise UserError(
-            f"{labels[alone[0]]}: a label without an image in {root / 'imagesTr'}{others}"
+            f"{labels[alone[0]]}: a label without an image in {root / 'imagesTr'}{others}; a label "
+            "has the name of its case, without a channel's number"
         )
     patient = _patients(patient_pattern)
     entries = tuple(
