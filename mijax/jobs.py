@@ -31,6 +31,7 @@ ROWS = {key: (name, row.values) for name, key, row in _DECLARED if row.table1}
 OTHER_ROWS = {key: (name, row.values) for name, key, row in _DECLARED if not row.table1}
 COMMAND = (sys.executable, "-m", "mijax.main")
 
+_TRAINED = ("labelled", "unlabelled", "validation")  # roles that a training hangs on
 _log = logging.getLogger("mijax")
 
 
@@ -259,6 +260,13 @@ def _check_same(job):
             Notice,
             stacklevel=2,
         )
+    if file := job.config.data.splits.file:
+        had, given = (read_splits(path) for path in (job.folder / "splits.json", file))
+        if any({*getattr(had, role)} != {*getattr(given, role)} for role in _TRAINED):
+            raise UserError(
+                f"{job.folder} was trained with other splits than {file} has now; choose another "
+                "--output"
+            )
     found, wanted = settings(config), settings(job.config)
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):

@@ -406,10 +406,14 @@ def test_a_table_goes_on_however_its_folder_and_splits_are_written(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for job in make("table", "splits.json"):
         done(job.folder, job.config)
+        shutil.copy(job.config.data.splits.file, job.folder / "splits.json")
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
     found = make("../table", "../splits.json"), make(tmp_path / "table", tmp_path / "splits.json")
     assert all(job.done for jobs in found for job in jobs)
+    write_json(tmp_path / "splits.json", {**splits, "validation": ["phantom_0003"]})
+    with pytest.raises(UserError, match=r"full-seed0 was trained with other splits than .*; c"):
+        make("../table", "../splits.json")
 
 
 def test_where_a_row_begins_is_known_from_anywhere(tmp_path, monkeypatch):
