@@ -32,10 +32,11 @@ from benchmarks.select_report import STRATEGIES, embeddings, report
 from mijax import commands, parallel
 from mijax.configs import acdc_small, hippocampus
 from mijax.data import read_splits
+from mijax.data.patches import slice_volume
 from mijax.inference.batching import predict_stacks
 from mijax.methods import Unlabelled
 from mijax.metrics import dice
-from mijax.runs.source import index_data, open_data, slice_volume
+from mijax.runs.source import index_data, open_data
 from mijax.training.batches import TrainingSet
 from mijax.training.build import build
 

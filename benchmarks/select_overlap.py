@@ -17,7 +17,8 @@ from scipy import stats
 from benchmarks.select import CONFIGS, NUMBERS, dealt, protocol
 from benchmarks.select_report import STRATEGIES, embeddings
 from mijax import commands
-from mijax.runs.source import open_data, slice_volume
+from mijax.data.patches import slice_volume
+from mijax.runs.source import open_data
 from mijax.selection.choice import coverage, pairwise
 
 DRAWS, _HEIGHTS = 300, 24  # slices that each volume is brought to

@@ -22,11 +22,12 @@ from absl import flags
 
 from mijax import commands
 from mijax.data import read_splits
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.inference import Predictor
 from mijax.inference.batching import predict_stacks
 from mijax.runs.folder import open_run
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import open_data
 from mijax.transforms import sample_view
 
 BINS = 15

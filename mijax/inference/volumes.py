@@ -42,7 +42,7 @@ def segment(
       network: ``network.Network``.
       weights: of it.
       volumes: iterable of ``data.Volume``.
-      stored: see ``runs.source.slice_volume``; False for new scans.
+      stored: see ``data.patches.slice_volume``; False for new scans.
       probabilities: whether those of all classes are wanted.
       confidence: whether that of the label of each voxel is wanted, in their place.
       largest_component: keep the largest of each class, see ``metrics.largest_components``; in

@@ -227,11 +227,8 @@ def _deep(output, label, label_loss):
     for name, logits in found.items():
         size = logits.shape[1:-1]
         steps = [n // m for n, m in zip(label.shape[1:], size, strict=True)]
-        first, last = (
-            label[:, *(slice(middle, None, step) for middle, step in zip(at, steps, strict=True))]
-            for at in ([(step - 1) // 2 for step in steps], [step // 2 for step in steps])
-        )
-        middle = jnp.where(jnp.indices(size).sum(0) % 2 == 1, last, first)
+        first, last = (label[:, *(slice((n - 1 + i) // 2, None, n) for n in steps)] for i in (0, 1))
+        middle = jnp.where(jnp.indices(size).sum(0) % 2, last, first)
         total += 0.5 ** (int(name.removeprefix("logits")) - 1) * label_loss(logits, middle)
     return total
 

@@ -15,6 +15,7 @@ from mijax.data import (
     draw_splits,
     read_splits,
 )
+from mijax.data.patches import slice_options
 from mijax.errors import UserError, quoted
 from mijax.files import read_json, write_json
 from mijax.options import flat, tuples
@@ -23,7 +24,7 @@ from mijax.planning.rules import Choice, choices, validation_patients
 from mijax.progress import out_of_memory
 from mijax.runs.annotation import annotation_in
 from mijax.runs.folder import PLAN, Run
-from mijax.runs.source import index_data, slice_options
+from mijax.runs.source import index_data
 from mijax.training.config_checks import check_config
 
 _log = logging.getLogger("mijax")

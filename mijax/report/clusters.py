@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data import read_splits
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.inference.batching import predict_stacks
 from mijax.inference.scoring import make_scoring
 from mijax.report.excerpts import shown_pixel_size
 from mijax.report.predictions import scored_predictor, source_for, source_of
 from mijax.runs.method import make_method
-from mijax.runs.source import slice_volume
 
 _SLICES = 4
 

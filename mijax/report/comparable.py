@@ -111,7 +111,8 @@ def check_comparable(first, other):
             f"--{' or --'.join(OPTIONS)}, the other without; python -m mijax.evaluate "
             "--workdir RUN scores again"
         )
-    if _are_others(*((one.splits.validation, _data(one.run)) for one in (first, other))):
+    data = ((one.splits.validation, noted(one.run).get("data")) for one in (first, other))
+    if _are_others(*data):
         raise UserError(
             f"{first.run.folder} and {other.run.folder} are not comparable: they are of different "
             "data, whose cases have the same names"
@@ -122,12 +123,12 @@ def _scored_cases(one):
     return tuple(one.entry.get("cases") or getattr(one.splits, one.entry["split"]))
 
 
-def _data(run):
-    """Fingerprint of its validation cases; None where info.json is lost: a report does without."""
+def noted(run):
+    """``Run.info``; empty where info.json is lost or damaged: a report does without."""
     try:
-        return run.info().get("data")
+        return run.info()
     except UserError:
-        return None
+        return {}
 
 
 def _are_others(first, other):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data import native_slice
-from mijax.runs.source import slice_volume
+from mijax.data.patches import slice_volume
 
 
 class Excerpt(NamedTuple):

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from mijax.data import UNLABELLED, read_splits
+from mijax.data.patches import slice_volume
 from mijax.inference.batching import predict_stacks
 from mijax.inference.network import patch_of
 from mijax.losses import joint_distribution, mutual_information
-from mijax.runs.source import slice_volume
 from mijax.transforms import sample_view
 
 _SLICES = 16  # from a few validation cases

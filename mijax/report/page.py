@@ -6,8 +6,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from mijax.errors import UserError
 from mijax.report.caption import caption
+from mijax.report.comparable import noted
 from mijax.report.finding import finding
 from mijax.report.labels import differences
 from mijax.report.measures import meanings, measures_caption, measures_grid
@@ -43,7 +43,7 @@ def to_html(rows, table, *, checkpoint, listed, illustrator, left_out, files):
     )
     pretraining = [row for row in rows if row.pretraining]
     runs = [(row, one) for row in rows for one in row.runs]
-    infos = [_info(one.run) for _, one in runs]
+    infos = [noted(one.run) for _, one in runs]
     return environment.get_template("page.html.j2").render(
         name=data_name(rows[0].config),
         label=rows[0].label if len(rows) == 1 else None,
@@ -119,13 +119,6 @@ def _differences(rows):
         }
         lines.append((row.label, None if j == i else rows[j].label, own))
     return lines
-
-
-def _info(run):
-    try:
-        return run.info()
-    except UserError:  # a report does without
-        return {}
 
 
 def _versions(infos):

@@ -1,4 +1,4 @@
-"""The data of a run, as its configuration says: found, prepared, cut into slices."""
+"""The data of a run, as its configuration says: found, prepared."""
 
 import contextlib
 import json
@@ -6,13 +6,7 @@ import os
 from pathlib import Path
 
 from mijax.data import index, list_cases, prepare
-from mijax.data.patches import slice_options, slice_volume
 from mijax.files import locked
-
-__all__ = [
-    "cases_of", "flat_slices", "index_data", "open_data", "prepare_data", "same_volumes",
-    "slice_options", "slice_volume",
-]  # fmt: skip
 
 
 def index_data(config):

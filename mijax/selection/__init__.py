@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mijax.data import read_splits, write_splits
+from mijax.data.patches import slice_volume
 from mijax.data.survey import grids
 from mijax.data.volume import Geometry
 from mijax.errors import UserError
 from mijax.files import writing_to
 from mijax.progress import doing
-from mijax.runs.source import flat_slices, index_data, prepare_data, slice_volume
+from mijax.runs.source import flat_slices, index_data, prepare_data
 from mijax.selection.candidates import Candidates, find_candidates
 from mijax.selection.choice import (
     coverage,

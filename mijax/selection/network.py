@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.inference.batching import ahead, predict_stacks
 from mijax.inference.signals import signals
-from mijax.runs.source import slice_volume
 from mijax.selection.embedding import by_thirds
 
 FEATURE = "bottleneck"

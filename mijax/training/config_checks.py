@@ -1,6 +1,7 @@
 """Range checks of a configuration, before any data are read."""
 
 from mijax.data import check_slice_options
+from mijax.data.patches import slice_options
 from mijax.errors import UserError, needs
 from mijax.inference.network import precision
 from mijax.losses.labels import LABEL_LOSSES
@@ -8,7 +9,6 @@ from mijax.methods import copy_paste
 from mijax.methods.parts import check_least
 from mijax.models import NORMS, check_levels, total_stride
 from mijax.runs.method import make_method
-from mijax.runs.source import slice_options
 from mijax.training.build import hypergradient_of
 from mijax.training.optimizer import OPTIMIZERS, SCHEDULES
 from mijax.training.rounds import round_starts

@@ -7,11 +7,11 @@ import logging
 import numpy as np
 
 from mijax.data import UNLABELLED, slice_flags, slice_shape
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError, quoted, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
 from mijax.models import total_stride
-from mijax.runs.source import slice_volume
 from mijax.training.batches import UNCROPPED, TrainingSet
 from mijax.training.gaps import coded
 from mijax.training.ragged import arrays_of, packed

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict, config_flags
 
 from mijax import configs, methods
 from mijax.configs import common
+from mijax.data.patches import slice_volume
 from mijax.inference.network import evaluated, make_network
 from mijax.methods import Start, Unlabelled
 from mijax.runs.method import make_method
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import open_data
 from mijax.training.batches import Cropping, TrainingSet
 from mijax.training.build import augmentation_of, build
 from mijax.training.config_checks import remarks

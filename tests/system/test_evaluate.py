@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mijax.data import Volume
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.inference import Predictor, evaluate
 from mijax.inference.score_table import table
 from mijax.inference.scores import METRICS, OPTIONS, VOLUME, mean_dsc, score
 from mijax.inference.tolerance import in_words, read_tolerances, tolerances
 from mijax.runs.folder import start_run
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import open_data
 
 CLASSES = ("background", "body", "core")
 

@@ -9,12 +9,13 @@ import pytest
 
 from mijax import parallel
 from mijax.data import draw_splits, read_splits
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.losses import cross_entropy
 from mijax.models import UNet
 from mijax.runs.folder import start_run
 from mijax.runs.method import make_method
-from mijax.runs.source import open_data, slice_volume
+from mijax.runs.source import open_data
 from mijax.training import train
 from mijax.training.batches import pick
 from mijax.training.build import build

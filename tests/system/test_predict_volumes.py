@@ -11,10 +11,10 @@ import pytest
 
 from mijax.configs import phantom
 from mijax.data import Volume, to_native
+from mijax.data.patches import slice_volume
 from mijax.inference.batching import predict_stacks
 from mijax.inference.volumes import most_probable, segment
 from mijax.metrics import largest_components
-from mijax.runs.source import slice_volume
 
 BATCH = 4
 

@@ -19,6 +19,7 @@ from scipy.special import stdtr
 from mijax import main
 from mijax.configs import phantom
 from mijax.data import Drawn, Splits, Volume, write_annotation, write_splits
+from mijax.data.patches import slice_volume
 from mijax.errors import UserError
 from mijax.inference import evaluate
 from mijax.inference.trust import Estimate
@@ -48,7 +49,6 @@ from mijax.report.statistics import make_table
 from mijax.report.values import case_means
 from mijax.report.viewer import list_cases
 from mijax.runs.folder import open_run
-from mijax.runs.source import slice_volume
 
 CASES = [f"case_{i}" for i in range(7)]
 CLASSES = ["body", "core"]

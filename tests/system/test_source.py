@@ -4,8 +4,8 @@ import numpy as np
 
 from mijax.configs import phantom
 from mijax.data import Volume, correct_bias
+from mijax.data.patches import slice_volume
 from mijax.data.sources.phantom import phantom_volume
-from mijax.runs.source import slice_volume
 
 
 def test_new_scan_is_corrected_as_a_stored_one_was():
