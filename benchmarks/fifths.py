@@ -39,11 +39,12 @@ def main(argv):
 def by_fifth(found, truth, classes):
     """(5, k, 2) twice the shared voxels, and the sum of both, of label maps (n, h, w).
 
-    Slices beyond the annotation of any class count in the fifth that is nearest.
+    Slices count where their middles lie; beyond the annotation of any class, in the fifth that is
+    nearest.
     """
     shown = np.flatnonzero(truth.any((1, 2)))
     place = np.clip(np.arange(len(truth)), shown[0], shown[-1])
-    fifth = (place - shown[0]) * 5 // (shown[-1] + 1 - shown[0])
+    fifth = (2 * (place - shown[0]) + 1) * 5 // (2 * (shown[-1] + 1 - shown[0]))
     counts = np.zeros((5, classes, 2))
     for i in range(5):
         p, q = found[fifth == i], truth[fifth == i]

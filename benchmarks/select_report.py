@@ -146,7 +146,7 @@ def _together(ranks):
 
 
 def _by_chance(drawn, value):
-    """p that one more that is drawn like these is as large as ``value``."""
+    """p of its rank, if ``value`` were drawn like these."""
     return (1 + np.sum(np.array(drawn) >= value)) / (1 + len(drawn))
 
 

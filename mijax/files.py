@@ -42,7 +42,7 @@ def in_one_piece(path):
       UserError: if it cannot be written there.
     """
     path = Path(path)
-    part = path.with_name(f".part-{path.name}")
+    part = path.with_name(f".part{os.getpid()}-{path.name}")
     try:
         yield part
         os.replace(part, path)

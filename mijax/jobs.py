@@ -18,7 +18,7 @@ from mijax.errors import Notice, Preempted, UserError
 from mijax.files import locked, writing_to
 from mijax.report.runs import settings
 from mijax.runs.annotation import annotation_in
-from mijax.runs.folder import absolute, is_done, open_run, settle_paths
+from mijax.runs.folder import Run, absolute, is_done, open_run, settle_paths
 from mijax.runs.source import cases_of, same_volumes
 from mijax.runs.splits import choose_splits
 
@@ -31,7 +31,6 @@ ROWS = {key: (name, row.values) for name, key, row in _DECLARED if row.table1}
 OTHER_ROWS = {key: (name, row.values) for name, key, row in _DECLARED if not row.table1}
 COMMAND = (sys.executable, "-m", "mijax.main")
 
-_TRAINED = ("labelled", "unlabelled", "validation")  # roles that a training hangs on
 _log = logging.getLogger("mijax")
 
 
@@ -248,7 +247,13 @@ def _check_same(job):
 
     Where its data lay elsewhere, that is told (``Notice``): they may have moved.
     """
-
+    file = job.config.data.splits.file
+    if file and (job.done or Run(job.folder, None).begun):
+        had, given = (map(set, read_splits(f)) for f in (job.folder / "splits.json", file))
+        if [*had] != [*given]:
+            raise UserError(
+                f"{job.folder} has other splits than {file} has now; choose another --output"
+            )
     if not job.done:
         return  # mijax.main looks at it
     config = open_run(job.folder).config
@@ -260,13 +265,6 @@ def _check_same(job):
             Notice,
             stacklevel=2,
         )
-    if file := job.config.data.splits.file:
-        had, given = (read_splits(path) for path in (job.folder / "splits.json", file))
-        if any({*getattr(had, role)} != {*getattr(given, role)} for role in _TRAINED):
-            raise UserError(
-                f"{job.folder} was trained with other splits than {file} has now; choose another "
-                "--output"
-            )
     found, wanted = settings(config), settings(job.config)
     for key in sorted(found.keys() | wanted.keys()):
         if found.get(key) != wanted.get(key):

@@ -1,6 +1,7 @@
 """Files in one piece, locks between processes, and file systems that have none."""
 
 import errno
+import fcntl
 import os
 
 import pytest
@@ -45,6 +46,20 @@ def test_one_holds_it_at_a_time(tmp_path):
             assert second is None
     with locked(path, wait=True) as third:
         assert third is not None
+
+
+def test_who_waits_says_so(tmp_path, monkeypatch, told):
+    asked = []
+
+    def flock(_, how):
+        asked.append(how)
+        if how & fcntl.LOCK_NB:
+            raise BlockingIOError
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with locked(tmp_path / ".lock", wait=True) as file:
+        assert file is not None and asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    assert told == [f"waiting for another process that works in {tmp_path}"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK])

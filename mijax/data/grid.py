@@ -1,5 +1,6 @@
 """How an image lies on the volume that it was made of, and class probabilities on the way back."""
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -147,13 +148,14 @@ def resize_labels(labels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     axes = tuple(range(1, labels.ndim - 1))
     later = resize(labels, shape, 0)
     earlier = np.flip(resize(np.flip(labels, axes), shape, 0), axes)
-    chessboard = np.indices(shape).sum(0)[..., None] % 2 == 1
-    nearest = np.where(chessboard, later, earlier)
-    found, most = nearest, np.full(nearest.shape, -1.0, np.float32)
+    odd = functools.reduce(np.add, np.indices(shape, np.uint16, sparse=True)) % 2 == 1
+    nearest = np.where(odd[..., None], later, earlier)
+    found, most = nearest.copy(), np.full(nearest.shape, -1.0, np.float32)
     for label in np.unique(labels):
         amount = resize((labels == label).astype(np.float32), shape)
-        amount += _TIE * (nearest == label)
-        found, most = np.where(amount > most, label, found), np.maximum(amount, most)
+        np.add(amount, np.float32(_TIE), out=amount, where=nearest == label)
+        np.copyto(found, label, where=amount > most)
+        np.maximum(amount, most, out=most)
     return found
 
 

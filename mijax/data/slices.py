@@ -56,7 +56,7 @@ def to_slices(
     The volume is turned to the nearest RAS+ axes first, so that all cases face the same way.
     h and w are the axes other than the one across ``plane``, in the order x, y, z; that one is
     the depth of a 3-D image. Images are interpolated linearly and without anti-aliasing, labels
-    take the nearest voxel; edges of first and last pixels, not their centres, are aligned.
+    as ``grid.resize_labels``; edges of first and last pixels, not their centres, are aligned.
 
     Args:
       volume: as it came. Padding is labelled background, in a slice that nobody annotated too.

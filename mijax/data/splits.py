@@ -69,8 +69,7 @@ def draw_splits(
     patients = sorted(complete_patients(cases))
     if not patients:
         raise UserError(
-            "no case has a label; put label files that are named like their cases into labelsTr "
-            "(python -m mijax.select chooses whom to annotate first)"
+            "no case has a label; python -m mijax.select chooses whom to annotate first"
         )
     asked = test + validation + max(labelled, 1)
     if asked > len(patients):

@@ -15,7 +15,7 @@ from mijax.data.outputs import missing_outputs, outputs
 from mijax.data.patches import check_shape
 from mijax.data.scans import find_scans, not_scans, read_scan
 from mijax.errors import UserError, needs
-from mijax.files import locked, writing_to
+from mijax.files import writing_to
 from mijax.inference.predictor import Predictor
 from mijax.inference.trust import caveats, trust_or_why_not
 from mijax.inference.trust import trust as trust_of
@@ -118,7 +118,7 @@ def predict_files(
         _log.warning("%s: %s", FILE, line)
     with writing_to(output):
         output.mkdir(parents=True, exist_ok=True)
-    with _alone(output), _progress(len(done), len(scans)) as progress:
+    with _progress(len(done), len(scans)) as progress:
 
         def fail(scan, reason):
             failed.append(scan.name)
@@ -172,23 +172,6 @@ def predict_files(
     if known and done:
         _log.info(table.summary(done))
     return done, failed
-
-
-@contextlib.contextmanager
-def _alone(output):
-    """Holds a folder against any other process that would write its trust.csv anew.
-
-    Raises:
-      UserError: if one does.
-    """
-    path = output / ".lock"
-    with locked(path) as lock:
-        if lock is None:
-            raise UserError(f"another process predicts to {output}; give this one another --output")
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _segments(run, scans, codes):

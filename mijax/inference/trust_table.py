@@ -15,7 +15,8 @@ _COLUMNS = ("case", "class", "dsc", "low", "high", "look", "why", *SIGNALS, "vol
 class TrustTable:
     """The table of an output folder, there in one piece after each scan.
 
-    A case has a row of its mean over the classes and one of each class. Cases are in the order of
+    What other processes have added to it meanwhile stays. A case has a row of its mean over the
+    classes and one of each class. Cases are in the order of
     the lower ends of the intervals of their means, and of their estimates where these are alike;
     DSC and interval are fractions, ``look`` is "yes" where the lower end of the interval is below
     a threshold or there is a reason, ``why``.
@@ -33,11 +34,13 @@ class TrustTable:
           UserError: there it is none, and not to begin anew.
         """
         self._path, self._below, self._cases = folder / FILE, below, {}
+        self._fresh = False
         try:
-            self._cases = self._read() if self._path.exists() else {}
+            self._cases = self._read()
         except UserError:
             if not fresh:
                 raise
+            self._fresh = True
         if below is not None and any([*map(self._mark, self._cases.values())]):
             self._write()
 
@@ -50,13 +53,15 @@ class TrustTable:
         rows = [self._row(case, MEAN, trust.mean, why, {})]
         for name, estimate in trust.classes.items():
             rows.append(self._row(case, name, estimate, trust.why[name], trust.signals[name]))
+        self._cases = self._now() | {case: rows}
         self._mark(rows)
-        self._cases[case] = rows
         self._write()
 
     def drop(self, case):
         """Takes out the rows of a case, if there are any: they are of another label map."""
-        if self._cases.pop(case, None):
+        if case in self._cases:
+            self._cases = self._now()
+            self._cases.pop(case, None)
             self._write()
 
     def summary(self, cases):
@@ -84,6 +89,14 @@ class TrustTable:
         rows[0]["look"] = max(row["look"] for row in rows)
         return before != [row["look"] for row in rows]
 
+    def _now(self):
+        """The rows that are in the file now, by case; none of what is no table, to begin anew."""
+        cases, self._fresh = {} if self._fresh else self._read(), False
+        if self._below is not None:
+            for rows in cases.values():
+                self._mark(rows)
+        return cases
+
     def _write(self):
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -94,6 +107,8 @@ class TrustTable:
 
     def _read(self):
         cases = {}
+        if not self._path.exists():
+            return cases
         try:
             with self._path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):

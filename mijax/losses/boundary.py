@@ -18,8 +18,9 @@ def edge_strength(images, *, gamma=0.5, spacing=None, mask=None):
         g = (Σ_a (d_a / s_a)²)^½, backward differences;   ((g − min g) / (max g − min g))^γ
 
     over the axes of space. Differences are Euclidean over the channels. Those of the first slice,
-    row and column along their axis are 0: nothing wraps round. An image whose g spans less than
-    1e-5 is flat, and is not stretched to the full range.
+    row and column along their axis are 0: nothing wraps round. So of the two pixels that an edge
+    lies between, g is that of the later one, as the authors have it. An image whose g spans less
+    than 1e-5 is flat, and is not stretched to the full range.
 
     Args:
       images: (b, *space, c) intensities, of 2 or 3 axes of space.

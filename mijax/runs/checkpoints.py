@@ -101,7 +101,7 @@ class Checkpoints:
             ) from error
         if parallel.is_first():
             folder = self._folder(step)
-            lines = [f"{digest}  {name}\n" for name, digest in sorted(_digests(folder).items())]
+            lines = [f"{_digest(folder / name)}  {name}\n" for name in sorted(_files(folder))]
             write_atomically(folder / CHECKSUMS, "".join(lines))
         parallel.barrier("checkpoint is saved")
         self._sound = {*self._sound, step} & set(self._manager.all_steps())
@@ -199,9 +199,17 @@ def _manager(directory):
     )
 
 
-def _digests(folder):
-    files = (f for f in folder.rglob("*") if f.is_file() and CHECKSUMS not in f.name)
-    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+def _files(folder):
+    """Names of its files, but for hidden ones, which are of file managers and of NFS."""
+    return [
+        str(file.relative_to(folder))
+        for file in folder.rglob("*")
+        if file.is_file() and not file.name.startswith(".") and CHECKSUMS not in file.name
+    ]
+
+
+def _digest(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _damage(folder):
@@ -210,21 +218,24 @@ def _damage(folder):
         text = (folder / CHECKSUMS).read_text(encoding="utf-8")
     except FileNotFoundError:
         return "its save did not finish"
-    except OSError as error:  # which may pass
-        raise UserError(f"cannot read {folder / CHECKSUMS}: {error.strerror or error}") from error
+    except OSError as error:
+        raise _unreadable(folder / CHECKSUMS, error) from error
     except ValueError:
         return f"{CHECKSUMS} cannot be read"
     if not text.endswith("\n"):
         return f"{CHECKSUMS} is incomplete"
-    lines = (line.partition("  ") for line in text.splitlines())
-    expected = {name: digest for digest, _, name in lines}  # what else is there is no part of it
-    try:
-        found = _digests(folder)
-    except FileNotFoundError:
-        return "it is being removed"
-    for name, digest in expected.items():
-        if name not in found:
+    for line in text.splitlines():  # what else is there is no part of it
+        digest, _, name = line.partition("  ")
+        try:
+            if _digest(folder / name) != digest:
+                return f"{name} has changed"
+        except FileNotFoundError:  # perhaps all of it is being removed
             return f"{name} is missing"
-        if found[name] != digest:
-            return f"{name} has changed"
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
     return ""
+
+
+def _unreadable(path, error):
+    """Not a damage, as it may pass."""
+    return UserError(f"cannot read {path}: {error.strerror or error}")

@@ -23,8 +23,7 @@ from mijax.options import LONGER, as_of_now, flat
 # Where things lie says nothing about the result.
 _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
 MAY_DIFFER = (*_PLACES, "stream")
-_FILES = ("data.splits.file", "data.annotation.file")
-_PATHS = ("init_from", "grow_from", "cache", "data.source.dir", *_FILES)
+_PATHS = ("init_from", "grow_from", "data.source.dir", "data.splits.file", "data.annotation.file")
 ANNOTATION = "annotation.json"  # of a run, and where a run that grows from it finds it
 PLAN = "plan.json"
 _SETTLED = ("splits.json", ANNOTATION, "tracking.json", PLAN)  # for a configuration
@@ -99,6 +98,8 @@ def settle_paths(config):
     for *sections, key in (path.split(".") for path in _PATHS):
         part = functools.reduce(lambda part, name: part.get(name, {}), sections, config)
         part[key] = absolute(part.get(key, ""))
+    if not config["cache"].startswith("~"):  # that of whoever uses the run
+        config["cache"] = absolute(config["cache"])
 
 
 def check_processes(folder, config):

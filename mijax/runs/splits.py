@@ -68,14 +68,12 @@ def settle_splits(run, cases):
 
 def _tell_of_others(run, splits, data, cases, complete):
     """Logs that a start that was cut off left other splits than those that would be drawn now."""
-    drawn = None
-    with contextlib.suppress(UserError):  # the data may have fewer by now
-        drawn = _in_order(choose_splits(data, cases, complete=complete))
-    if drawn != splits:
-        _log.warning(
-            "%s holds, and is not what would be drawn from the data as they are now; remove it to "
-            "draw anew", run.folder / "splits.json",
-        )  # fmt: skip
+    with contextlib.suppress(UserError):  # where no such draw can be made now
+        if _in_order(choose_splits(data, cases, complete=complete)) != _in_order(splits):
+            _log.warning(
+                "%s is left from an earlier start, and used; from the data as they are now other "
+                "splits would be drawn: remove it for these", run.folder / "splits.json",
+            )  # fmt: skip
 
 
 def _write(path, splits):

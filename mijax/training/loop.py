@@ -98,7 +98,12 @@ def _train(run, devices):
             source, splits, config, experiment.method, experiment.cropping
         )
     validation = [source.volume(name) for name in splits.validation]
-    learned = digests(itertools.chain(volumes_of(source, splits, experiment.method), validation))
+    with doing(
+        "comparing the data with those of the beginning" if run.begun else "noting the data"
+    ):
+        learned = digests(
+            itertools.chain(volumes_of(source, splits, experiment.method), validation)
+        )
     if not experiment.method.examination:
         check_classes(training_set.label, validation, source.classes)
     with Checkpoints(run.checkpoints) as checkpoints:

@@ -32,7 +32,7 @@ def volumes_of(source, splits, method):
     """Yields the volumes that a method learns from; those of unlabelled cases without labels."""
     labelled, unlabelled = divide(splits, method)
     yield from map(source.volume, labelled)
-    for name in unlabelled if method.unlabelled or method.examination else ():
+    for name in unlabelled if method.unlabelled else ():
         yield source.volume(name)._replace(label=None)
 
 

@@ -116,7 +116,7 @@ def test_one_labelled_patient_is_too_few_and_nothing_can_be_lowered():
 
 
 def test_no_label_at_all():
-    with pytest.raises(UserError, match="no case has a label; put label files"):
+    with pytest.raises(UserError, match="no case has a label; python -m mijax.select"):
         draw_splits(cases_of(0, unlabelled=4), labelled=1, validation=1, test=0, seed=0)
 
 

@@ -145,7 +145,9 @@ def test_a_checkpoint_that_goes_away_meanwhile_is_passed_over(saved, monkeypatch
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     *steps, told = look(saved, read_only=True)
     assert steps == [12, 12]
-    assert len(told) == 1 and told[0].endswith("8 is damaged (it is being removed): passed over")
+    assert len(told) == 1 and told[0].endswith(
+        "8 is damaged (_CHECKPOINT_METADATA is missing): passed over"
+    )
 
 
 def test_says_what_is_wrong(saved, tmp_path, look):

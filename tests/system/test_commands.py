@@ -303,7 +303,7 @@ def test_bad_volume(command, tiny, tmp_path):
     ("changes", "message"),
     [
         ({"data.splits.labelled": 0}, "method local_mi learns from unlabelled cases"),
-        ({"data.splits.labelled": 7}, "there are 8; lower data.splits.labelled"),
+        ({"data.splits.labelled": 7}, "there are 8; lower --config.data.splits.labelled"),
         ({"data.splits.validation": 0}, "data.splits.validation=0 is an empty split"),
         ({"labelled_batch": 3}, "19 images a forward pass do not divide over 8 devices"),
         ({"data.patches.size": (33, 32)}, "multiples of 2"),

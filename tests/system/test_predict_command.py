@@ -12,7 +12,7 @@ from nibabel import orientations
 
 from mijax.data.formats.imagefile import read_image
 from mijax.errors import UserError
-from mijax.files import locked, write_json
+from mijax.files import write_json
 from mijax.inference import Predictor
 from mijax.inference.scans import predict_files
 from mijax.runs.folder import Run, open_run
@@ -105,14 +105,6 @@ def test_each_scan_has_its_label_map_and_nothing_else_is_there(predicted):
     expected = {f"{name}{ending}" for name, ending in SCANS.items()}
     expected |= {f"{name}_probabilities.nii.gz" for name in SCANS}
     assert {path.name for path in predicted[0].iterdir()} == expected
-
-
-def test_two_at_once_are_refused(run, scans, tmp_path):
-    with (
-        locked(tmp_path / ".lock"),
-        pytest.raises(UserError, match="another process predicts to .* another --output"),
-    ):
-        predict_files(run, scans, tmp_path, checkpoint="last", overwrite=False)
 
 
 def test_bad_scans_are_told_of_in_a_line(predicted):

@@ -146,7 +146,7 @@ def test_names_of_twelve_rows_lie_apart():
     entry = {"classes": {"core": {"dsc": {"mean": 0.5}}}, "cases": scores}
     rows = [row._replace(runs=(type("One", (), {"entry": entry})(),)) for row in ROWS]
     joints = [Joint(row.label, np.full((3, 3, 3, 3), 1 / 9), 0.1) for row in rows]
-    table = Table(rows, ("core", "mean"), {}, {}, [])
+    table = Table(rows, ("core", "mean"), {}, {}, [], None, False, (), {}, [])
     for figure in (case_strips(table), marginals(joints, "abc")):
         figure.draw_without_rendering()
         names = figure.axes[0].get_yticklabels()

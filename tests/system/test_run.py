@@ -156,7 +156,18 @@ def test_paths_are_known_from_anywhere(tiny, tmp_path, saved, monkeypatch):
             start_run(folder, tiny("local_mi", **{key: str(path) for key in PATHS}))
 
 
-def test_names_of_data_without_a_name(tiny):
+@pytest.mark.parametrize("place", ["~/.cache/mijax", "cache"])
+def test_the_cache_in_a_home_is_that_of_who_uses_the_run(tiny, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    found = start_run("run", tiny("local_mi", cache=place)).config.cache
+    assert found == (place if "~" in place else str(tmp_path / place))
+    assert open_run("run").config.cache == found
+
+
+def test_names_of_data_without_a_name(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny("local_mi", name="", data__source__dir="..")
+    assert default_folder(config).parent.name == tmp_path.parent.name
     config = tiny("local_mi", name="", data__source__dir="some/where/")
     assert str(default_folder(config)) == "runs/where/local_mi-2labelled-seed0"
 
@@ -241,7 +252,7 @@ def test_a_draw_that_a_start_has_left_is_told_of(tiny, tmp_path, listening):
         assert settle_splits(run, cases) == splits and not lines
         write_splits(tmp_path / "splits.json", splits._replace(test=splits.test[:1]))
         settle_splits(run, cases)
-    assert "splits.json holds, and is not what would be drawn" in lines[0]
+    assert "splits.json is left from an earlier start, and used; " in lines[0]
 
 
 def test_other_classes_are_refused(copied):
@@ -355,7 +366,7 @@ def test_folder_that_cannot_be_written(tiny, tmp_path, monkeypatch):
 def test_a_start_that_fails_leaves_no_folder(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = start_run("runs/phantom/one", tiny("local_mi", data__splits__labelled=8))
-    with pytest.raises(UserError, match="lower data"):
+    with pytest.raises(UserError, match="lower --config.data"):
         train(run)
     assert list(tmp_path.iterdir()) == []
 
@@ -365,7 +376,7 @@ def test_a_start_that_fails_leaves_what_was_there(tiny, tmp_path):
     (tmp_path / "set" / "notes.txt").write_text("")
     for folder in (tmp_path / "set", tmp_path / "set" / "run"):
         run = start_run(folder, tiny("local_mi", data__splits__labelled=8))
-        with pytest.raises(UserError, match="lower data"):
+        with pytest.raises(UserError, match="lower --config.data"):
             train(run)
         left = {path.name for path in tmp_path.rglob("*")}
         assert left == {"set", "notes.txt"}

@@ -412,7 +412,7 @@ def test_a_table_goes_on_however_its_folder_and_splits_are_written(tmp_path, mon
     found = make("../table", "../splits.json"), make(tmp_path / "table", tmp_path / "splits.json")
     assert all(job.done for jobs in found for job in jobs)
     write_json(tmp_path / "splits.json", {**splits, "validation": ["phantom_0003"]})
-    with pytest.raises(UserError, match=r"full-seed0 was trained with other splits than .*; c"):
+    with pytest.raises(UserError, match=r"full-seed0 has other splits than .*; c"):
         make("../table", "../splits.json")
 
 

@@ -348,6 +348,15 @@ def test_the_worst_is_first(tmp_path):
     assert rows_of(tmp_path)[:3] == rows[:3] and len(rows_of(tmp_path)) == 12
 
 
+def test_two_processes_that_write_one_table(tmp_path):
+    one, other = (TrustTable(tmp_path, below=below) for below in (0.6, 0.99))
+    for table, case in ((one, "a"), (other, "b"), (one, "c")):
+        table.add(case, trust(KNOWN, a_look(), AFFINE, CLASSES))
+    other.drop("b")
+    assert {row["case"] for row in rows_of(tmp_path)} == {"a", "c"}
+    assert {row["look"] for row in rows_of(tmp_path)} == {"yes"}  # by who wrote last
+
+
 def test_the_threshold_is_of_all_rows(tmp_path):
     TrustTable(tmp_path, below=0.6).add("a", trust(KNOWN, a_look(), AFFINE, CLASSES))
     before = (tmp_path / "trust.csv").read_text()

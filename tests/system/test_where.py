@@ -7,13 +7,16 @@ from numpy.testing import assert_array_equal
 from benchmarks.where import dice, measures, part_of
 
 
-def test_fifths_of_the_slices_that_show_something():
+def test_parts_of_the_slices_that_show_something():
     label = np.zeros((14, 4, 4), int)
     label[2:12, 1, 1] = 2  # ten slices
     expected = [-1, -1, 0, 0, *[1] * 6, 2, 2, -1, -1]
     assert_array_equal(part_of(label), expected)
     assert_array_equal(part_of(np.zeros((3, 4, 4), int)), [-1] * 3)
-    assert_array_equal(part_of(label[2:4]), [0, 1])
+    assert_array_equal(part_of(label[2:4]), [1, 1])
+    for n in (4, 6, 7, 9):  # upside down it is the same
+        found = part_of(np.ones((n, 4, 4), int))
+        assert_array_equal(found, 2 - found[::-1])
 
 
 def test_measures():

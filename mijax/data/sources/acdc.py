@@ -66,7 +66,9 @@ def _entry(folder: Path, frame: int) -> Entry:
 def _file(folder: Path, stem: str) -> Path | None:
     paths = [path for ending in NIFTI if (path := folder / f"{stem}{ending}").is_file()]
     if len(paths) > 1:
-        raise UserError(f"{folder}: {stem} is there twice, {' and '.join(p.name for p in paths)}")
+        raise UserError(
+            f"{folder}: {stem} is there twice, {' and '.join(p.name for p in paths)}; remove one"
+        )
     return next(iter(paths), None)
 
 

@@ -198,9 +198,7 @@ def _check_label(
         wrong = str(found[~fits][0]).removesuffix(".0")
         raise UserError(
             f"{path}: label value {wrong} is none of the {len(classes)} classes "
-            f"(0 to {len(classes) - 1})"
-            + ("" if ignore is None else f", nor {ignore}, to ignore")
-            + "; correct the label, or name all classes in dataset.json"
+            f"(0 to {len(classes) - 1})" + ("" if ignore is None else f", nor {ignore}, to ignore")
         )
     values = np.rint(values) if values.dtype.kind == "f" else values
     ignored = None if ignore is None else values == ignore
