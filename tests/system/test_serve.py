@@ -854,5 +854,5 @@ def test_what_the_command_refuses(run_module, run_here, run, tmp_path, monkeypat
             assert code == 1 and re.fullmatch(rf"--{name} is at most \d+, not {given}", lines[0])
     monkeypatch.setitem(sys.modules, "fastapi", None)
     monkeypatch.setattr(serve, "flags", SimpleNamespace(FLAGS=SimpleNamespace(workdir=run.folder)))
-    with pytest.raises(UserError, match=r"needs fastapi, which is not .* 'mijax\[serve\]'"):
+    with pytest.raises(UserError, match=r"needs fastapi, which is not .* '.\[serve\]'"):
         serve.main([])
