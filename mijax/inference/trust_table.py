@@ -15,11 +15,10 @@ _COLUMNS = ("case", "class", "dsc", "low", "high", "look", "why", *SIGNALS, "vol
 class TrustTable:
     """The table of an output folder, there in one piece after each scan.
 
-    What other processes have added to it meanwhile stays. A case has a row of its mean over the
-    classes and one of each class. Cases are in the order of
+    A case has a row of its mean over the classes and one of each class. Cases are in the order of
     the lower ends of the intervals of their means, and of their estimates where these are alike;
     DSC and interval are fractions, ``look`` is "yes" where the lower end of the interval is below
-    a threshold or there is a reason, ``why``.
+    a threshold or there is a reason, ``why``. Rows that other processes have added stay.
     """
 
     def __init__(self, folder, *, below=None, fresh=False):

@@ -27,8 +27,8 @@ def write_info(
     """Writes info.json: what is needed to use the run without its data, and to repeat it.
 
     ``numbered`` is that of its ``data.volume.Recipe``, ``splits`` are its own, ``validation`` its
-    validation volumes, ``learned`` those that it learns from, see ``digests``, ``init_from`` is the
-    ``Run`` that its weights came from, or None, and ``devices`` is what it begins on, in words.
+    validation volumes, ``learned`` digests of all that it reads, see ``Noting``, ``init_from`` is
+    the ``Run`` that its weights came from, or None, and ``devices`` what it begins on, in words.
     """
     packages = ("mijax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     write_json(
@@ -55,25 +55,36 @@ def fingerprint(volumes):
     """A text that changes with the names, grids and labels of volumes, not with their place."""
     digest = hashlib.sha256()
     for volume in volumes:
-        _add(digest, volume)
+        grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
+        grid += [volume.undrawn] if volume.undrawn else []
+        digest.update(json.dumps(grid).encode())
+        if volume.label is not None:
+            digest.update(np.ascontiguousarray(volume.label))
     return digest.hexdigest()[:16]
 
 
-def digests(volumes):
-    """The ``fingerprint`` of volumes, and another text that changes with their images."""
-    labels, images = hashlib.sha256(), hashlib.sha256()
-    for volume in volumes:
-        _add(labels, volume)
-        images.update(np.ascontiguousarray(volume.image))
-    return {"labels": labels.hexdigest()[:16], "images": images.hexdigest()[:16]}
+class Noting:
+    """A ``data.Source`` that notes what is read of it, in whatever order and how often."""
 
+    def __init__(self, source, unlabelled):
+        """``unlabelled`` are names of cases whose labels do not count."""
+        self._source, self._unlabelled, self._seen = source, {*unlabelled}, {}
 
-def _add(digest, volume):
-    grid = [volume.name, volume.image.shape, np.round(volume.affine, 3).tolist()]
-    grid += [volume.undrawn] if volume.undrawn else []
-    digest.update(json.dumps(grid).encode())
-    if volume.label is not None:
-        digest.update(np.ascontiguousarray(volume.label))
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def volume(self, name):
+        found = self._source.volume(name)
+        counts = found._replace(label=None) if name in self._unlabelled else found
+        image = hashlib.sha256(np.ascontiguousarray(found.image)).hexdigest()
+        self._seen[name] = fingerprint([counts]), image
+        return found
+
+    def digests(self):
+        """Texts that change with labels and grids, and with images, of all that was read."""
+        kinds = zip(*(self._seen[name] for name in sorted(self._seen)), strict=True)
+        labels, images = (hashlib.sha256("".join(kind).encode()).hexdigest()[:16] for kind in kinds)
+        return {"labels": labels, "images": images}
 
 
 def check_data(run, volumes, learned):
@@ -82,7 +93,7 @@ def check_data(run, volumes, learned):
     Args:
       run: ``Run``.
       volumes: its validation volumes.
-      learned: ``digests`` of those that it learns from; of another machine images that N4 has
+      learned: ``Noting.digests`` of what it reads; on another machine images that N4 has
         corrected may be rounded otherwise, and are not looked at.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import itertools
 import logging
 import time
 
@@ -19,11 +18,11 @@ from mijax.runs.annotation import settle_annotation
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import exclusive, open_run, taken_back
 from mijax.runs.info import (
+    Noting,
     check_data,
     check_grown,
     check_names,
     check_roles,
-    digests,
     write_info,
 )
 from mijax.runs.leak import check_leak
@@ -41,9 +40,9 @@ from mijax.training.rounds import begin_round, round_starts
 from mijax.training.training_set import (
     check_classes,
     check_slices,
+    divide,
     load_training_set,
     refuse_without_size,
-    volumes_of,
 )
 
 _log = logging.getLogger("mijax")
@@ -92,18 +91,14 @@ def _train(run, devices):
         )
     experiment = build(config, classes=found.classes, channels=found.channels, devices=devices)
     check_slices(splits, found, config, experiment.method, annotation)
-    source = prepare_data(config, found, annotation)
+    _, unlabelled = divide(splits, experiment.method)
+    source = Noting(prepare_data(config, found, annotation), unlabelled)
     with doing("cutting the training slices"):
         training_set = load_training_set(
             source, splits, config, experiment.method, experiment.cropping
         )
     validation = [source.volume(name) for name in splits.validation]
-    with doing(
-        "comparing the data with those of the beginning" if run.begun else "noting the data"
-    ):
-        learned = digests(
-            itertools.chain(volumes_of(source, splits, experiment.method), validation)
-        )
+    learned = source.digests()
     if not experiment.method.examination:
         check_classes(training_set.label, validation, source.classes)
     with Checkpoints(run.checkpoints) as checkpoints:

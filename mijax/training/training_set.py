@@ -28,14 +28,6 @@ def divide(splits, method):
     return splits.labelled, splits.unlabelled
 
 
-def volumes_of(source, splits, method):
-    """Yields the volumes that a method learns from; those of unlabelled cases without labels."""
-    labelled, unlabelled = divide(splits, method)
-    yield from map(source.volume, labelled)
-    for name in unlabelled if method.unlabelled else ():
-        yield source.volume(name)._replace(label=None)
-
-
 def _no_unlabelled(name):
     return UserError(
         f"method {name} learns from unlabelled cases and there are none; "
