@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.pack import quantised
 from mijax.data import UNLABELLED, Case, Volume, open_source, write_arrays
 from mijax.data.sources.arrays import arrays_recipe
 from mijax.errors import UserError
@@ -151,3 +152,12 @@ def test_it_is_read_without_tfds(file):
         "assert not {'tensorflow_datasets', 'SimpleITK', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_packed_volume_has_its_unit():
+    """Its levels alone, 0 to 63, would be other intensities under a window of Hounsfield units."""
+    image = np.random.default_rng(0).uniform(-1000, 800, (8, 8, 8, 1)).astype(np.float32)
+    packed = quantised(Volume("a", image, None, np.eye(4)), 64)
+    assert packed.image.dtype == np.float32 and len(np.unique(packed.image)) <= 64
+    low, high = np.percentile(image, [0.1, 99.9])
+    np.testing.assert_allclose(packed.image, np.clip(image, low, high), atol=(high - low) / 126)

@@ -108,6 +108,14 @@ def test_the_forms_that_count_agree_and_nothing_is_said(tmp_path):
     assert volume_of(tmp_path).label is not None
 
 
+@pytest.mark.parametrize("scale", [1.3, -1.0])
+def test_forms_that_differ_in_size_or_side_are_told_of_though_a_label_has_both(tmp_path, scale):
+    for name, values in (("image", image_values(0)), ("label", label_values(0))):
+        write(tmp_path / f"{name}.nii", values, AFFINE @ np.diag([scale, 1, 1, 1]), AFFINE)
+    with pytest.warns(Notice, match="image.nii: sform and qform differ by up to .* is taken"):
+        volume_of(tmp_path)
+
+
 def test_voxels_without_a_form_lie_where_nibabel_or_itk_put_them(tmp_path):
     write(tmp_path / "image.nii", image_values(0), AFFINE, codes=(0, 0))
     image = sitk.ReadImage(str(tmp_path / "image.nii"))

@@ -73,7 +73,8 @@ def tell_of_doubt(path: Path, shape, *, labelled: bool = False) -> None:
     Args:
       path: an image file.
       shape: of its array.
-      labelled: whether a label says by its own forms which of two is meant.
+      labelled: whether a label lies on the same voxels: of two forms that only turn or move them
+        nothing is said then.
     """
     forms = affines_of(path)
     (first, affine), *others = forms.items()
@@ -81,9 +82,9 @@ def tell_of_doubt(path: Path, shape, *, labelled: bool = False) -> None:
         axes = "".join(nib.aff2axcodes(affine))
         tell(f"{path}: neither sform nor qform; its axes are taken as {axes}, which is a guess")
         return
-    for other, affine_0 in others if not labelled else ():
+    for other, affine_0 in others:
         apart, mm = _distance(affine, affine_0, shape[:3])
-        if apart > _SAME:
+        if apart > _SAME and not (labelled and _same_voxels(affine, affine_0)):
             tell(f"{path}: {first} and {other} differ by up to {mm:.4g} mm; the {first} is taken")
 
 
@@ -96,6 +97,12 @@ def tell_of_shear(path: Path, affine) -> None:
             f"{path}: axes sheared by {degrees:.1f}°; slices and distances are as of right angles, "
             "so resample it to a straight grid"
         )
+
+
+def _same_voxels(affine, affine_0) -> bool:
+    """Whether two affines make voxels of one size, to a hundredth, and agree in what is left."""
+    sizes = spacing_of(affine), spacing_of(affine_0)
+    return nib.aff2axcodes(affine) == nib.aff2axcodes(affine_0) and np.allclose(*sizes, rtol=0.01)
 
 
 def _distance(affine, affine_0, shape) -> tuple[float, float]:
