@@ -78,20 +78,10 @@ def flat(tree, prefix=""):
             yield f"{prefix}{key}", value
 
 
-def as_of_now(value, key=""):
-    """A value read from JSON, or a dict by key of such, as a configuration has it: with tuples.
-
-    Earlier versions had True for a ``flip`` of 1/2.
-    """
-    if isinstance(value, dict):
-        return {k: as_of_now(v, k) for k, v in value.items()}
-    if isinstance(value, bool) and key.split(".")[-1] == "flip":
-        return value / 2
-    return tuples(value)
-
-
 def tuples(value):
     """With lists, also inside, as tuples: JSON has lists where a configuration has those."""
+    if isinstance(value, dict):
+        return {key: tuples(one) for key, one in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
 
 

@@ -31,7 +31,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mijax import commands
-from mijax.options import as_of_now
+from mijax.options import tuples
 
 _log = logging.getLogger("mijax")
 
@@ -107,7 +107,7 @@ def _planned(config, asked, output, *, keep):
             plan = _plan(asked) | {"made_of": made_of}
             if keep:
                 write_json(path, plan)
-    found = as_of_now({choice["key"]: choice["value"] for choice in plan["choices"]})
+    found = tuples({choice["key"]: choice["value"] for choice in plan["choices"]})
     # None is as it is anyway.
     return {key: value for key, value in found.items() if value is not None}
 

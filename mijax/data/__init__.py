@@ -32,7 +32,6 @@ from mijax.data.splits import (
     read_splits,
     write_splits,
 )
-from mijax.data.survey import slice_flags
 from mijax.data.volume import UNLABELLED, Case, Volume
 
 __all__ = [
@@ -63,7 +62,6 @@ __all__ = [
     "prepare",
     "read_annotation",
     "read_splits",
-    "slice_flags",
     "slice_shape",
     "to_native",
     "to_slices",

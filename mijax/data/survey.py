@@ -1,18 +1,15 @@
 """What a folder of volumes looks like: grids from headers, intensities and classes from voxels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 
-from mijax.data.slices import PLANES, slice_shape
 from mijax.data.volume import UNLABELLED, Geometry, Volume, spacing_of
 
 LEVELS = (0, 1, 50, 99, 100)  # percentiles of an image that are told
 _EDGES = (0.5, 99.5)  # percentiles of what is labelled that a window must hold
-_MULTIPLE = 16  # of sizes: the stride of a network of five levels
-_LARGEST = 512  # pixels along a proposed slice
 _AIR = -500  # Hounsfield units; an image whose lowest values are below is taken for a CT
 _SPAN = 50  # and at least, from the lowest value to the highest, of a CT by its name: else scaled
 
@@ -67,60 +64,6 @@ def look(volume: Volume, classes: int) -> Look:
     inside = (volume.label > 0) & (volume.label != UNLABELLED)
     edges = [np.percentile(c[inside], _EDGES) for c in channels] if inside.any() else None
     return Look(levels, counts, edges and np.array(edges))
-
-
-def propose_slices(
-    geometries: Mapping[str, Geometry],
-    *,
-    plane: str,
-    spacing: float | None = None,
-    dims: int = 2,
-    depth_spacing: float | None = None,
-    stride: Sequence[int] = (1,),
-) -> tuple[tuple[int, ...], float | None]:
-    """A size that holds every slice, or every volume, whole, and the spacing it is at.
-
-    Pixels stay as they are where all are of one size, to a tenth, and no slice is larger than 512
-    of them; else the spacing is the median one, or as much more as that takes.
-
-    Args:
-      geometries: by case.
-      plane: of the slices.
-      spacing: where it is given already.
-      dims, depth_spacing: see ``slices.to_slices``.
-      stride: of a network, that sizes have to be multiples of; one number or one an axis.
-
-    Returns:
-      (h, w) or (d, h, w), multiples of 16 as well; and millimetres, or None for the native ones.
-    """
-
-    def largest(spacing):
-        options = {"plane": plane, "dims": dims, "depth_spacing": depth_spacing}
-        shapes = [
-            slice_shape(name, shape, affine, spacing=spacing, **options)
-            for name, (shape, _, affine) in geometries.items()
-        ]
-        return np.max(shapes, axis=0)
-
-    most = largest(spacing)
-    in_plane = np.delete(grids(geometries.values()).spacing, PLANES.index(plane), axis=1)
-    median = float(np.median(in_plane))
-    if spacing is None and not np.allclose(in_plane, median, rtol=0.1):
-        spacing = round_to_two(median)
-        most = largest(spacing)
-    if max(most[-2:]) > _LARGEST:
-        spacing = round_to_two((spacing or median) * max(most[-2:]) / _LARGEST, up=True)
-        most = largest(spacing)
-    multiple = np.lcm(stride, _MULTIPLE)
-    return tuple((-(-most // multiple) * multiple).tolist()), spacing
-
-
-def slice_flags(geometries: Mapping[str, Geometry], **options) -> str:
-    """What ``propose_slices`` proposes, to paste into a command."""
-    size, spacing = propose_slices(geometries, **options)
-    given = ",".join(map(str, size))
-    flags = f"--config.data.patches.size='({given})' --config.data.patches.fit=pad"
-    return flags if spacing is None else f"{flags} --config.data.patches.spacing={spacing}"
 
 
 def round_to_two(value: float, *, up: bool = False) -> float:

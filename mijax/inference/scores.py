@@ -10,6 +10,7 @@ from mijax.data import UNLABELLED
 from mijax.inference.reliability import case_reliability, summary_of
 from mijax.inference.tolerance import tolerances
 from mijax.metrics import class_volumes, dice, surface_dice, surface_distances
+from mijax.parallel import cores
 from mijax.progress import logged
 
 
@@ -99,8 +100,6 @@ def score(predictions, volumes, classes, *, nsd_tolerance=None):
       is the sample standard deviation over cases. ``mean_dsc`` is that of the shown classes, None
       where there is none. ``calibration`` is that of ``reliability.summary_of``.
     """
-    from mijax.parallel import cores  # imports JAX
-
     nsd_tolerance = tolerances(nsd_tolerance, classes)
     # Threads do: SciPy computes distances without holding the interpreter.
     with ThreadPoolExecutor(cores()) as threads:

@@ -169,8 +169,8 @@ def read_trust(run):
             found["calibration"].check(len(names))
         if list(found["annotated"]) != names:
             raise ValueError("other classes than the run")
-        keys = ("step", "cases", "seen", "calibration", "annotated")
-        return {"data": found.get("data"), **{key: found[key] for key in keys}}
+        keys = ("data", "step", "cases", "seen", "calibration", "annotated")
+        return {key: found[key] for key in keys}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete it, and {again}") from error
 

@@ -65,10 +65,8 @@ def check_comparable(first, other):
     """
 
     def volumes(one):
-        # Of a key that only one of them has, versions of mijax differ, not the volumes.
-        sources = [x.run.config.data.source for x in (first, other)]
-        shared = set.intersection(*map(set, sources)) - _PLACE
-        return {key: one.run.config.data.source[key] for key in shared}
+        source = one.run.config.data.source.to_dict()
+        return {key: value for key, value in source.items() if key not in _PLACE}
 
     for what, value in (
         ("data sets", volumes),

@@ -42,7 +42,7 @@ def find_growth(row, *, checkpoint):
             points.add((len(one.splits.labelled), 100 * one.entry["mean_dsc"]))
         for ancestor in _ancestors(one.run):
             if (dsc := ancestor.scores.get(checkpoint)) is not None and _alike(
-                (ancestor.terms or {}).get(checkpoint, {}), one.entry
+                ancestor.terms.get(checkpoint, {}), one.entry
             ):
                 points.add((ancestor.labelled, 100 * dsc))
     numbers = sorted({labelled for labelled, _ in points})

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mijax.data import Annotation, Splits, read_splits
 from mijax.errors import UserError
 from mijax.methods import PARTIAL
-from mijax.options import as_of_now, flat
+from mijax.options import flat, tuples
 from mijax.report.comparable import check_comparable, read_scores
 from mijax.report.labels import given_labels, short_labels
 from mijax.report.names import name_of, row_of
@@ -205,7 +205,7 @@ def _origin(run):
             f"{run.folder / 'info.json'} does not say what {run.config.init_from} was, which the "
             "run began with, as it is of an earlier version or was damaged; leave the run out"
         )
-    return as_of_now(origin)
+    return tuples(origin)
 
 
 def _group(scored):

@@ -140,19 +140,9 @@ class Checkpoints:
         return like._replace(**self._restore(step, STATE, _tree(like)))
 
     def restore_network(self, step, sharding):
-        """The network of a step as it was saved, of whatever shapes, on the devices of a sharding.
-
-        Raises:
-          UserError: if the checkpoint is of a version of mijax that saved none.
-        """
-        folder = self._folder(step) / NETWORK
-        if not folder.exists():
-            raise UserError(
-                f"{self._folder(step)} has no item {NETWORK!r}: it was saved by another version of "
-                "mijax, which opens it"
-            )
+        """The network of a step, of whatever shapes it was saved, on the devices of a sharding."""
         handler = ocp.StandardCheckpointHandler()
-        saved = handler.metadata(folder).tree
+        saved = handler.metadata(self._folder(step) / NETWORK).tree
         handler.close()
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved

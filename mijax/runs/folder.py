@@ -18,7 +18,7 @@ from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError, quoted
 from mijax.files import locked, read_json, write_json, writing_to
-from mijax.options import LONGER, as_of_now, flat
+from mijax.options import LONGER, flat, tuples
 
 # Where things lie says nothing about the result.
 _PLACES = ("cache", "data.source.dir", "data.source.follow_links")
@@ -57,8 +57,8 @@ class Run(NamedTuple):
         return any(f.parent.name.isdigit() for f in self.checkpoints.glob(f"*/{CHECKSUMS}"))
 
     def info(self):
-        """Contents of info.json, see ``runs.info``; earlier versions did not note ``numbered``."""
-        return {"numbered": True, **read_json(self.folder / "info.json")}
+        """Contents of info.json, see ``runs.info``."""
+        return read_json(self.folder / "info.json")
 
 
 def default_folder(config):
@@ -172,7 +172,6 @@ def _gives_way(folder, wanted):
     """
     begun = Run(folder, None).begun
     found = read_json(folder / "config.json")
-    settle_paths(found)  # earlier versions left them as they were given
     differences = _differences(found, wanted, MAY_DIFFER if begun else ())
     if differences and begun:
         longer = LONGER.format(run=quoted(folder))
@@ -235,14 +234,13 @@ def open_run(folder):
     folder = Path(folder).expanduser()
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} is not a run: it has no config.json")
-    config = ml_collections.ConfigDict(as_of_now(read_json(folder / "config.json")))
+    config = ml_collections.ConfigDict(tuples(read_json(folder / "config.json")))
     known = {key for key, _ in flat(config.to_dict())}
     for key, _ in flat(common.get_config("supervised").to_dict()):
         if key not in known:
             raise UserError(
                 f"{folder} is a run of another version of mijax: it has no config.{key}"
             )
-    settle_paths(config)  # earlier versions left them as they were given
     return Run(folder, config)
 
 
@@ -269,7 +267,7 @@ def exclusive(run):
 
 
 def _differences(found, wanted, may_differ):
-    found, wanted = (dict(flat(as_of_now(config))) for config in (found, wanted))
+    found, wanted = (dict(flat(tuples(config))) for config in (found, wanted))
     return [
         f"config.{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted(found.keys() | wanted.keys())

@@ -20,13 +20,13 @@ class Ancestor(NamedTuple):
       folder: of it, as it was then.
       labelled: number of its labelled cases.
       scores: {checkpoint: mean DSC}, of those of its scores.json; {} where it had none.
-      terms: {checkpoint: by what they compare, see ``terms_of``}; None where not noted.
+      terms: {checkpoint: by what they compare, see ``terms_of``}.
     """
 
     folder: str
     labelled: int
     scores: dict[str, float]
-    terms: dict[str, dict] | None = None
+    terms: dict[str, dict]
 
 
 def grown_config(folder, *, splits="", annotation="", weights=True):

@@ -99,18 +99,17 @@ def check_data(run, volumes, learned):
     Raises:
       UserError: if they are not those that it began with.
     """
-    data, begun = run.config.data, run.info()
+    data, info = run.config.data, run.info()
+    begun = {"data": info["data"], **info["learned"]}
     found = {"data": fingerprint(volumes), **learned}
-    begun = {"data": begun.get("data"), **begun.get("learned", {})}  # earlier versions noted less
     if data.patches.bias_correction:
-        begun.pop("images", None)
-    differ = [key for key, value in begun.items() if value not in (None, found[key])]
+        found["images"] = begun["images"]
     for key, what in (
         ("data", "its validation cases have other labels or voxel grids"),
         ("labels", "its training cases have other labels or voxel grids"),
         ("images", "its training or validation cases have other images"),
     ):
-        if key in differ:
+        if found[key] != begun[key]:
             raise UserError(
                 f"{run.folder} was trained on other data: {what} in "
                 f"{data.source.dir or 'this data set'} now; choose another --workdir"
@@ -136,7 +135,7 @@ def check_roles(run, splits):
     Raises:
       UserError: names one that has another role now.
     """
-    begun = run.info().get("splits", {})  # not noted by earlier versions
+    begun = run.info()["splits"]
     for role in begun.keys() - {"test"}:
         if moved := set(begun[role]) ^ {*getattr(splits, role)}:
             raise UserError(
@@ -151,7 +150,7 @@ def check_grown(run, volumes):
     if not (before := run.config.grow_from):
         return
     found = fingerprint(volumes)
-    if open_run(before).info().get("data", found) != found:
+    if open_run(before).info()["data"] != found:
         _log.warning(
             "the validation cases have other labels or voxel grids than in %s, so that its scores "
             "and those of this run do not compare",

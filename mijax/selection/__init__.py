@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mijax.data import read_splits, write_splits
-from mijax.data.patches import slice_volume
+from mijax.data import check_slice_options, read_splits, write_splits
+from mijax.data.patches import slice_options, slice_volume
 from mijax.data.survey import grids
 from mijax.data.volume import Geometry
 from mijax.errors import UserError
@@ -104,14 +104,11 @@ def select_next(run, *, count, output):
 
 def _select(config, *, count, output, predictor, splits=None):
     """``splits`` is the file of a run that is asked how far its predictions disagree, or None."""
+    check_slice_options(**slice_options(config.data.patches))
     found = index_data(config)
-    if not config.data.patches.size:
-        from mijax.training.training_set import refuse_without_size  # imports JAX
-
-        refuse_without_size(config, found)
     candidates = find_candidates(config.data, found.cases, count=count, given=splits)
     if predictor:
-        from mijax.selection import network  # imports JAX
+        from mijax.selection import network  # takes a second to import
 
         network.check_channels(predictor, found.channels)
     output, names = Path(output), [n for scans in candidates.scans.values() for n in scans]
@@ -194,7 +191,7 @@ def _slices(volume, patches):
 
 
 def _predictor(run):
-    from mijax.inference import Predictor  # imports JAX
+    from mijax.inference import Predictor  # takes a second to import
 
     return Predictor(run)
 

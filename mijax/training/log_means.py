@@ -45,9 +45,8 @@ class LogMeans:
 
     def take(self):
         """The means since they were last taken, {name: float}."""
-        names = self._logs[-1].keys()  # what an earlier version kept may have others
-        logs, self._logs = [x for x in self._logs if x.keys() == names], []
-        return {k: float(np.mean(np.concatenate([x[k] for x in logs]))) for k in names}
+        logs, self._logs = self._logs, []
+        return {k: float(np.mean(np.concatenate([x[k] for x in logs]))) for k in logs[-1]}
 
     def keep(self, step):
         """Writes what was not taken into the run folder, for the run to go on behind ``step``."""

@@ -42,7 +42,6 @@ from mijax.training.training_set import (
     check_slices,
     divide,
     load_training_set,
-    refuse_without_size,
 )
 
 _log = logging.getLogger("mijax")
@@ -73,10 +72,7 @@ def train(run, *, devices=None):
 
 def _train(run, devices):
     config = run.config
-    if config.data.patches.size:
-        check_config(config)
-    else:
-        refuse_without_size(config, index_data(config))
+    check_config(config)
     for line in remarks(config):
         _log.info(line)
     found = index_data(config)
@@ -126,7 +122,7 @@ def first_state(run, experiment, checkpoints, found, training_set, splits, valid
         check_roles(run, splits)
         check_data(run, validation, learned)
         _log.info("going on from step %d of %d", start, run.config.steps)
-        if (begun := run.info().get("devices", on)) != on:
+        if (begun := run.info()["devices"]) != on:
             _log.info("begun on %s: from here on, %s, it is the same to rounding only", begun, on)
         with doing(f"restoring checkpoint {start}"):
             return checkpoints.restore(start, like)

@@ -27,7 +27,7 @@ def pretrained(origin, run, like, *, classes, devices=None):
     predictor = Predictor(origin, devices=devices)
     weights = predictor.weights
     network, batch_stats = weights["params"]["network"], weights["batch_stats"]
-    grown = run.config.get("grow_from", "") == run.config.init_from
+    grown = run.config.grow_from == run.config.init_from
     if grown and predictor.classes != tuple(classes):
         raise UserError(
             f"config.init_from: {origin.folder} has the classes {', '.join(predictor.classes)}, "

@@ -6,17 +6,18 @@ import logging
 
 import numpy as np
 
-from mijax.data import UNLABELLED, slice_flags, slice_shape
+from mijax.data import UNLABELLED, slice_shape
 from mijax.data.patches import slice_volume
-from mijax.errors import UserError, quoted, times
+from mijax.data.slices import pixel_size
+from mijax.errors import UserError, times
 from mijax.inference.scores import partly_annotated, shown_classes
 from mijax.methods import Unlabelled
-from mijax.models import total_stride
 from mijax.training.batches import UNCROPPED, TrainingSet
 from mijax.training.gaps import coded
 from mijax.training.ragged import arrays_of, packed
 
 _SHAPING = ("spacing", "plane", "dims", "depth_spacing")  # what the pixels of an image hang on
+_OBLONG = 1.1  # sides of a pixel that is told of
 _PLACES = 60  # of structures in an image, that crops are centred on
 _log = logging.getLogger("mijax")
 
@@ -33,34 +34,6 @@ def _no_unlabelled(name):
         f"method {name} learns from unlabelled cases and there are none; "
         "set config.data.splits.labelled to fewer patients than there are (0 takes all)"
     )
-
-
-def refuse_without_size(config, found):
-    """Refuses a configuration without a size of slices, with one that the headers propose.
-
-    Args:
-      config: of the run.
-      found: ``data.Recipe``.
-
-    Raises:
-      UserError: in any case.
-    """
-    geometries, slices = {}, config.data.patches
-    for case in found.cases:
-        with contextlib.suppress(UserError):  # a bad header, told when there is a size
-            geometries[case.name] = found.geometry(case.name)
-    advice = []
-    if geometries:
-        depth, stride = len(config.model.widths), (1,)
-        with contextlib.suppress(ValueError):  # told when there is a size
-            stride = total_stride(config.model.strides, depth=depth, dims=slices.dims)
-        options = {key: slices[key] for key in _SHAPING}
-        flags = slice_flags(geometries, stride=stride, **options)
-        what = "every slice of " if slices.dims == 2 else ""
-        advice.append(f"{flags} holds {what}{len(geometries)} cases whole")
-    if found.builder:  # a folder of files
-        advice.append(f"python -m mijax.inspect {quoted(config.data.source.dir)} describes them")
-    raise UserError("; ".join(["no config.data.patches.size is given", *advice]))
 
 
 def check_slices(splits, found, config, method, annotation):
@@ -89,6 +62,7 @@ def check_slices(splits, found, config, method, annotation):
         with contextlib.suppress(UserError):  # a bad header, told with all that are
             shape, _, affine = found.geometry(name)
             shapes[name] = shape, affine
+    _tell_of_aspect(shapes, slices)
     options = {key: slices[key] for key in _SHAPING}
     pixels = {name: slice_shape(name, *place, **options) for name, place in shapes.items()}
     size = tuple(slices.size)
@@ -101,6 +75,23 @@ def check_slices(splits, found, config, method, annotation):
             f"{larger[0]} the first; raise --config.data.patches.size or use "
             "--config.data.patches.fit=resize"
             + (" or crop" if slices.dims == 2 else ", crop, or whole")
+        )
+
+
+def _tell_of_aspect(shapes, slices):
+    """Logs that slices have pixels that are not square: they are turned as if they were."""
+    if slices.spacing or slices.fit == "resize":
+        return
+    sizes = {name: pixel_size(affine, plane=slices.plane) for name, (_, affine) in shapes.items()}
+    oblong = [name for name, mm in sizes.items() if max(mm) > _OBLONG * min(mm)]
+    if oblong:
+        _log.warning(
+            "slices of %d of %d training cases have pixels that are not square, of %s the first: "
+            "rotations and shears of them are not those of the body; --config.data.patches.spacing "
+            "makes them square",
+            len(oblong),
+            len(shapes),
+            f"{oblong[0]} ({times(f'{mm:.3g}' for mm in sizes[oblong[0]])} mm)",
         )
 
 

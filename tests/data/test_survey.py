@@ -4,20 +4,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from mijax.data import UNLABELLED, Volume, to_slices
+from mijax.data import UNLABELLED, Volume
 from mijax.data.survey import (
     grids,
     look,
-    propose_slices,
     propose_window,
-    slice_flags,
 )
 from mijax.data.volume import Geometry
-from mijax.errors import UserError
-
-
-def geometry(shape, spacing=(1, 1, 1)):
-    return Geometry(shape, 1, np.diag([*spacing, 1.0]))
 
 
 def turned(shape, spacing, axcodes):
@@ -36,45 +29,6 @@ def test_grids_are_in_the_order_of_the_body():
     np.testing.assert_array_equal(found.shape, [[3, 4, 5]] * 3)
     np.testing.assert_allclose(found.spacing, [[1, 2, 3]] * 3)
     assert found.axcodes == ("RAS", "LIP", "SPL")
-
-
-@pytest.mark.parametrize(
-    ("grid", "plane", "size", "spacing"),
-    [
-        ([((31, 58, 24), (1, 1, 1)), ((43, 40, 46), (1, 1, 1))], "axial", (48, 64), None),
-        ([((31, 58, 24), (1, 1, 1)), ((43, 40, 46), (1, 1, 1))], "coronal", (48, 48), None),
-        ([((64, 80, 9), (1, 1.05, 7))], "axial", (64, 80), None),  # a tenth is nothing
-        ([((64, 9, 80), (1, 7, 1))], "coronal", (64, 80), None),
-        ([((64, 80, 9), (1, 2, 7))], "axial", (48, 112), 1.5),  # 64/1.5, 160/1.5
-        ([((100, 100, 9), (0.5, 0.5, 7)), ((100, 100, 9), (1, 1, 7))], "axial", (144, 144), 0.75),
-        ([((1024, 512, 9), (0.4, 0.4, 7))], "axial", (512, 256), 0.8),
-        ([((1, 1, 9), (1, 1, 7))], "axial", (16, 16), None),
-    ],
-)
-def test_proposed_size_and_spacing(grid, plane, size, spacing):
-    geometries = {str(i): geometry(*one) for i, one in enumerate(grid)}
-    assert propose_slices(geometries, plane=plane) == (size, spacing)
-    for shape, mm in grid:  # it holds every slice: nothing is refused or cut
-        volume = Volume("v", np.zeros((*shape, 1), np.float32), None, np.diag([*mm, 1.0]))
-        options = {"size": size, "spacing": spacing, "plane": plane, "intensity": "minmax"}
-        assert to_slices(volume, fit="pad", **options).image.shape[1:3] == size
-
-
-def test_a_size_is_a_multiple_of_the_stride_of_a_network():
-    geometries = {"a": geometry((490, 470, 90), (0.8, 0.8, 1.6))}
-    size, _ = propose_slices(geometries, plane="axial", dims=3, stride=(16, 32, 12))
-    assert size == (96, 512, 480)
-
-
-def test_a_spacing_that_is_given_is_kept():
-    geometries = {"a": geometry((30, 60, 9))}
-    assert slice_flags(geometries, plane="axial", spacing=2.0) == (
-        "--config.data.patches.size='(16,32)' --config.data.patches.fit=pad "
-        "--config.data.patches.spacing=2.0"
-    )
-    assert "spacing" not in slice_flags(geometries, plane="axial")
-    with pytest.raises(UserError, match="data.patches.plane='oblique'"):
-        slice_flags(geometries, plane="oblique")
 
 
 def ct(*, low=-1000, labelled=True, high=100):

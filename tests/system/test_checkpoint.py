@@ -227,19 +227,6 @@ def test_checksums_are_those_of_sha256sum(saved):
         assert hashlib.sha256((saved / "12" / name).read_bytes()).hexdigest() == digest
 
 
-def test_a_checkpoint_without_a_network_is_of_another_version(saved, tmp_path):
-    folder = shutil.copytree(saved, tmp_path / "copy")
-    shutil.rmtree(folder / "12" / "network")
-    sums = [
-        x for x in (folder / "12" / "SHA256SUMS").read_text().splitlines() if "network" not in x
-    ]
-    (folder / "12" / "SHA256SUMS").write_text("\n".join([*sums, ""]))
-    with Checkpoints(folder, read_only=True) as checkpoints:
-        assert checkpoints.last_step() == 12
-        with pytest.raises(UserError, match="saved by another version of mijax"):
-            checkpoints.restore_network(12, parallel.replicated(parallel.make_mesh()))
-
-
 def test_a_step_by_its_name_or_number(saved, tmp_path):
     with Checkpoints(saved, read_only=True) as checkpoints:
         assert [checkpoints.step_of(x) for x in ("last", "best", 8)] == [12, 12, 8]

@@ -23,7 +23,7 @@ from mijax.runs.growth import (
 from mijax.runs.info import check_grown
 from mijax.runs.source import index_data, open_data
 from mijax.runs.splits import settle_splits
-from mijax.training import train
+from mijax.training import loop, train
 
 BEFORE = Splits(("a",), ("b", "c"), ("v",), ("t",))
 
@@ -154,7 +154,9 @@ def test_an_annotation_is_given_again_until_there_is_a_checkpoint(tiny, tmp_path
 
 
 @pytest.mark.xdist_group("runs")
-def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored, tmp_path, told):
+def test_begins_with_all_weights_and_knows_where_they_are_from(
+    copied, restored, saved, tmp_path, told, monkeypatch
+):
     old = copied("supervised")
     (old.folder / "scores.json").unlink(missing_ok=True)
     for step in (None, 8, 12):
@@ -172,16 +174,18 @@ def test_begins_with_all_weights_and_knows_where_they_are_from(copied, restored,
     )
     write_splits(tmp_path / "more.json", more)
     config = grown_config(old.folder, splits=tmp_path / "more.json")
-    config.update({"steps": 1, "learning_rate": 0.0, "evaluate_every": 2})
     run = start_run(tmp_path / "run", config)
-    state = jax.device_get(train(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_loop", lambda *arguments: arguments)
+        state = jax.device_get(train(run)[3])
+    saved(run)
     _, origin = restored(old, "best")
     assert jax.tree.all(jax.tree.map(np.array_equal, state.params, origin.params))
     assert read_splits(run.folder / "splits.json") == more
     (ancestor,) = noted_lineage(run)
     assert ancestor.folder == str(old.folder.resolve())
     assert ancestor.labelled == len(splits.labelled) and ancestor.scores == {"best": 0.5}
-    write_json(run.folder / "scores.json", {"last": {"step": 1}})
+    write_json(run.folder / "scores.json", {"last": {"step": 12}})
     # As it began itself, not with the weights of what it has grown from.
     assert grown_config(run.folder, weights=False).init_from == ""
     # A run stays as it is, whatever gets a label then.
@@ -212,7 +216,9 @@ def row(points, label="ours"):
     """A run that has grown over these numbers of labels and DSC."""
     *ancestors, (labelled, dsc) = points
     info = {
-        "lineage": [{"folder": "x", "labelled": n, "scores": {"best": d}} for n, d in ancestors]
+        "lineage": [
+            {"folder": "x", "labelled": n, "scores": {"best": d}, "terms": {}} for n, d in ancestors
+        ]
     }
     run = SimpleNamespace(info=lambda: info)
     splits = SimpleNamespace(labelled=range(labelled))

@@ -18,12 +18,6 @@ from mijax.training import train
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import SHAPE, write_description, write_msd, write_nifti
 
-FLAGS = (
-    "--config.data.patches.size='(16,16)' --config.data.patches.fit=pad "
-    "--config.data.patches.spacing=1.2"
-)
-
-
 NEXT = "next: python -m mijax.plan --config configs/folder.py --config.data.source.dir="
 
 
@@ -145,6 +139,5 @@ def test_a_run_without_a_size_is_told_one(tmp_path):
     with pytest.raises(UserError) as caught:
         train(start_run(tmp_path / "run", config))
     assert str(caught.value) == (
-        f"no config.data.patches.size is given; {FLAGS} holds every slice of 4 cases whole; "
-        f"python -m mijax.inspect {config.data.source.dir} describes them"
+        "no data.patches.size: give one or two whole numbers, or config.plan, which finds them"
     )

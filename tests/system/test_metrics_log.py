@@ -146,12 +146,10 @@ def test_no_word_where_it_takes_no_time(told):
     assert told == []
 
 
-def test_means_go_on_over_a_stop_unless_names_are_others(tmp_path):
-    """As of a run of an earlier version, which called a loss otherwise."""
-    for name, mean in (("loss", 2.0), ("called otherwise", 3.0)):
-        means = LogMeans(tmp_path, 0)
-        means.add({name: np.ones(1)}, 0, None)
-        means.keep(1)
-        means = LogMeans(tmp_path, 1)
-        means.add({"loss": np.full(1, 3.0)}, 1, None)
-        assert means.take() == {"loss": mean}
+def test_means_go_on_over_a_stop(tmp_path):
+    means = LogMeans(tmp_path, 0)
+    means.add({"loss": np.ones(1)}, 0, None)
+    means.keep(1)
+    means = LogMeans(tmp_path, 1)
+    means.add({"loss": np.full(1, 3.0)}, 1, None)
+    assert means.take() == {"loss": 2.0}

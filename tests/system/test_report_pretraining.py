@@ -127,9 +127,6 @@ def test_seeds_of_a_pretrained_row_have_each_its_own_pretraining(write):
         write(f"tuned{seed}", "mean_teacher", segmented(seed), origin=pre[seed], seed=seed)
         for seed in (0, 1)
     ]
-    for path in (tuned[0] / name for name in ("config.json", "info.json")):  # an earlier version's
-        stored = path.read_text().replace('"flip": 0.5', '"flip": true')
-        path.write_text(stored.replace('"flip": 0.0', '"flip": false'))
     plain, row = rows_of([*tuned, write("plain", "mean_teacher", segmented(2))])
     assert plain.label == "Mean Teacher"
     assert row.label == "Mean Teacher, pre-trained (Boundary-aware IIC)"
@@ -191,7 +188,7 @@ def test_an_origin_that_is_not_told_is_refused(write):
 
 
 @pytest.mark.xdist_group("pretraining")  # with the tests that train the same
-def test_clusters_of_a_run(copied):
+def test_clusters_of_a_run(copied, png_alone):
     """The page of one real run, its cluster maps, and that it segments nothing."""
     run = copied("boundary_iic")
     scores = evaluate(run)

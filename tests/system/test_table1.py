@@ -67,7 +67,7 @@ class Defining:
 
 
 @pytest.fixture
-def launch(tmp_path, monkeypatch):
+def launch(tmp_path, monkeypatch, png_alone):
     """``launch(*arguments)``: exit code of the launcher, with its jobs stubbed."""
     stub, output = tmp_path / "stub.py", tmp_path / "table"
 
@@ -258,10 +258,6 @@ def test_a_plan_is_of_its_flags_and_cases_until_a_job_has_begun(
     assert planned("--config.data.patches.dims=3") == {"steps": 5}
     assert told == [f"{output / 'plan.json'} holds, as jobs have begun; another --output has a "
                     "plan of its own"]  # fmt: skip
-    plan = json.loads((output / "plan.json").read_text())
-    plan["choices"] = [{"key": "augmentation.flip", "value": False}]  # as earlier versions had it
-    write_json(output / "plan.json", plan)
-    assert repr(planned()) == "{'augmentation.flip': 0.0}"
 
 
 def test_rows_before_a_download(tmp_path):
@@ -422,9 +418,6 @@ def test_where_a_row_begins_is_known_from_anywhere(tmp_path, monkeypatch):
     job = jobs_of(output="table", **options)[1]
     assert job.config.init_from == str(tmp_path / "table" / "boundary_iic-seed0")
     done(job.folder, job.config)
-    config = json.loads((job.folder / "config.json").read_text())
-    config["init_from"] = "table/boundary_iic-seed0"  # as earlier versions left it
-    write_json(job.folder / "config.json", config)
     jobs_of(output="table", **options)
 
 

@@ -269,6 +269,7 @@ AFFINE = np.eye(4)
 KNOWN = {
     "step": 8,
     "cases": 7,
+    "data": "",
     "seen": ["body", "core"],
     "calibration": Calibration(7, 2.0, 0.3, [1.5, 0.5, 0, 0], np.eye(4).tolist(), 0.3, 0.2),
     "annotated": {
@@ -526,7 +527,7 @@ def learnt_as_json(run):
     calibration = KNOWN["calibration"]._asdict()
     annotated = {name: {"cases": 1, "shown": 1, "log_volume": None} for name in ("body", "core")}
     return {
-        "step": 8, "cases": 5, "seen": ["body", "core"], "calibration": calibration,
+        "step": 8, "cases": 5, "data": "", "seen": ["body", "core"], "calibration": calibration,
         "annotated": annotated,
     }  # fmt: skip
 
