@@ -31,6 +31,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("mijax")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once.
+
+    So it does the tests of a file. Groups with names come first, as they take longest.
+    """
+    named = []
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if not mark and "cache" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("runs"))
+        elif not mark:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            continue
+        named.append(item)
+    first = {id(item) for item in named}
+    items[:] = named + [item for item in items if id(item) not in first]
+
+
 @pytest.fixture(scope="session")
 def listening():
     """``with listening() as lines``: what mijax logs meanwhile."""

@@ -117,11 +117,20 @@ TERMS = {
         lambda z, q, y, m: soft_dice_loss64(q, y % 3, m, background=True, power=2, smooth=1e-5),
     ),
 }
-# Compiled: op by op, the tests would take several times as long.
-OURS = {term: jax.jit(ours) for term, (ours, _) in TERMS.items()}
-GRADIENTS = {
-    term: jax.jit(jax.value_and_grad(ours, argnums=(0, 1))) for term, (ours, _) in TERMS.items()
-}
+
+
+# Compiled, all in one: op by op, or term by term, the tests would take several times as long.
+@jax.jit
+def values(*maps):
+    return {term: ours(*maps) for term, (ours, _) in TERMS.items()}
+
+
+@jax.jit
+def values_and_gradients(*maps):
+    both = {term: jax.value_and_grad(ours, argnums=(0, 1)) for term, (ours, _) in TERMS.items()}
+    return {term: of_term(*maps) for term, of_term in both.items()}
+
+
 cross_entropy, entropy, kl_divergence, squared_error = map(
     jax.jit, (losses.cross_entropy, losses.entropy, losses.kl_divergence, losses.squared_error)
 )
@@ -132,8 +141,8 @@ each_term = pytest.mark.parametrize("term", TERMS)
 @each_term
 def test_equals_the_formula_in_float64(term, maps, mask):
     logits, probs, labels = maps
-    ours, formula = OURS[term], TERMS[term][1]
-    value = ours(logits, probs, labels, mask)
+    formula = TERMS[term][1]
+    value = values(logits, probs, labels, mask)[term]
     assert value.shape == () and value.dtype == jnp.float32
     assert_allclose(value, formula(logits, probs, labels, mask), rtol=2e-6)
 
@@ -142,20 +151,20 @@ def test_equals_the_formula_in_float64(term, maps, mask):
 def test_volumes_are_maps_of_as_many_pixels(term, maps):
     logits, probs, labels = (x.reshape(1, 2, 3, 5, *x.shape[3:]) for x in maps)
     mask = np.random.default_rng(7).uniform(size=labels.shape).astype(np.float32)
-    ours, formula = OURS[term], TERMS[term][1]
-    value = ours(logits, probs, labels, mask)
+    formula = TERMS[term][1]
+    value = values(logits, probs, labels, mask)[term]
     assert_allclose(value, formula(logits, probs, labels, mask), rtol=2e-6)
     with pytest.raises(ValueError, match=r"mask of these maps is \(1, 2, 3, 5\), not \(2, 3, 5\)"):
-        jax.eval_shape(ours, logits, probs, labels, mask[0])
+        jax.eval_shape(TERMS[term][0], logits, probs, labels, mask[0])
 
 
 @each_term
 def test_half_precision_inputs_are_reduced_in_float32(term, maps):
     logits, probs = (x.astype(jnp.bfloat16) for x in maps[:2])
-    ours, formula = OURS[term], TERMS[term][1]
+    formula = TERMS[term][1]
     if term == "squared_error":  # the softmax of these two lines would be in half precision
         logits = logits.astype(np.float32)
-    value = ours(logits, probs, maps[2], None)
+    value = values(logits, probs, maps[2], None)[term]
     assert value.dtype == jnp.float32
     rounded = (np.asarray(x, np.float32) for x in (logits, probs))
     assert_allclose(value, formula(*rounded, maps[2], None), rtol=3e-6)
@@ -164,13 +173,13 @@ def test_half_precision_inputs_are_reduced_in_float32(term, maps):
 @each_term
 def test_a_mask_for_all_images_of_a_batch_is_the_mask_of_each(term, maps):
     mask = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1], [1, 1, 1, 0, 0]], np.float32)
-    of_all, of_each = (OURS[term](*maps, m) for m in (mask[None], np.stack([mask, mask])))
+    of_all, of_each = (values(*maps, m)[term] for m in (mask[None], np.stack([mask, mask])))
     assert of_all == of_each
 
 
 @each_term
 def test_an_empty_mask_gives_zero_and_no_gradient(term, maps):
-    value, gradients = GRADIENTS[term](*maps, np.zeros(SHAPE, bool))
+    value, gradients = values_and_gradients(*maps, np.zeros(SHAPE, bool))[term]
     assert value == 0
     assert not any(np.any(g) for g in gradients)
 
@@ -185,7 +194,7 @@ def test_what_stands_outside_the_mask_reaches_neither_value_nor_gradient(term, p
     def value_and_gradients(bad, bad_label):
         x = [np.where(outside[..., None], np.float32(bad), x) for x in (logits, probs)]
         y = np.where(outside, bad_label, labels)
-        return GRADIENTS[term](*x, y, ~outside)
+        return values_and_gradients(*x, y, ~outside)[term]
 
     # 255 is what other tools write where a label is to be ignored.
     for ours, expected in zip(
@@ -243,7 +252,7 @@ def test_gradients_are_finite_where_logits_are_saturated_and_classes_dead(term, 
     labels = rng.integers(K - 1, size=SHAPE)
     np.put_along_axis(logits, labels[..., None], size, -1)
     probs = softmax(np.roll(logits, 1, axis=0)).astype(np.float32)
-    value, gradients = GRADIENTS[term](logits, probs, labels, np.ones(SHAPE, bool))
+    value, gradients = values_and_gradients(logits, probs, labels, np.ones(SHAPE, bool))[term]
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradients)
 

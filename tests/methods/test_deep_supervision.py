@@ -12,7 +12,7 @@ from mijax import losses, methods
 from mijax.errors import UserError
 from mijax.models import UNet
 
-METHODS = [("supervised", {}), ("entropy", {}), ("local_mi", {}), ("mean_teacher", {})]
+METHODS = [("supervised", {}), ("entropy", {}), ("mean_teacher", {})]
 
 
 def coarse(factor, axes):

@@ -15,12 +15,11 @@ FEATURE, FEATURE_3D = (
 
 
 def applied(head, feature=FEATURE):
-    variables = jax.jit(head.init)(KEY, feature)
+    variables = jax.eval_shape(head.init, KEY, feature)
     assert variables.keys() == {"params"}  # no running statistics
-    # Other values than the zeros and ones that biases and scales begin with.
     rng = np.random.default_rng(1)
     params = jax.tree.map(
-        lambda x: x + rng.normal(size=x.shape, scale=0.3).astype(np.float32), variables["params"]
+        lambda x: rng.normal(size=x.shape, scale=0.5).astype(np.float32), variables["params"]
     )
     out = np.asarray(jax.jit(head.apply)({"params": params}, feature))
     return out, jax.tree.map(np.float64, params)

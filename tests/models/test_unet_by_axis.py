@@ -62,10 +62,9 @@ def by_definition(params, x, strides, kernels, norm):
     ("images", "strides", "kernels", "norm"),
     [
         (VOLUMES, STRIDES, KERNELS, "batch"),
-        (VOLUMES, STRIDES, KERNELS, "instance"),
         (IMAGES, ((1, 2), (2, 2)), ((1, 3), (3, 3), (3, 3)), "instance"),
     ],
-    ids=["3-D", "3-D, instance", "2-D, instance"],
+    ids=["3-D", "2-D, instance"],
 )
 def test_the_network_is_its_definition(images, strides, kernels, norm):
     """Logits and gradients of the parameters, in training."""

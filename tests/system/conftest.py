@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import jax
-import ml_collections
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -43,17 +42,6 @@ OF_METHOD = {
     "local_contrast": {"rounds": 2},
     "uamt": {"passes": 2, "ramp_steps": 4},
 }
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Under ``pytest -n N --dist loadgroup`` one worker does all runs, and compiles once.
-
-    A module that shares no program with others is in a group of its own.
-    """
-    for item in items:
-        if "cache" in item.fixturenames and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("runs"))
 
 
 def build_once():
@@ -218,7 +206,7 @@ def copied(uninterrupted, tmp_path):
     def get(method):
         run = uninterrupted(method)
         folder = shutil.copytree(run.folder, tmp_path / "copy")
-        return Run(folder, ml_collections.ConfigDict(run.config))
+        return Run(folder, copy.deepcopy(run.config))
 
     return get
 

@@ -87,12 +87,9 @@ def test_no_arguments(run_here):
     assert "needs --config FILE for a new run or --workdir FOLDER" in line
 
 
-def test_evaluate_a_run_again(uninterrupted, copied):
-    uninterrupted("local_mi")
+def test_evaluate_a_run_again(copied, run_here):
     run = copied("local_mi")
-    code, out, err = run_process(
-        "--workdir", run.folder, "--data_dir=moved", module="mijax.evaluate"
-    )
+    code, out, err = run_here("mijax.evaluate", "--workdir", run.folder, "--data_dir=moved")
     assert code == 0, err
     assert out.startswith("2 test cases")
     assert re.search(r"^last (and best )?\(step 12\)", out, re.MULTILINE)

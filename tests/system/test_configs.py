@@ -20,7 +20,7 @@ from mijax.runs.method import make_method
 from mijax.runs.source import open_data
 from mijax.training.batches import Cropping, TrainingSet
 from mijax.training.build import augmentation_of, build
-from mijax.training.config_checks import remarks
+from mijax.training.config_checks import check_config, remarks
 from mijax.training.ragged import Ragged
 from mijax.training.rounds import round_starts
 
@@ -179,9 +179,12 @@ def test_augmentation_loss_and_optimizer_reach_the_step(monkeypatch):
 def test_traces(name, method):
     config = get_config(name, method)
     config.data.patches.size = config.data.patches.size or (256, 256)  # a folder's is its user's
-    if name == "phantom" and "features" not in config.method:
-        # Tracing a level takes as long as a method does, and every file has all of its own once.
-        config.model.widths = config.model.widths[:2]
+    check_config(config)
+    if "features" not in config.method:  # tracing a level takes as long as a method does
+        levels = 2 if name == "phantom" else 3
+        config.model.widths = config.model.widths[:levels]
+        config.model.strides = config.model.strides[: levels - 1]
+        config.model.kernels = config.model.kernels[:levels]
     classes, channels = SHAPES.get(name, (4, 1))
     experiment = build(
         config,

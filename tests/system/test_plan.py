@@ -37,13 +37,13 @@ def config_of(root, cache, method="mean_teacher"):
     return config
 
 
-def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_path, monkeypatch):
+def test_a_folder_trains_without_a_size(root, cache, run_here, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.py").write_text("from mijax.configs.folder import get_config\n")
     command = ["mijax.main", "--config=~/mine.py:supervised", "--noreport"]
     command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--config.steps=2"]
     command += ["--config.model.widths", "(2, 3)", f"--workdir={tmp_path / 'run'}"]
-    code, out, lines = run_module(*command)
+    code, out, lines = run_here(*command)
     assert code == 0 and "mean" in out, lines
     assert any("what was left open is as" in line and "plan.json" in line for line in lines)
     config = open_run(tmp_path / "run").config
@@ -66,7 +66,7 @@ def test_a_folder_trains_without_a_size(root, cache, run_module, run_here, tmp_p
 
 
 def test_what_a_step_costs(root, cache):
-    config = config_of(root, cache)
+    config = config_of(root, cache, "entropy")
     plan = make_plan(config, given=["config.model.widths"])
     spent = try_plan(config, plan, cost_of)["cost"]
     assert spent["bytes"] > 10**5 and spent["seconds"] > 0 and spent["compile_seconds"] > 0
@@ -194,12 +194,10 @@ def test_the_plan_of_a_run_holds_from_its_first_checkpoint_on(root, cache, tmp_p
     for choice in plan["choices"]:
         if choice["key"] == "steps":
             choice["value"] = 77
-        if choice["key"] == "augmentation.flip":
-            choice["value"] = False  # as earlier versions had it
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     config = config_of(root, cache)
     settle_plan(config, tmp_path)
-    assert config.steps == 77 and repr(config.augmentation.flip) == "0.0"
+    assert config.steps == 77
 
 
 def test_patients_of_a_splits_file_are_counted(root, cache, tmp_path):
@@ -267,16 +265,15 @@ def test_a_configuration_that_is_not_to_be_planned(root, cache, tmp_path):
     assert settle_plan(config, tmp_path) is None and config.to_dict() == before
 
 
-def test_rows_of_a_table_have_one_plan(root, cache, run_module, run_here, tmp_path):
+def test_rows_of_a_table_have_one_plan(root, cache, run_here, tmp_path):
     command = ["mijax.table1", "--config", "configs/folder.py", "--rows=full,partial", "--seeds=1"]
     command += [f"--config.data.source.dir={root}", f"--config.cache={cache}", "--list"]
     command += ["--config.data.splits.labelled=1", "--config.data.splits.validation=1"]
-    code, out, lines = run_module(*command, f"--output={tmp_path / 'table'}")
+    code, out, lines = run_here(*command, f"--output={tmp_path / 'table'}", "--config.steps=7")
     assert code == 0, lines
     assert not (tmp_path / "table").exists()
     for line in out.splitlines():
         assert "--config.plan=False" in line
         for key in ("data.patches.size", "steps", "learning_rate", "data.splits.validation"):
             assert line.count(f"--config.{key}=") == 1
-    code, other, _ = run_here(*command, f"--output={tmp_path / 'table'}", "--config.steps=7")
-    assert code == 0 and other.count(" --config.steps=7 ") == other.count("--config.steps=") == 2
+        assert " --config.steps=7 " in line

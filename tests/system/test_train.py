@@ -11,13 +11,14 @@ import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from mijax import losses, methods, parallel
-from mijax.data import Volume, draw_splits
+from mijax.data import Annotation, Splits, Volume, draw_splits
+from mijax.data.volume import Geometry
 from mijax.errors import UserError
 from mijax.inference.network import evaluated
 from mijax.methods import Unlabelled
 from mijax.runs.checkpoints import Checkpoints
 from mijax.runs.folder import start_run
-from mijax.runs.source import open_data, prepare_data
+from mijax.runs.source import index_data, open_data, prepare_data
 from mijax.training import loop
 from mijax.training.batches import UNCROPPED, PerRole, Pick, TrainingSet, step_keys
 from mijax.training.build import build
@@ -25,7 +26,7 @@ from mijax.training.config_checks import check_config
 from mijax.training.loop import dispatches, train
 from mijax.training.state import TrainState
 from mijax.training.step import augmented, make_train_step, make_update
-from mijax.training.training_set import check_classes, load_training_set
+from mijax.training.training_set import check_classes, check_slices, load_training_set
 
 KEY = np.zeros(2, np.uint32)
 
@@ -122,10 +123,14 @@ def test_compiling_is_told_and_left_out_of_the_time_left(monkeypatch, told):
     assert left_out[0] >= 0.2
 
 
-def test_seed_decides(uninterrupted, tiny, tmp_path, last_state):
+def test_seed_decides(tiny, tmp_path, monkeypatch):
     # That the same seed gives the same is in test_resume.py.
-    other = train(start_run(tmp_path, tiny("supervised", seed=1)))
-    assert bytes_of(last_state(uninterrupted("supervised")).params) != bytes_of(other.params)
+    monkeypatch.setattr(loop, "_loop", lambda *arguments: arguments)
+    states = [
+        train(start_run(tmp_path / str(seed), tiny("supervised", seed=seed)))[3] for seed in (0, 1)
+    ]
+    assert bytes_of(states[0].params) != bytes_of(states[1].params)
+    assert bytes_of(states[0].key) != bytes_of(states[1].key)
 
 
 class Poisoned:
@@ -464,6 +469,22 @@ def test_sizes_are_refused_before_a_voxel_is_read(tiny, tmp_path, monkeypatch):
         train(start_run(tmp_path, config))
 
 
+def test_pixels_that_are_not_square_are_told_of(tiny, told):
+    config, method = tiny("supervised"), methods.build("supervised")
+    found, flat = index_data(config), Geometry((32, 32, 4), 1, np.diag([1.0, 1.05, 5.0, 1.0]))
+    found = found._replace(geometry=lambda name: flat)
+    splits = Splits((found.cases[0].name,), (), (), ())
+    for plane, fit, line in (
+        ("axial", "pad", ""),
+        ("coronal", "resize", ""),  # whatever they were
+        ("coronal", "pad", "slices of 1 of 1 training cases have pixels that are not square, of "),
+    ):
+        config.data.patches.plane, config.data.patches.fit = plane, fit
+        check_slices(splits, found, config, method, Annotation({}))
+        assert len(told) == bool(line) and "".join(told).startswith(line)
+    assert f"{found.cases[0].name} (1×5 mm) the first: rotations and shears" in told[0]
+
+
 MIXED = ["ict", "unimatch", "strong_mi", "alternate_teachers", "mixed_mi"]
 
 
@@ -510,5 +531,5 @@ def test_on_the_processor_no_step_is_launched_before_the_last_one_is_done(
         waited.append(int(state.step))
 
     monkeypatch.setattr(jax, "block_until_ready", spy)
-    train(start_run(tmp_path / "run", tiny("supervised", steps=4, evaluate_every=4)))
-    assert waited == [1, 2, 3, 4]
+    train(start_run(tmp_path / "run", tiny("supervised")))
+    assert waited == [*range(1, 13)]

@@ -71,7 +71,8 @@ def test_a_run_of_volumes_is_scored_predicts_and_is_trusted(run):
 
 def test_a_report_of_volumes_beside_slices(run, copied, tmp_path, told, png_alone):
     flat = copied("local_mi")
-    evaluate(flat)
+    if not (flat.folder / "scores.json").exists():
+        evaluate(flat)
     page = make_report([run.folder, flat.folder], tmp_path / "report", names=["3-D", "2-D"])
     text = page.read_text(encoding="utf-8")
     assert "Joint distributions" in text and "No contours" not in text
@@ -88,15 +89,6 @@ def test_a_run_of_volumes_goes_on_where_it_stopped(run, tiny, tmp_path):
     state, lines = jax.device_get(train(part)), "metrics.jsonl"
     assert int(state.step) == 4
     assert (part.folder / lines).read_text() == (run.folder / lines).read_text()
-
-
-def test_a_run_of_volumes_streams(run, tiny, tmp_path):
-    streamed = start_run(tmp_path / "run", tiny("local_mi", **DRAWN, stream=True))
-    train(streamed)
-    logs = [(r.folder / "metrics.jsonl").read_text().splitlines() for r in (streamed, run)]
-    for lines in zip(*logs, strict=True):
-        found, wanted = map(json.loads, lines)
-        assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def stop_after(step):
