@@ -37,10 +37,10 @@ print(*exported.platforms)
 
 
 @pytest.fixture(scope="module")
-def exported(uninterrupted, run_module, tmp_path_factory):
+def exported(uninterrupted, run_here, tmp_path_factory):
     run, folder = uninterrupted("local_mi"), tmp_path_factory.mktemp("export")
     arguments = ["--workdir", run.folder, "--output", folder / "bundle"]
-    code, out, (line,) = run_module("mijax.export", *arguments)
+    code, out, (line,) = run_here("mijax.export", *arguments)
     assert (code, out) == (0, "")
     assert line == f"{folder}/bundle: python {folder}/bundle/predict.py predicts with it"
     return run, folder, arguments
@@ -48,7 +48,7 @@ def exported(uninterrupted, run_module, tmp_path_factory):
 
 def test_same_probabilities_without_mijax(exported):
     run, folder, _ = exported
-    shapes = {"few": (8, 32, 32, 1), "many": (24, 32, 32, 1), "wide": (8, 16, 48, 1)}
+    shapes = {"few": (8, 32, 32, 1), "many, wide": (24, 16, 48, 1)}
     images = {
         name: np.random.default_rng(0).random(shape, np.float32) for name, shape in shapes.items()
     }

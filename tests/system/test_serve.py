@@ -63,7 +63,7 @@ def run(predicting):
     """With what it may have learned of trust."""
     folder = predicting()
     annotated = {"cases": 4, "shown": 4, "log_volume": [0.2, 0.1]}
-    known = {"step": 12, "cases": 2, "seen": ["body", "core"], "calibration": None}
+    known = {"data": "", "step": 12, "cases": 2, "seen": ["body", "core"], "calibration": None}
     write_json(folder / "trust.json", known | {"annotated": dict.fromkeys(CODES, annotated)})
     return open_run(folder)
 
@@ -839,8 +839,8 @@ def test_a_termination_ends_it_as_well(model, tmp_path):
     assert server.should_exit and signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_the_command_refuses(run_module, run_here, run, tmp_path, monkeypatch):
-    assert run_module("mijax.serve") == (2, "", ["needs --workdir RUN"])
+def test_what_the_command_refuses(run_here, run, tmp_path, monkeypatch):
+    assert run_here("mijax.serve") == (2, "", ["needs --workdir RUN"])
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"127.0.0.1, port {port}: Address already in use; see"):
