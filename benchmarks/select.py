@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--method", default="supervised")
     parser.add_argument("--choices", type=Path)
-    parser.add_argument("--numbers", type=int, nargs="+", default=NUMBERS, help="of patients")
+    parser.add_argument("--numbers", type=int, nargs="+", choices=NUMBERS, help="of patients alone")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--test", action="store_true", help="report the test cases, too")
     parser.add_argument("--choose", type=Path)
@@ -76,7 +76,7 @@ def main():
     trainer = Trainer(options.data, config)
     before = done(options.output)
     for job in trainer.jobs(options.choices):
-        if job in before or len(job["patients"]) not in options.numbers:
+        if job in before or (options.numbers and len(job["patients"]) not in options.numbers):
             continue
         began = time.process_time()
         result = trainer.run(job)

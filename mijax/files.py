@@ -95,6 +95,23 @@ def read_json(path):
         raise UserError(f"cannot read {path}: {error}") from error
 
 
+class Record(dict):
+    """The object in a file of JSON, of which ``[key]`` is refused in one line where it has none.
+
+    Raises:
+      UserError: see ``read_json``.
+    """
+
+    def __init__(self, path):
+        super().__init__(read_json(path))
+        self._path = path
+
+    def __missing__(self, key):
+        raise UserError(
+            f"{self._path} has no {key!r}: it is of another version of mijax, or was damaged"
+        )
+
+
 @contextlib.contextmanager
 def locked(path, *, wait=False):
     """An open file with a lock on it, or None where another process holds that.

@@ -5,7 +5,6 @@ import logging
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from ml_collections import config_flags
 
 from mijax import commands, methods
 from mijax.data import all_labelled, read_splits, write_splits
-from mijax.errors import Notice, Preempted, UserError
+from mijax.errors import Preempted, UserError, tell
 from mijax.files import locked, writing_to
 from mijax.report.runs import settings
 from mijax.runs.annotation import annotation_in
@@ -259,11 +258,9 @@ def _check_same(job):
     config = open_run(job.folder).config
     data, given = config.data.source, job.config.data.source
     if not same_volumes(data, given):
-        warnings.warn(
+        tell(
             f"--output {job.folder.parent}: what is done there was trained and scored on the data "
-            f"in {data.dir}, not in {given.dir}; if these are others, choose another --output",
-            Notice,
-            stacklevel=2,
+            f"in {data.dir}, not in {given.dir}; if these are others, choose another --output"
         )
     found, wanted = settings(config), settings(job.config)
     for key in sorted(found.keys() | wanted.keys()):

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
         if not mark and "cache" in item.fixturenames:
             item.add_marker(pytest.mark.xdist_group("runs"))
         elif not mark:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
             continue
         named.append(item)
     first = {id(item) for item in named}

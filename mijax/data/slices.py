@@ -231,10 +231,14 @@ def check_slice_options(
         raise UserError("data.patches.depth_spacing is for data.patches.dims=3")
     if dims == 2 and fit == "whole":
         raise UserError("data.patches.fit=whole is for data.patches.dims=3")
-    sizes, number = np.atleast_1d(size), f"one or {'two' if dims == 2 else 'three'} whole numbers"
+    sizes = np.atleast_1d(size)
     if not sizes.size:
-        raise UserError(f"no data.patches.size: give {number}, or config.plan, which finds them")
+        raise UserError(
+            "no data.patches.size: give --config.data.patches.size='(H,W)', in 3-D '(D,H,W)', or "
+            "--config.plan, which finds it"
+        )
     if sizes.size not in (1, dims) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        number = f"one or {'two' if dims == 2 else 'three'} whole numbers"
         raise UserError(f"data.patches.size={size!r}: must be {number} above 0")
     return tuple(int(n) for n in np.broadcast_to(sizes, dims))
 

@@ -65,8 +65,10 @@ def check_comparable(first, other):
     """
 
     def volumes(one):
-        source = one.run.config.data.source.to_dict()
-        return {key: value for key, value in source.items() if key not in _PLACE}
+        # An option that one of them does not name is at its default there.
+        sources = [x.run.config.data.source for x in (first, other)]
+        shared = set.intersection(*map(set, sources)) - _PLACE
+        return {key: one.run.config.data.source[key] for key in shared}
 
     for what, value in (
         ("data sets", volumes),

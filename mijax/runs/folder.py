@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import math
+import operator
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from mijax import parallel
 from mijax.configs import common
 from mijax.data import read_splits
 from mijax.errors import UserError, quoted
-from mijax.files import locked, read_json, write_json, writing_to
+from mijax.files import Record, locked, read_json, write_json, writing_to
 from mijax.options import LONGER, flat, tuples
 
 # Where things lie says nothing about the result.
@@ -58,7 +59,7 @@ class Run(NamedTuple):
 
     def info(self):
         """Contents of info.json, see ``runs.info``."""
-        return read_json(self.folder / "info.json")
+        return Record(self.folder / "info.json")
 
 
 def default_folder(config):
@@ -96,8 +97,8 @@ def absolute(path):
 def settle_paths(config):
     """Makes folders and files that a configuration names absolute; ``config`` is changed."""
     for *sections, key in (path.split(".") for path in _PATHS):
-        part = functools.reduce(lambda part, name: part.get(name, {}), sections, config)
-        part[key] = absolute(part.get(key, ""))
+        part = functools.reduce(operator.getitem, sections, config)
+        part[key] = absolute(part[key])
     if not config["cache"].startswith("~"):  # that of whoever uses the run
         config["cache"] = absolute(config["cache"])
 

@@ -20,13 +20,13 @@ class Ancestor(NamedTuple):
       folder: of it, as it was then.
       labelled: number of its labelled cases.
       scores: {checkpoint: mean DSC}, of those of its scores.json; {} where it had none.
-      terms: {checkpoint: by what they compare, see ``terms_of``}.
+      terms: {checkpoint: by what they compare, see ``terms_of``}; {} where not noted.
     """
 
     folder: str
     labelled: int
     scores: dict[str, float]
-    terms: dict[str, dict]
+    terms: dict[str, dict] = {}  # noqa: RUF012
 
 
 def grown_config(folder, *, splits="", annotation="", weights=True):
@@ -172,7 +172,7 @@ def _taken(before, cases):
 
 
 def _annotation(folder):
-    """{case: ``data.Drawn``} of a run; of one that was annotated whole, or is older, {}."""
+    """{case: ``data.Drawn``} of a run; of one that was annotated whole, {}."""
     path = Path(folder) / ANNOTATION
     return read_annotation(path) if path.exists() else {}
 

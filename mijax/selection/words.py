@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 
+from mijax.errors import counted
 from mijax.files import write_atomically
 
 _NAMED = 3  # neighbours in a line
@@ -28,8 +29,8 @@ def reason(selection, patient):
         mean = selection.distances[own, others].mean()
         named = ", ".join(near[:_NAMED])
         text.append(
-            f"stands for {len(near)} {'patient' if len(near) == 1 else 'patients'} at a mean "
-            f"distance of {mean:.2f}; the nearest: {named}"
+            f"stands for {counted(len(near), 'patient')} at a mean distance of {mean:.2f}; the "
+            f"nearest: {named}"
         )
     else:
         text.append("like no other patient")

@@ -39,6 +39,8 @@ def _no_unlabelled(name):
 def check_slices(splits, found, config, method, annotation):
     """Refuses training slices that exceed ``data.patches.size``, before any voxel is read.
 
+    Those that have pixels that are not square are told of.
+
     Args:
       splits: ``data.Splits``.
       found: ``data.Recipe``.
@@ -87,8 +89,8 @@ def _tell_of_aspect(shapes, slices):
     if oblong:
         _log.warning(
             "slices of %d of %d training cases have pixels that are not square, of %s the first: "
-            "rotations and shears of them are not those of the body; --config.data.patches.spacing "
-            "makes them square",
+            "what rotates or shears them takes them for square; --config.data.patches.spacing "
+            "makes them so",
             len(oblong),
             len(shapes),
             f"{oblong[0]} ({times(f'{mm:.3g}' for mm in sizes[oblong[0]])} mm)",

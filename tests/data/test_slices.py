@@ -289,6 +289,7 @@ def test_the_shape_of_slices_from_a_header(plane, spacing, axcodes):
         ({"intensity": (1, 2, 3)}, "two numbers"),
         ({"spacing": 0.0}, "data.patches.spacing"),
         ({"size": 0}, "data.patches.size"),
+        ({"size": ()}, r"no data.patches.size: give --config.data.patches.size='\(H,W\)', in 3-D "),
         ({"size": (8, 8, 8)}, "data.patches.size"),
         (
             {"size": 16},

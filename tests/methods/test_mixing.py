@@ -374,7 +374,7 @@ def information(p, q, mask):
 
 @pytest.mark.parametrize(
     ("between", "focus", "third", "pseudo_loss"),
-    [("teacher", 1, 0.0, "cross_entropy"), ("views", 1, 0.0, "dice"), ("teacher", 0, 0.6, "dice")],
+    [("teacher", 1, 0.0, "cross_entropy"), ("views", 1, 0.6, "dice"), ("teacher", 0, 0.6, "dice")],
 )  # fmt: skip
 def test_mixed_mi(between, focus, third, pseudo_loss, network, teacher, batch):
     factor = 0.8

@@ -9,11 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from mijax.configs import folder
 from mijax.errors import UserError
 from mijax.inspect import describe
-from mijax.runs.folder import start_run
-from mijax.training import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from folders import SHAPE, write_description, write_msd, write_nifti
@@ -130,14 +127,3 @@ def test_the_command(run_module, run_here, tmp_path):
     assert code == 1 and line.endswith("no such folder; give the one that holds dataset.json")
     code, _, (line,) = run_here("mijax.inspect")
     assert code == 2 and "python -m mijax.inspect FOLDER" in line
-
-
-def test_a_run_without_a_size_is_told_one(tmp_path):
-    config = folder.get_config("supervised")
-    config.data.source.dir = str(write_msd(tmp_path / "set"))
-    config.cache = str(tmp_path / "cache")
-    with pytest.raises(UserError) as caught:
-        train(start_run(tmp_path / "run", config))
-    assert str(caught.value) == (
-        "no data.patches.size: give one or two whole numbers, or config.plan, which finds them"
-    )

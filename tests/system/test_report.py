@@ -679,6 +679,16 @@ def test_what_does_not_go_into_one_table_is_refused(write, other, message):
     assert "first" in str(error.value) and name in str(error.value)
 
 
+def test_an_option_of_the_data_that_one_alone_names_is_no_difference(write):
+    """As test_images, of configs/folder.py and not of configs/hippocampus.py."""
+    folders = [write(name, name, drawn(0, 0.5)) for name in ("uamt", "ict")]
+    path = folders[1] / "config.json"
+    config = json.loads(path.read_text())
+    config["data"]["source"]["test_images"] = True
+    path.write_text(json.dumps(config))
+    assert len(rows_of(folders)) == 2
+
+
 def test_an_older_run_before_them_hides_no_difference(write):
     folders = [write("older", dsc=drawn(0, 0.5))]
     folders += [
@@ -896,7 +906,8 @@ def test_a_report_where_nothing_but_ascii_can_be_shown(write, tmp_path):
     text = assert_self_contained(run / "report" / "index.html")
     assert "Großhirn, $x$" in text and "<b>Schädel</b>" in text
     figures = list((run / "report" / "figures").iterdir())
-    assert figures and {f.suffix for f in figures} == {".pdf", ".svg", ".png"}
+    assert {f.suffix for f in figures} == {".pdf", ".svg", ".png"}
+    assert len(figures) == 3 * len({f.stem for f in figures})
     assert "Großhirn" in (run / "report" / "table.tex").read_text(encoding="utf-8")
 
 

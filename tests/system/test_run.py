@@ -307,6 +307,14 @@ def test_numbers_are_finite(tiny, tmp_path, value):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_a_run_has_not_noted_is_one_line(begun):
+    write_json(begun / "info.json", {"data": "0"})
+    info = open_run(begun).info()
+    assert info["data"] == "0" and info.get("learned") is None
+    with pytest.raises(UserError, match=r"info.json has no 'learned': it is of another version"):
+        info["learned"]
+
+
 def test_not_a_run(tmp_path):
     with pytest.raises(UserError, match="is not a run"):
         open_run(tmp_path)

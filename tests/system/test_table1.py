@@ -418,7 +418,8 @@ def test_where_a_row_begins_is_known_from_anywhere(tmp_path, monkeypatch):
     job = jobs_of(output="table", **options)[1]
     assert job.config.init_from == str(tmp_path / "table" / "boundary_iic-seed0")
     done(job.folder, job.config)
-    jobs_of(output="table", **options)
+    monkeypatch.chdir("/")
+    assert jobs_of(output=tmp_path / "table", **options)[1].config.init_from == job.config.init_from
 
 
 def test_scores_of_another_configuration_are_not_taken(launch):

@@ -477,12 +477,15 @@ def test_pixels_that_are_not_square_are_told_of(tiny, told):
     for plane, fit, line in (
         ("axial", "pad", ""),
         ("coronal", "resize", ""),  # whatever they were
+        ("coronal", "spaced", ""),
         ("coronal", "pad", "slices of 1 of 1 training cases have pixels that are not square, of "),
     ):
-        config.data.patches.plane, config.data.patches.fit = plane, fit
+        config.data.patches.spacing = 5.0 if fit == "spaced" else None
+        config.data.patches.plane = plane
+        config.data.patches.fit = fit.replace("spaced", "pad")
         check_slices(splits, found, config, method, Annotation({}))
         assert len(told) == bool(line) and "".join(told).startswith(line)
-    assert f"{found.cases[0].name} (1×5 mm) the first: rotations and shears" in told[0]
+    assert f"{found.cases[0].name} (1×5 mm) the first: what rotates" in told[0]
 
 
 MIXED = ["ict", "unimatch", "strong_mi", "alternate_teachers", "mixed_mi"]

@@ -91,6 +91,16 @@ def test_a_run_of_volumes_goes_on_where_it_stopped(run, tiny, tmp_path):
     assert (part.folder / lines).read_text() == (run.folder / lines).read_text()
 
 
+@pytest.mark.slow  # which patches stream: tests/system/test_stream.py
+def test_a_run_of_volumes_streams(run, tiny, tmp_path):
+    streamed = start_run(tmp_path / "run", tiny("local_mi", **DRAWN, stream=True))
+    train(streamed)
+    logs = [(r.folder / "metrics.jsonl").read_text().splitlines() for r in (streamed, run)]
+    for lines in zip(*logs, strict=True):
+        found, wanted = map(json.loads, lines)
+        assert found == pytest.approx(wanted, rel=1e-4)
+
+
 def stop_after(step):
     def progress(self, number):
         if number > step:
