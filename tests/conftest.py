@@ -37,17 +37,11 @@ def pytest_collection_modifyitems(items):
 
     So it does the tests of a file. Groups with names come first, as they take longest.
     """
-    named = []
     for item in items:
-        mark = item.get_closest_marker("xdist_group")
-        if not mark and "cache" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("runs"))
-        elif not mark:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-            continue
-        named.append(item)
-    first = {id(item) for item in named}
-    items[:] = named + [item for item in items if id(item) not in first]
+        if not item.get_closest_marker("xdist_group"):
+            group = "runs" if "cache" in item.fixturenames else item.nodeid.partition("::")[0]
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group").args[0].endswith(".py"))
 
 
 @pytest.fixture(scope="session")
